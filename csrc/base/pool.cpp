@@ -1,0 +1,132 @@
+#include "base/pool.h"
+
+#if defined(__x86_64__) || defined(_M_X64)
+#include <immintrin.h>
+#endif
+#if defined(__unix__) || defined(__APPLE__)
+#include <pthread.h>
+#endif
+
+namespace foretoken {
+namespace {
+
+constexpr uint32_t kOpen = 1u << 31;
+constexpr int kSpins = 2000;  // tens of microseconds: about the gap between two ops of a pass
+
+void pause() {
+#if defined(__x86_64__) || defined(_M_X64)
+    _mm_pause();
+#elif defined(__aarch64__) && defined(__GNUC__)
+    asm volatile("yield");
+#endif
+}
+
+// Waits until `value` is no longer `old`: spins a little, then sleeps.
+void wait_change(const std::atomic<uint32_t>& value, uint32_t old) {
+    for (int i = 0; i < kSpins; ++i) {
+        if (value.load(std::memory_order_acquire) != old) return;
+        pause();
+    }
+    value.wait(old, std::memory_order_acquire);
+}
+
+std::atomic<Pool*> the_pool{nullptr};
+
+}  // namespace
+
+Pool& Pool::instance() {
+    // Never destroyed: workers may still be parked when the process exits. A forked child, in which the workers do
+    // not exist, leaves the old pool behind and starts with one thread.
+    static const bool is_ready = [] {
+        the_pool = new Pool;
+#if defined(__unix__) || defined(__APPLE__)
+        pthread_atfork(nullptr, nullptr, [] { the_pool = new Pool; });
+#endif
+        return true;
+    }();
+    (void)is_ready;
+    return *the_pool.load(std::memory_order_acquire);
+}
+
+void Pool::set_threads(int n) {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    if (n == threads()) return;
+    stop_workers();
+    const uint32_t seen = generation_.load();
+    for (int i = 1; i < n; ++i) {
+        workers_.emplace_back([this, seen] { worker(seen); });
+        threads_ = i + 1;
+    }
+}
+
+void Pool::stop_workers() {
+    is_stopping_ = true;
+    inside_.store(kOpen, std::memory_order_release);
+    generation_.fetch_add(1, std::memory_order_release);
+    generation_.notify_all();
+    for (std::thread& t : workers_) t.join();
+    workers_.clear();
+    inside_ = 0;
+    is_stopping_ = false;
+    threads_ = 1;
+}
+
+unsigned char* Pool::scratch(size_t bytes) {
+    if (bytes > memory_len_) {
+        memory_.reset();
+        memory_len_ = 0;
+        memory_.reset(new unsigned char[bytes + bytes / 4 + 64]);
+        memory_len_ = bytes + bytes / 4;
+    }
+    const uintptr_t start = reinterpret_cast<uintptr_t>(memory_.get());
+    return memory_.get() + ((64 - start % 64) % 64);
+}
+
+void Pool::take_items() {
+    for (;;) {
+        const int64_t first = next_.fetch_add(grain_, std::memory_order_relaxed);
+        if (first >= items_) return;
+        work_(context_, first, first + grain_ < items_ ? first + grain_ : items_);
+    }
+}
+
+// A worker that wakes up late finds the job closed and goes back to sleep; nobody waits for it.
+void Pool::worker(uint32_t seen) {
+    const FloatEnvironment environment;
+    for (;;) {
+        wait_change(generation_, seen);
+        seen = generation_.load(std::memory_order_acquire);
+        uint32_t inside = inside_.load(std::memory_order_acquire);
+        while ((inside & kOpen) && !inside_.compare_exchange_weak(inside, inside + 1, std::memory_order_acq_rel)) {
+        }
+        if (!(inside & kOpen)) continue;
+        const bool is_stopping = is_stopping_;
+        if (!is_stopping) take_items();
+        if (inside_.fetch_sub(1, std::memory_order_acq_rel) == 1) inside_.notify_one();  // last one out, job closed
+        if (is_stopping) return;
+    }
+}
+
+void Pool::run(int64_t items, int64_t grain, Work work, const void* context) {
+    if (items <= 0) return;
+    if (workers_.empty() || items <= grain) {
+        work(context, 0, items);
+        return;
+    }
+    work_ = work;
+    context_ = context;
+    items_ = items;
+    grain_ = grain;
+    next_.store(0, std::memory_order_relaxed);
+    inside_.store(kOpen, std::memory_order_release);
+    generation_.fetch_add(1, std::memory_order_release);
+    generation_.notify_all();
+    take_items();
+    uint32_t left = inside_.fetch_and(~kOpen, std::memory_order_acq_rel) & ~kOpen;
+    while (left) {
+        wait_change(inside_, left);
+        left = inside_.load(std::memory_order_acquire);
+    }
+}
+
+}  // namespace foretoken

@@ -1,0 +1,79 @@
+// The persistent thread pool of this process, and the scratch memory of the call that holds it.
+//
+// Work is cut into items; threads take runs of `grain` items off one counter. No result may depend on who takes what.
+#pragma once
+
+#include <atomic>
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <mutex>
+#include <thread>
+#include <vector>
+
+#include "base/float_env.h"
+
+namespace foretoken {
+
+constexpr int kMaxThreads = 256;
+
+class Pool {
+  public:
+    static Pool& instance();
+
+    int threads() const { return threads_.load(std::memory_order_relaxed); }
+    void set_threads(int n);  // 1 ... kMaxThreads; waits for the call in progress
+
+  private:
+    friend class Session;
+    using Work = void (*)(const void* context, int64_t first, int64_t last);
+
+    void run(int64_t items, int64_t grain, Work work, const void* context);
+    void take_items();
+    void worker(uint32_t seen);
+    void stop_workers();
+    unsigned char* scratch(size_t bytes);
+
+    std::mutex mutex_;  // held by one Session at a time
+    std::vector<std::thread> workers_;
+    std::atomic<int> threads_{1};
+    std::unique_ptr<unsigned char[]> memory_;
+    size_t memory_len_ = 0;
+
+    // The job; written only while no worker is inside.
+    Work work_ = nullptr;
+    const void* context_ = nullptr;
+    int64_t items_ = 0, grain_ = 1;
+    bool is_stopping_ = false;
+
+    alignas(64) std::atomic<uint32_t> generation_{0};  // raised for every job; idle workers sleep on it
+    alignas(64) std::atomic<uint32_t> inside_{0};      // kOpen while the job may be joined, plus workers inside it
+    alignas(64) std::atomic<int64_t> next_{0};
+};
+
+// Exclusive use of the pool for one op: float environment, scratch, parallel loops. Never hold the GIL around it.
+class Session {
+  public:
+    Session() : pool_(Pool::instance()), lock_(pool_.mutex_) {}
+
+    int threads() const { return pool_.threads(); }
+
+    // 64-byte aligned; valid until the next call of scratch() or the end of the session.
+    unsigned char* scratch(size_t bytes) { return pool_.scratch(bytes); }
+
+    // body(first, last) over [0, items), cut at multiples of `grain`; on this thread alone if one run is all there is.
+    template <class Body>
+    void each(int64_t items, int64_t grain, const Body& body) {
+        pool_.run(
+            items, grain,
+            [](const void* context, int64_t first, int64_t last) { (*static_cast<const Body*>(context))(first, last); },
+            &body);
+    }
+
+  private:
+    Pool& pool_;
+    std::lock_guard<std::mutex> lock_;
+    FloatEnvironment environment_;
+};
+
+}  // namespace foretoken

@@ -1,0 +1,86 @@
+// AVX-512 intrinsics that SIMDe 0.7 lacks, as two AVX2 halves. For tests only (CMake option FORETOKEN_SIMDE_AVX512).
+#pragma once
+
+#define SIMDE_ENABLE_NATIVE_ALIASES
+#include <simde/x86/avx512.h>
+#include <simde/x86/f16c.h>
+#include <string.h>
+
+namespace foretoken {
+
+template <class Whole, class Half>
+static inline Whole joined(Half low, Half high) {
+    const Half halves[2] = {low, high};
+    Whole whole;
+    static_assert(sizeof whole == sizeof halves, "two halves");
+    memcpy(&whole, halves, sizeof whole);
+    return whole;
+}
+
+template <class Half, class Whole>
+static inline Half half_of(Whole whole, int index) {
+    Half half;
+    memcpy(&half, reinterpret_cast<const char*>(&whole) + index * sizeof half, sizeof half);
+    return half;
+}
+
+static inline __m512 emulated_cvtepi32_ps(__m512i a) {
+    return joined<__m512>(_mm256_cvtepi32_ps(half_of<__m256i>(a, 0)), _mm256_cvtepi32_ps(half_of<__m256i>(a, 1)));
+}
+
+static inline __m512i emulated_cvtps_epi32(__m512 a) {
+    return joined<__m512i>(_mm256_cvtps_epi32(half_of<__m256>(a, 0)), _mm256_cvtps_epi32(half_of<__m256>(a, 1)));
+}
+
+static inline __m512i emulated_cvtepi8_epi32(__m128i a) {
+    return joined<__m512i>(_mm256_cvtepi8_epi32(a), _mm256_cvtepi8_epi32(_mm_unpackhi_epi64(a, a)));
+}
+
+static inline __m128i emulated_cvtepi32_epi8(__m512i a) {
+    int wide[16];
+    signed char narrow[16];
+    memcpy(wide, &a, sizeof a);
+    for (int i = 0; i < 16; ++i) narrow[i] = static_cast<signed char>(wide[i]);
+    __m128i result;
+    memcpy(&result, narrow, sizeof result);
+    return result;
+}
+
+template <int N>
+static inline __m512i emulated_srai_epi32(__m512i a) {
+    return joined<__m512i>(_mm256_srai_epi32(half_of<__m256i>(a, 0), N), _mm256_srai_epi32(half_of<__m256i>(a, 1), N));
+}
+
+static inline __m512 emulated_cvtph_ps(__m256i a) {
+    return joined<__m512>(_mm256_cvtph_ps(half_of<__m128i>(a, 0)), _mm256_cvtph_ps(half_of<__m128i>(a, 1)));
+}
+
+static inline __m256i emulated_cvtps_ph(__m512 a) {
+    return joined<__m256i>(_mm256_cvtps_ph(half_of<__m256>(a, 0), _MM_FROUND_TO_NEAREST_INT),
+                           _mm256_cvtps_ph(half_of<__m256>(a, 1), _MM_FROUND_TO_NEAREST_INT));
+}
+
+// The instruction is a > b ? a : b in every lane; emulations treat NaN and signed zero otherwise.
+static inline __m512 emulated_max_ps(__m512 a, __m512 b) {
+    return joined<__m512>(_mm256_max_ps(half_of<__m256>(a, 0), half_of<__m256>(b, 0)),
+                          _mm256_max_ps(half_of<__m256>(a, 1), half_of<__m256>(b, 1)));
+}
+
+static inline __m512 emulated_min_ps(__m512 a, __m512 b) {
+    return joined<__m512>(_mm256_min_ps(half_of<__m256>(a, 0), half_of<__m256>(b, 0)),
+                          _mm256_min_ps(half_of<__m256>(a, 1), half_of<__m256>(b, 1)));
+}
+
+}  // namespace foretoken
+
+#undef _mm512_max_ps
+#undef _mm512_min_ps
+#define _mm512_cvtepi32_ps emulated_cvtepi32_ps
+#define _mm512_cvtps_epi32 emulated_cvtps_epi32
+#define _mm512_cvtepi8_epi32 emulated_cvtepi8_epi32
+#define _mm512_cvtepi32_epi8 emulated_cvtepi32_epi8
+#define _mm512_srai_epi32(a, n) emulated_srai_epi32<n>(a)
+#define _mm512_cvtph_ps emulated_cvtph_ps
+#define _mm512_cvtps_ph(a, rounding) emulated_cvtps_ph(a)
+#define _mm512_max_ps emulated_max_ps
+#define _mm512_min_ps emulated_min_ps

@@ -1,0 +1,155 @@
+// Attention over one chunk of keys, and the merge of chunks. numerics.md, "attention", defines the order.
+//
+// Keys come transposed, [page][position / 16][head_len][16], so a vector lane is a key and a score is one chain over
+// the head width. Values are [page][position][head_len]; lanes are outputs and the chain runs over the keys.
+#pragma once
+
+#include "base/inline.h"
+#include "base/math.h"
+#include "kernels/table.h"
+
+namespace foretoken {
+
+constexpr int kChunk = 256;
+constexpr int kPage = 64;
+constexpr int kSlab = 16;  // keys per vector
+constexpr int kPageSlabs = kPage / kSlab;
+
+// Scores of H heads (from q) against S slabs of one page, masked outside [first, last); scores: H rows of 256.
+template <class V, int H, int S>
+FT_INLINE void score_slabs(const AttentionArgs& a, const float* q, int slab, float* scores) {
+    const int64_t slab_len = static_cast<int64_t>(a.head_len) * kSlab;
+    const uint16_t* keys = a.keys[slab / kPageSlabs] + (slab % kPageSlabs) * slab_len;
+    V acc[H][S];
+    for (int h = 0; h < H; ++h) {
+        for (int s = 0; s < S; ++s) acc[h][s] = V::zero();
+    }
+    for (int d = 0; d < a.head_len; ++d) {
+        V key[S];
+        for (int s = 0; s < S; ++s) key[s] = V::load_f16(keys + s * slab_len + d * kSlab);
+        for (int h = 0; h < H; ++h) {
+            const V query = V::set1(q[h * a.head_len + d]);
+            for (int s = 0; s < S; ++s) acc[h][s] = V::fma(query, key[s], acc[h][s]);
+        }
+    }
+    const V hidden = V::from_bits(V::int_set1(0xff800000u));
+    for (int s = 0; s < S; ++s) {
+        const int start = (slab + s) * kSlab;
+        const auto visible = V::range(a.first - start, a.last - start);
+        for (int h = 0; h < H; ++h) V::select(visible, acc[h][s], hidden).store(scores + h * kChunk + start);
+    }
+}
+
+// One head's scores -> weights in place; returns the largest score and the sum of weights by absolute lane.
+template <class V>
+FT_INLINE void soften(float* scores, int first_slab, int last_slab, float* largest, float* sum) {
+    V top = V::from_bits(V::int_set1(0xff800000u));
+    for (int s = first_slab; s < last_slab; ++s) top = V::max(top, V::load(scores + s * kSlab));
+    *largest = V::fold_max(top);
+    const V offset = V::set1(*largest);
+    V total = V::zero();
+    for (int s = first_slab; s < last_slab; ++s) {
+        const V p = exp(V::load(scores + s * kSlab) - offset);  // a masked lane is exp(-infinity) = 0
+        p.store(scores + s * kSlab);
+        total = total + p;
+    }
+    *sum = V::fold_add(total);
+}
+
+// Weighted values of H heads for the D * 16 outputs from `at` (n of them in the last vector), keys ascending.
+template <class V, int H, int D>
+FT_INLINE void weigh_values(const AttentionArgs& a, const float* weights, int at, int n, float* out) {
+    V acc[H][D];
+    for (int h = 0; h < H; ++h) {
+        for (int d = 0; d < D; ++d) acc[h][d] = V::zero();
+    }
+    for (int key = a.first; key < a.last; ++key) {
+        const uint16_t* row = a.values[key / kPage] + static_cast<int64_t>(key % kPage) * a.head_len + at;
+        V value[D];
+        for (int d = 0; d < D; ++d) value[d] = n < 16 ? V::load_f16_n(row, n) : V::load_f16(row + d * 16);
+        for (int h = 0; h < H; ++h) {
+            const V weight = V::set1(weights[h * kChunk + key]);
+            for (int d = 0; d < D; ++d) acc[h][d] = V::fma(weight, value[d], acc[h][d]);
+        }
+    }
+    for (int h = 0; h < H; ++h) {
+        float* to = out + h * (a.head_len + 2) + at;
+        for (int d = 0; d < D; ++d) n < 16 ? acc[h][d].store_n(to, n) : acc[h][d].store(to + d * 16);
+    }
+}
+
+template <class V, int H, int S>
+void attention_heads(const AttentionArgs& a, int head) {
+    float scores[H * kChunk];
+    const float* q = a.q + static_cast<int64_t>(head) * a.head_len;
+    float* part = a.part + static_cast<int64_t>(head) * (a.head_len + 2);
+    const int first_slab = a.first / kSlab, last_slab = (a.last + kSlab - 1) / kSlab;
+    for (int slab = first_slab; slab < last_slab;) {
+        if (S > 1 && slab % S == 0 && slab + S <= last_slab) {
+            score_slabs<V, H, S>(a, q, slab, scores);
+            slab += S;
+        } else {
+            score_slabs<V, H, 1>(a, q, slab, scores);
+            slab += 1;
+        }
+    }
+    for (int h = 0; h < H; ++h) {
+        float* stats = part + h * (a.head_len + 2) + a.head_len;
+        soften<V>(scores + h * kChunk, first_slab, last_slab, stats, stats + 1);
+    }
+    int at = 0;
+    for (; at + S * 16 <= a.head_len; at += S * 16) weigh_values<V, H, S>(a, scores, at, 16, part);
+    for (; at + 16 <= a.head_len; at += 16) weigh_values<V, H, 1>(a, scores, at, 16, part);
+    if (at < a.head_len) weigh_values<V, H, 1>(a, scores, at, a.head_len - at, part);
+}
+
+// Four heads share one pass over the chunk; S vectors a head keep at least eight registers of chains in flight.
+template <class V>
+void attention_chunk(const AttentionArgs& a) {
+    int head = 0;
+    for (; head + 4 <= a.heads; head += 4) attention_heads<V, 4, 1>(a, head);
+    for (; head + 2 <= a.heads; head += 2) attention_heads<V, 2, 2>(a, head);
+    for (; head < a.heads; ++head) attention_heads<V, 1, 4>(a, head);
+}
+
+// parts: `count` >= 1 chunk results of one head in ascending order, part_stride floats apart; out: head_len floats.
+template <class V>
+void attention_merge(const float* parts, int64_t part_stride, int count, int head_len, float* out) {
+    float largest = parts[head_len], sum = parts[head_len + 1];
+    for (int d = 0; d < head_len; ++d) out[d] = parts[d];
+    for (int c = 1; c < count; ++c) {
+        const float* part = parts + c * part_stride;
+        const float top = part[head_len] > largest ? part[head_len] : largest;
+        float lane[16];
+        exp(V::set1(largest - top)).store(lane);
+        const float a = lane[0];
+        exp(V::set1(part[head_len] - top)).store(lane);
+        const float b = lane[0];
+        V::fma(V::set1(sum), V::set1(a), V::set1(part[head_len + 1] * b)).store(lane);
+        sum = lane[0];
+        largest = top;
+        for (int d = 0; d < head_len; d += 16) {
+            const int n = head_len - d < 16 ? head_len - d : 16;
+            const V old = V::load_n(out + d, n), more = V::load_n(part + d, n) * V::set1(b);
+            V::fma(old, V::set1(a), more).store_n(out + d, n);
+        }
+    }
+    for (int d = 0; d < head_len; ++d) out[d] = out[d] / sum;
+}
+
+// k and v of one row and KV head (head_len floats) -> slot 0..63 of the page's keys and values, rounded to f16.
+template <class V>
+void append_row(const float* k, const float* v, int head_len, int slot, uint16_t* keys, uint16_t* values) {
+    uint16_t* column = keys + (slot / kSlab) * static_cast<int64_t>(head_len) * kSlab + slot % kSlab;
+    uint16_t* row = values + static_cast<int64_t>(slot) * head_len;
+    for (int d = 0; d < head_len; d += 16) {
+        const int n = head_len - d < 16 ? head_len - d : 16;
+        uint16_t half[16];
+        V::load_n(k + d, n).store_f16(half);
+        for (int i = 0; i < n; ++i) column[(d + i) * kSlab] = half[i];
+        V::load_n(v + d, n).store_f16(half);
+        for (int i = 0; i < n; ++i) row[d + i] = half[i];
+    }
+}
+
+}  // namespace foretoken

@@ -1,0 +1,37 @@
+// The integer dot of q8 with AVX2: bytes are multiplied as |w| * (x with the sign of w), pairs add up to at most
+// 2 * 128 * 127 = 32512 and so fit 16 bits, then pairs of pairs are added in 32 bits.
+// w is never -128 where x is not 0, since the grid stops at -127.
+#pragma once
+
+#include "base/vec_avx2.h"
+#include "kernels/linear_q8.h"
+
+namespace foretoken {
+
+template <>
+struct Dot<VecAvx2> {
+    static constexpr int kRows = 4;
+
+    template <int R>
+    static FT_INLINE void block(const uint8_t* w, const int8_t* q, int64_t q_stride, const int32_t*, int64_t,
+                                VecAvx2* t) {
+        const __m256i offset = _mm256_set1_epi8(static_cast<char>(0x80)), ones = _mm256_set1_epi16(1);
+        for (int half = 0; half < 2; ++half) {
+            __m256i dot[R];
+            for (int r = 0; r < R; ++r) dot[r] = _mm256_setzero_si256();
+            for (int g = 0; g < kBlock / 4; ++g) {
+                const __m256i raw = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(w + g * 64 + half * 32));
+                const __m256i weight = _mm256_xor_si256(raw, offset), size = _mm256_abs_epi8(weight);
+                for (int r = 0; r < R; ++r) {
+                    int32_t four;
+                    memcpy(&four, q + r * q_stride + g * 4, 4);
+                    const __m256i x = _mm256_sign_epi8(_mm256_set1_epi32(four), weight);
+                    dot[r] = _mm256_add_epi32(dot[r], _mm256_madd_epi16(_mm256_maddubs_epi16(size, x), ones));
+                }
+            }
+            for (int r = 0; r < R; ++r) (half ? t[r].hi : t[r].lo) = _mm256_cvtepi32_ps(dot[r]);
+        }
+    }
+};
+
+}  // namespace foretoken

@@ -1,0 +1,82 @@
+// linear, format f32: per output one chain over k in order, acc = fma(x, w, acc) from 0. Lanes are outputs.
+#pragma once
+
+#include "base/inline.h"
+#include "formats/q8.h"
+#include "kernels/table.h"
+
+namespace foretoken {
+
+template <class V>
+FT_INLINE void store_outputs(V v, const LinearArgs& a, int64_t row, int64_t panel) {
+    const int64_t first = panel * kPanel;
+    float* out = a.out + row * a.out_stride + (first - a.first_output);
+    if (first >= a.first_output && first + kPanel <= a.last_output) {
+        v.store(out);
+        return;
+    }
+    float lane[kPanel];
+    v.store(lane);
+    for (int i = 0; i < kPanel; ++i) {
+        if (first + i >= a.first_output && first + i < a.last_output) out[i] = lane[i];
+    }
+}
+
+// R rows times P panels: R * P chains in flight hide the latency of the multiply-add.
+template <class V, int R, int P>
+void linear_f32_tile(const LinearArgs& a, int64_t row, int64_t panel) {
+    const int64_t panel_len = a.k * kPanel;
+    const float* w = reinterpret_cast<const float*>(a.weight) + panel * panel_len;
+    const float* x = a.x + row * a.x_stride;
+    V acc[R][P];
+    for (int r = 0; r < R; ++r) {
+        for (int p = 0; p < P; ++p) acc[r][p] = V::zero();
+    }
+    for (int64_t k = 0; k < a.k; ++k) {
+        V weight[P];
+        for (int p = 0; p < P; ++p) {
+            FT_PREFETCH(w + p * panel_len + (k + 32) * kPanel);
+            weight[p] = V::load(w + p * panel_len + k * kPanel);
+        }
+        for (int r = 0; r < R; ++r) {
+            const V input = V::set1(x[r * a.x_stride + k]);
+            for (int p = 0; p < P; ++p) acc[r][p] = V::fma(input, weight[p], acc[r][p]);
+        }
+    }
+    for (int r = 0; r < R; ++r) {
+        for (int p = 0; p < P; ++p) store_outputs(acc[r][p], a, row + r, panel + p);
+    }
+}
+
+template <class V, int R, int P>
+void linear_f32_panels(const LinearArgs& a, int64_t row, int64_t panel, int64_t last_panel) {
+    for (; panel + P <= last_panel; panel += P) linear_f32_tile<V, R, P>(a, row, panel);
+    for (; panel < last_panel; ++panel) linear_f32_tile<V, R, 1>(a, row, panel);
+}
+
+// Up to six rows go over a panel at once; more rows are cut into even groups that take turns on one panel, which
+// then comes from the cache. Called with at most 32 rows, so that these stay there too.
+template <class V>
+void linear_f32(const LinearArgs& a, int64_t row, int64_t rows, int64_t panel, int64_t last_panel) {
+    using Tile = void (*)(const LinearArgs&, int64_t, int64_t, int64_t);
+    static constexpr Tile wide[] = {nullptr,
+                                    linear_f32_panels<V, 1, 4>,
+                                    linear_f32_panels<V, 2, 3>,
+                                    linear_f32_panels<V, 3, 2>,
+                                    linear_f32_panels<V, 4, 1>,
+                                    linear_f32_panels<V, 5, 1>,
+                                    linear_f32_panels<V, 6, 1>};
+    const int64_t groups = (rows + 5) / 6;
+    if (groups == 1) {
+        wide[rows](a, row, panel, last_panel);
+        return;
+    }
+    for (; panel < last_panel; ++panel) {
+        for (int64_t g = 0; g < groups; ++g) {
+            const int64_t from = rows * g / groups, to = rows * (g + 1) / groups;
+            wide[to - from](a, row + from, panel, panel + 1);
+        }
+    }
+}
+
+}  // namespace foretoken

@@ -1,0 +1,40 @@
+// One row of the dispatch table, for the vector class of the file that includes this.
+#pragma once
+
+#include "kernels/attention.h"
+#include "kernels/elementwise.h"
+#include "kernels/linear_f32.h"
+#include "kernels/linear_q8.h"
+#include "kernels/sampling.h"
+#include "kernels/table.h"
+
+namespace foretoken {
+
+template <class V>
+constexpr Kernels make_table(const char* isa) {
+    return {isa,
+            linear_f32<V>,
+            linear_q8<V>,
+            quantize_row<V>,
+            attention_chunk<V>,
+            attention_merge<V>,
+            append_row<V>,
+            rms_norm<V>,
+            norm_add<V>,
+            gelu_mul<V>,
+            softcap<V>,
+            head_norm_rope<V>,
+            norm_mix<V>,
+            embed_f32<V>,
+            embed_q8_row<V>,
+            embed_q8_panel<V>,
+            all_finite<V>,
+            largest<V>,
+            scores<V>,
+            noise<V>,
+            noisy_scores<V>,
+            exp_row<V>,
+            math<V>};
+}
+
+}  // namespace foretoken

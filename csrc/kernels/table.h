@@ -1,0 +1,83 @@
+// The dispatch table: one row per instruction set, one column per kernel. docs of each kernel are in its header.
+//
+// A kernel is a free function on pointers and sizes: no allocation, no threads, no exceptions.
+#pragma once
+
+#include <cstdint>
+
+namespace foretoken {
+
+// T activation rows as q8 blocks. q: [T][blocks * 32] int8, scale and sum (of the 32 q): [T][blocks].
+struct ActivationsQ8 {
+    int8_t* q;
+    float* scale;
+    int32_t* sum;
+};
+
+// One linear call. x: row t at x + t * x_stride (f32 only). weight: panels. Output n of row t goes to
+// out[t * out_stride + n - first_output], for first_output <= n < last_output.
+struct LinearArgs {
+    const float* x;
+    int64_t x_stride;
+    ActivationsQ8 activations;
+    const uint8_t* weight;
+    int64_t k;  // inputs before padding
+    int64_t first_output, last_output;
+    float* out;
+    int64_t out_stride;
+};
+
+// One chunk of at most 256 keys for `heads` query heads that share a KV head. q, and part: heads * (head_len + 2).
+// keys[i], values[i]: page i of the chunk for this KV head, or null where nothing is visible.
+struct AttentionArgs {
+    const float* q;
+    int heads, head_len;
+    const uint16_t* keys[4];
+    const uint16_t* values[4];
+    int first, last;  // visible positions of the chunk, 0 <= first < last <= 256
+    float* part;      // per head: weighted values (head_len), largest score, sum of weights
+};
+
+struct Kernels {
+    const char* isa;
+
+    // Rows [row, row + rows) of the call against panels [panel, last_panel).
+    void (*linear_f32)(const LinearArgs&, int64_t row, int64_t rows, int64_t panel, int64_t last_panel);
+    void (*linear_q8)(const LinearArgs&, int64_t row, int64_t rows, int64_t panel, int64_t last_panel);
+    void (*quantize_row)(const float* x, int64_t k, int8_t* q, float* scale, int32_t* sum);
+
+    void (*attention_chunk)(const AttentionArgs&);
+    void (*attention_merge)(const float* parts, int64_t part_stride, int count, int head_len, float* out);
+    void (*append_row)(const float* k, const float* v, int head_len, int slot, uint16_t* keys, uint16_t* values);
+
+    void (*rms_norm)(const float* x, const float* weight, float eps, int64_t d, float* out);
+    void (*norm_add)(const float* x, const float* weight, float eps, float scale, int64_t d, float* residual);
+    void (*gelu_mul)(const float* gate, const float* up, int64_t n, float* out);
+    void (*softcap)(float* x, float cap, int64_t n);
+    void (*head_norm_rope)(float* x, int head_len, const float* weight, float eps, const float* cos, const float* sin,
+                           int pairs);
+    void (*norm_mix)(const float* context, const float* weight, float eps, float context_scale, int64_t d, float* out);
+
+    void (*embed_f32)(const float* row, int64_t step, int64_t k, float scale, float* out);
+    void (*embed_q8_row)(const uint8_t* row, int64_t first, int64_t k, float scale, float* out);
+    void (*embed_q8_panel)(const uint8_t* panel, int lane, int64_t k, float scale, float* out);
+
+    bool (*all_finite)(const float* x, int64_t n);
+    bool (*largest)(const float* x, int64_t n, float* value);  // false if there is a NaN
+    void (*scores)(const float* x, int64_t n, float largest, float temperature, float* out);
+    void (*noise)(const uint32_t* words, int64_t n, float* out);
+
+    // 64 tokens from 4 * first_quad on: out = score + noise; returns the largest.
+    float (*noisy_scores)(const float* score, const uint32_t* key, const uint32_t* position, uint32_t first_quad,
+                          float* out);
+    void (*exp_row)(const float* x, int64_t n, float* out);
+
+    // name: exp, log, log1p or tanh; false if unknown.
+    bool (*math)(const char* name, const float* x, int64_t n, float* out);
+};
+
+extern const Kernels kernels_scalar;
+extern const Kernels kernels_avx2;
+extern const Kernels kernels_avx512vnni;
+
+}  // namespace foretoken

@@ -1,0 +1,171 @@
+// Cache pages: appending rows, and attention over them.
+#include <cstring>
+
+#include "base/pool.h"
+#include "ops/dispatch.h"
+#include "ops/ops.h"
+
+namespace foretoken {
+namespace {
+
+constexpr int kPageLen = 64, kChunkLen = 256;
+constexpr int64_t kScratchFloats = 4 << 20;  // chunk results held at once
+
+struct View {
+    const Cache& cache;
+
+    int64_t page_len() const { return kPageLen * cache.head_len; }
+    uint16_t* keys(int64_t page, int64_t head) const {
+        return cache.keys + (page * cache.kv_heads + head) * page_len();
+    }
+    uint16_t* values(int64_t page, int64_t head) const {
+        return cache.values + (page * cache.kv_heads + head) * page_len();
+    }
+    const int32_t* table(int64_t row) const { return cache.tables.row(cache.row_segment.data[row]); }
+};
+
+void require_segments(const Cache& c, int64_t rows) {
+    require_len("row_segment", c.row_segment, rows);
+    for (int64_t t = 0; t < rows; ++t) {
+        require(c.row_segment.data[t] >= 0 && c.row_segment.data[t] < c.tables.rows, [&] {
+            return "row_segment[" + number(t) + "] is " + number(c.row_segment.data[t]) + ", expected 0 to " +
+                   number(c.tables.rows - 1);
+        });
+    }
+}
+
+// Every position of [begin, end) of `row` has a page.
+void require_pages(const Cache& c, int64_t row, int64_t begin, int64_t end) {
+    const int32_t segment = c.row_segment.data[row];
+    require(begin >= 0 && end <= c.tables.cols * kPageLen, [&] {
+        return "row " + number(row) + " needs positions " + number(begin) + " to " + number(end - 1) +
+               ", its table has room for 0 to " + number(c.tables.cols * kPageLen - 1);
+    });
+    for (int64_t slot = begin / kPageLen; slot * kPageLen < end; ++slot) {
+        const int32_t page = c.tables.row(segment)[slot];
+        require(page >= 0 && page < c.pages, [&] {
+            return "tables[" + number(segment) + ", " + number(slot) + "] is " + number(page) + ", but row " +
+                   number(row) + " needs that page; there are " + number(c.pages);
+        });
+    }
+}
+
+// What one slice of rows shares: rows [first, last), the chunks they see, and where their results lie.
+struct Slice {
+    const FloatRows& q;
+    const View view;
+    const Ids& begin;
+    const Ids& end;
+    Rows<float>& out;
+    int64_t group;  // query heads of one KV head
+    int64_t first, last;
+    int64_t chunks;  // most chunks of any row
+    float* parts;    // [last - first][query heads][chunks][head_len + 2]
+
+    int64_t first_chunk(int64_t row) const { return begin.data[row] / kChunkLen; }
+    int64_t num_chunks(int64_t row) const {
+        return end.data[row] <= begin.data[row] ? 0 : (end.data[row] - 1) / kChunkLen - first_chunk(row) + 1;
+    }
+    int64_t part_len() const { return view.cache.head_len + 2; }
+};
+
+// One unit is (kv head, chunk counted from the row's first, row); rows are innermost, so that they share a chunk.
+void run_unit(const Slice& s, int64_t unit) {
+    const int64_t rows = s.last - s.first, row = s.first + unit % rows, heads = s.view.cache.kv_heads;
+    const int64_t chunk_index = unit / rows % s.chunks, head = unit / rows / s.chunks;
+    if (chunk_index >= s.num_chunks(row)) return;
+    const int64_t start = (s.first_chunk(row) + chunk_index) * kChunkLen;
+    AttentionArgs args{};
+    args.head_len = static_cast<int>(s.view.cache.head_len);
+    args.first = static_cast<int>(s.begin.data[row] > start ? s.begin.data[row] - start : 0);
+    args.last = static_cast<int>(s.end.data[row] < start + kChunkLen ? s.end.data[row] - start : kChunkLen);
+    const int32_t* table = s.view.table(row) + start / kPageLen;
+    for (int i = args.first / kPageLen; i * kPageLen < args.last; ++i) {
+        args.keys[i] = s.view.keys(table[i], head);
+        args.values[i] = s.view.values(table[i], head);
+    }
+    args.heads = static_cast<int>(s.group);
+    args.q = s.q.row(row) + head * s.group * args.head_len;
+    const int64_t slot = ((row - s.first) * s.chunks + chunk_index) * heads + head;
+    args.part = s.parts + slot * s.group * s.part_len();
+    kernels().attention_chunk(args);
+}
+
+// One unit is (row, query head).
+void merge_unit(const Slice& s, int64_t unit) {
+    const int64_t heads = s.view.cache.kv_heads * s.group, row = s.first + unit / heads, head = unit % heads;
+    const int head_len = static_cast<int>(s.view.cache.head_len);
+    float* out = s.out.row(row) + head * head_len;
+    if (s.num_chunks(row) == 0) {
+        std::memset(out, 0, static_cast<size_t>(head_len) * sizeof(float));
+        return;
+    }
+    const float* parts = s.parts + ((row - s.first) * s.chunks * heads + head) * s.part_len();
+    kernels().attention_merge(parts, heads * s.part_len(), static_cast<int>(s.num_chunks(row)), head_len, out);
+}
+
+template <class Body>
+void each_unit(Session& session, int64_t units, bool is_small, const Body& body) {
+    const int64_t grain = is_small ? units : ceil_div(units, 8 * static_cast<int64_t>(session.threads()));
+    session.each(units, grain, [&](int64_t first, int64_t last) {
+        for (int64_t i = first; i < last; ++i) body(i);
+    });
+}
+
+}  // namespace
+
+void append_kv(FloatRows k, FloatRows v, const Cache& cache, Ids positions) {
+    require_shape("k", k, positions.len, cache.kv_heads * cache.head_len);
+    require_shape("v", v, positions.len, cache.kv_heads * cache.head_len);
+    require_segments(cache, positions.len);
+    for (int64_t t = 0; t < positions.len; ++t) {
+        const int64_t position = positions.data[t];
+        require_pages(cache, t, position, position + 1);
+    }
+    const FloatEnvironment environment;
+    const View view{cache};
+    for (int64_t t = 0; t < positions.len; ++t) {
+        const int64_t page = view.table(t)[positions.data[t] / kPageLen];
+        for (int64_t h = 0; h < cache.kv_heads; ++h) {
+            kernels().append_row(k.row(t) + h * cache.head_len, v.row(t) + h * cache.head_len,
+                                 static_cast<int>(cache.head_len), positions.data[t] % kPageLen, view.keys(page, h),
+                                 view.values(page, h));
+        }
+    }
+}
+
+void attention(FloatRows q, const Cache& cache, Ids begin, Ids end, Rows<float> out) {
+    const int64_t kv_len = cache.kv_heads * cache.head_len;
+    require(q.cols > 0 && q.cols % kv_len == 0,
+            [&] { return "q: width " + number(q.cols) + ", expected a multiple of the cache's " + number(kv_len); });
+    require_shape("out", out, q.rows, q.cols);
+    require_segments(cache, q.rows);
+    require_len("begin", begin, q.rows);
+    require_len("end", end, q.rows);
+    for (int64_t t = 0; t < q.rows; ++t) {
+        if (begin.data[t] < end.data[t]) require_pages(cache, t, begin.data[t], end.data[t]);
+    }
+    Session session;
+    const int64_t group = q.cols / kv_len, heads = cache.kv_heads * group;
+    for (int64_t first = 0; first < q.rows;) {
+        Slice s{q, {cache}, begin, end, out, group, first, first, 0, nullptr};
+        // As many rows as fit the scratch, at least one.
+        int64_t keys = 0;
+        while (s.last < q.rows) {
+            const int64_t chunks = s.num_chunks(s.last) > s.chunks ? s.num_chunks(s.last) : s.chunks;
+            if (s.last > first && (s.last + 1 - first) * heads * chunks * s.part_len() > kScratchFloats) break;
+            keys += s.num_chunks(s.last) ? end.data[s.last] - begin.data[s.last] : 0;
+            s.chunks = chunks;
+            ++s.last;
+        }
+        const int64_t rows = s.last - first;
+        const size_t floats = static_cast<size_t>(rows * heads * s.chunks * s.part_len());
+        s.parts = reinterpret_cast<float*>(session.scratch(floats * sizeof(float)));
+        const bool is_small = keys * q.cols < (1 << 16);
+        each_unit(session, rows * s.chunks * cache.kv_heads, is_small, [&](int64_t i) { run_unit(s, i); });
+        each_unit(session, rows * heads, is_small, [&](int64_t i) { merge_unit(s, i); });
+        first = s.last;
+    }
+}
+
+}  // namespace foretoken
