@@ -1,0 +1,67 @@
+"""The op list and its contracts. `reference` (NumPy) says what each op means, `native` (C++) what its bits are.
+
+Both modules export the same functions with the same signatures; `models` and `sampling` take either.
+Arrays are float32 and C-contiguous unless said otherwise. "rows" means a 2-D array whose last axis is
+contiguous while its row stride may be larger, so that a slice of columns of a fused result is fine.
+`out` arrays are overwritten and never overlap an input unless said so. Wrong shapes or dtypes raise `ShapeError`.
+
+linear(x, weight, out)                      x rows (T, K) · weight (N, K) -> out rows (T, N)
+embed(ids, weight, scale, out)              ids (T,) int32 -> out (T, K) = weight[ids] · scale; ids checked against N
+rms_norm(x, weight, eps, out)               x (T, D); weight (D,) or None
+norm_add(x, weight, eps, scale, residual)   residual (T, D) in place = (residual + rms_norm(x)) · scale
+gelu_mul(gate, up, out)                     rows (T, F): gelu_tanh(gate) · up
+rope_rows(positions, inv_freq)              (T,) int32, (R,) -> cos, sin (T, R)
+head_norm_rope(x, head_len, weight, eps, cos, sin)
+                                            x rows (T, H·Dh) in place: each head normed (weight (Dh,) or None), then
+                                            pairs (i, i + Dh/2), i < R, rotated (cos, sin (T, R), or both None)
+append_kv(k, v, keys, values, tables, row_segment, positions)
+                                            rows (T, Hkv·Dh) rounded to f16 into the pages (layout below)
+attention(q, keys, values, tables, row_segment, begin, end, out)
+                                            q rows (T, Hq·Dh); row t sees the keys begin[t] <= position < end[t] of
+                                            its segment; out (T, Hq·Dh); score scale 1; no key seen gives zeros
+per_layer(context, ids, table, weight, eps, context_scale, token_scale, out)
+                                            context (T, L·P); table: packed rows (V, L·P); weight (P,)
+                                            out (T, L·P) = (rms_norm over each P of context·context_scale,
+                                            + table[ids]·token_scale) · 2^-1/2
+softcap(x, cap)                             in place: cap · tanh(x / cap)
+top_clusters(scores, count)                 (C,) -> (count,) int32 ids of the largest, ties to the lowest, ascending
+cluster_logits(z, weight, clusters, cluster_len, out)
+                                            z (K,); cluster j is rows j·cluster_len … of `weight`
+                                            out (len(clusters)·cluster_len,)
+sample_row(logits, ids, temperature, top_k, top_p, min_p, seed, position)
+                                            logits (V,); ids (V,) int32 token ids of the entries, or None for 0…V−1
+                                            -> token id; top_k 0, top_p 1 and min_p 0 switch off
+finite(x)                                   True when every entry of a float32 array is finite
+
+pack(w, format, layout) -> Packed           w (N, K) float32; format "f32" or "q8"; layout "panels" or "rows"
+unpack(weight) -> (N, K) float32            the exact values that the kernels multiply by
+set_threads(n), threads()                   the persistent thread pool of this process
+isas() -> tuple, isa(), set_isa(name)       instruction sets this processor can run, best last; FORETOKEN_ISA chooses
+
+Cache layout, shared by native and reference. PAGE positions a page, one pair of arrays per cache layer:
+    keys   (pages, Hkv, PAGE/16, Dh, 16) float16     lane = position mod 16
+    values (pages, Hkv, PAGE, Dh) float16
+    tables (G, max_pages) int32: tables[g, p // PAGE] is the page of segment g's position p, −1 where none
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+PAGE = 64
+NUMERICS_VERSION = 1
+
+
+@dataclass(frozen=True)
+class Packed:
+    """One weight matrix in kernel order.
+
+    data  (bytes,) uint8, 64-byte aligned; layout "panels" (16 outputs interleaved) or "rows" (read by row)
+    n, k  outputs and inputs before padding
+    """
+
+    format: str
+    layout: str
+    n: int
+    k: int
+    data: np.ndarray
