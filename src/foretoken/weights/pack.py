@@ -1,0 +1,98 @@
+"""Parts of a model to packed bytes: read a piece of rows, check it, hand it to `ops.pack`, join without a seam.
+
+Pieces have a multiple of 16 rows: panels of 16 rows are independent and follow each other, so pieces packed alone and
+laid end to end are the packed whole, and memory never holds a large matrix in float32.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+
+from foretoken.errors import ShapeError, WeightsError
+from foretoken.ops import Packed
+from foretoken.weights.gemma4 import Part
+from foretoken.weights.safetensors import Checkpoint
+from foretoken.weights.store import aligned
+
+PANEL = 16  # rows of one panel (ops, layout "panels")
+PIECE_VALUES = 8 << 20  # values widened to float32 at a time
+
+
+class Packer:
+    """Packs the parts of one checkpoint in one format. `told` is called with the bytes of each tensor piece read."""
+
+    def __init__(self, checkpoint: Checkpoint, format: str, ops: Any, told: Callable[[int], None]) -> None:
+        self._checkpoint = checkpoint
+        self._format = format
+        self._ops = ops
+        self._told = told
+        self._ids: dict[str, np.ndarray] = {}  # permutations, needed again for the rows that they order
+
+    def make(self, part: Part) -> Any:
+        """The whole part in memory: `ops.Packed`, a float32 vector, or int32 ids."""
+        if part.layout == "ids":
+            return self.ids(part.tensors[0])
+        if part.layout == "array":
+            return self._read(part.tensors[0])
+        rows, width = part.size
+        first, *rest = _spans(rows, width)
+        data = self._pack(part, *first)
+        if rest:
+            piece, data = data, aligned(_whole_bytes(part, len(data), first[1]))
+            data[: len(piece)], filled = piece, len(piece)
+            for start, stop in rest:
+                piece = self._pack(part, start, stop)
+                data[filled : filled + len(piece)], filled = piece, filled + len(piece)
+        return Packed(self._format, part.layout, rows, width, data)
+
+    def pieces(self, part: Part) -> Iterator[np.ndarray]:
+        """The bytes of a packed part (uint8), a piece at a time; for a file."""
+        for start, stop in _spans(*part.size):
+            yield self._pack(part, start, stop)
+
+    def ids(self, tensor: str) -> np.ndarray:
+        """A permutation (V,) int32 of the vocabulary; raises WeightsError when it is none."""
+        if tensor not in self._ids:
+            ids = self._checkpoint.read_ids(tensor)
+            if not np.array_equal(np.sort(ids), np.arange(len(ids))):
+                raise WeightsError(f"{tensor} is not a permutation of 0 to {len(ids) - 1}. The file is damaged.")
+            self._told(ids.nbytes)
+            self._ids[tensor] = ids.astype(np.int32)
+        return self._ids[tensor]
+
+    def _pack(self, part: Part, start: int, stop: int) -> np.ndarray:
+        """Rows start … stop of the part's tensors as if stacked, packed."""
+        found, base = [], 0
+        for tensor, shape in zip(part.tensors, part.shapes, strict=True):
+            low, high = max(start - base, 0), min(stop - base, shape[0])
+            if low < high:
+                rows = self.ids(part.order)[low:high] if part.order else slice(low, high)
+                found.append(self._read(tensor, rows))
+            base += shape[0]
+        rows = found[0] if len(found) == 1 else np.concatenate(found)  # (stop − start, K)
+        try:
+            data: np.ndarray = self._ops.pack(rows, self._format, part.layout).data
+        except (ShapeError, WeightsError) as error:  # a value that the format cannot hold
+            raise WeightsError(f"{' or '.join(part.tensors)} cannot be packed: {error}") from error
+        return data
+
+    def _read(self, tensor: str, rows: Any = None) -> np.ndarray:
+        values = self._checkpoint.read(tensor, rows)
+        if not self._ops.finite(values.reshape(-1)):
+            raise WeightsError(f"{tensor} has values that are NaN or infinite. The file is damaged; copy it again.")
+        self._told(values.size * self._checkpoint.entries[tensor].itemsize)
+        return values
+
+
+def _spans(rows: int, width: int) -> list[tuple[int, int]]:
+    step = max(PIECE_VALUES // width // PANEL, 1) * PANEL
+    return [(start, min(start + step, rows)) for start in range(0, rows, step)]
+
+
+def _whole_bytes(part: Part, first_bytes: int, first_rows: int) -> int:
+    """Bytes of the whole from those of its first piece, which has full panels."""
+    unit = PANEL if part.layout == "panels" else 1
+    return -(-part.size[0] // unit) * (first_bytes // (first_rows // unit))
