@@ -1,0 +1,259 @@
+"""Keys and values of sequences: append, roll back, share. The only thing that changes during decoding.
+
+It alone knows about pages; everyone else speaks positions. A `PagePool` owns the memory of all cache layers,
+a `Cache` is one sequence's view of it. Full layers grow; sliding layers drop pages that no row can see any more.
+Layout of a page: see `foretoken.ops`. It must not know what the numbers mean.
+
+Shared key/value layers own nothing here: they read their donor's pages (specification 2.7).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from foretoken.errors import CacheError
+from foretoken.ops import PAGE
+
+
+@dataclass(frozen=True)
+class CacheLayer:
+    """What one cache layer stores: `kind` "full" or "sliding", key/value heads, head width, window (None = all)."""
+
+    layer: int
+    kind: str
+    num_kv_heads: int
+    head_len: int
+    window: int | None
+
+
+@dataclass(frozen=True)
+class View:
+    """What attention of one kind of layer needs to find the keys of each row in a pass of T rows, G sequences.
+
+    tables       (G, max_pages) int32, page of position p at [g, p // PAGE], −1 where there is none
+    row_segment  (T,) int32, which sequence a row belongs to
+    positions    (T,) int32, absolute position of the row
+    begin, end   (T,) int32, the row sees begin <= key position < end
+    """
+
+    tables: np.ndarray
+    row_segment: np.ndarray
+    positions: np.ndarray
+    begin: np.ndarray
+    end: np.ndarray
+
+    def take(self, rows: np.ndarray) -> View:
+        """The same view for some of its rows; `rows` (n,) int32 indices."""
+        return View(self.tables, self.row_segment[rows], self.positions[rows], self.begin[rows], self.end[rows])
+
+
+class PagePool:
+    """Memory of all cache layers for several sequences: pages are handed out, counted and taken back.
+
+    layers         one `CacheLayer` per layer that owns keys and values
+    positions      longest sequence that one cache may hold
+    num_sequences  how many caches of that length must fit
+    pass_rows      most rows that one sequence adds in one pass (a prompt chunk, or the longest draft + 1)
+
+    A page id is valid in every layer of its kind. Memory is taken from the system zeroed and only when first touched.
+    """
+
+    def __init__(self, layers: Sequence[CacheLayer], positions: int, num_sequences: int, pass_rows: int) -> None:
+        self.layers = {layer.layer: layer for layer in layers}
+        self.windows = {layer.kind: layer.window for layer in layers}
+        self.max_pages = -(-positions // PAGE)
+        self.positions = positions
+        self.pass_rows = pass_rows
+        self.keys: dict[int, np.ndarray] = {}
+        self.values: dict[int, np.ndarray] = {}
+        self._counts: dict[str, np.ndarray] = {}
+        self._free: dict[str, list[int]] = {}
+        for kind, window in self.windows.items():
+            pages = self.max_pages
+            if window is not None:
+                pages = min(pages, (window + pass_rows) // PAGE + 2)
+            pages = pages * num_sequences
+            self._counts[kind] = np.zeros(pages, dtype=np.int32)
+            self._free[kind] = list(range(pages - 1, -1, -1))
+        for index, layer in self.layers.items():
+            pages = len(self._counts[layer.kind])
+            self.keys[index] = np.zeros((pages, layer.num_kv_heads, PAGE // 16, layer.head_len, 16), dtype=np.float16)
+            self.values[index] = np.zeros((pages, layer.num_kv_heads, PAGE, layer.head_len), dtype=np.float16)
+
+    def free_pages(self, kind: str) -> int:
+        """How many pages of a kind nobody holds."""
+        return len(self._free[kind])
+
+    def take(self, kind: str) -> int:
+        """A fresh page with one owner; raises CacheError when all are held."""
+        if not self._free[kind]:
+            raise CacheError(
+                f"all {len(self._counts[kind])} pages of the {kind} layers are in use. Release a sequence first."
+            )
+        page = self._free[kind].pop()
+        self._counts[kind][page] = 1
+        return page
+
+    def share(self, kind: str, page: int) -> None:
+        """One more owner for a page."""
+        self._counts[kind][page] += 1
+
+    def drop(self, kind: str, page: int) -> None:
+        """One owner less; the last one gives the page back."""
+        self._counts[kind][page] -= 1
+        assert self._counts[kind][page] >= 0
+        if self._counts[kind][page] == 0:
+            self._free[kind].append(page)
+
+    def own(self, kind: str, page: int) -> int:
+        """A page that may be written: itself when it has one owner, else a copy of it (the other owners keep it)."""
+        if self._counts[kind][page] == 1:
+            return page
+        copy = self.take(kind)
+        for index, layer in self.layers.items():
+            if layer.kind == kind:
+                self.keys[index][copy] = self.keys[index][page]
+                self.values[index][copy] = self.values[index][page]
+        self.drop(kind, page)
+        return copy
+
+
+class Cache:
+    """One sequence's keys and values. `length` positions are stored, 0 … length − 1.
+
+    A pass is `begin_pass(rows)`, the model's appends, `end_pass()`. `roll_back(n)` then undoes up to the rows of
+    that pass, exactly: sliding pages are dropped only when the next pass begins, so a whole pass beyond the window
+    is kept (specification 4.4).
+    """
+
+    def __init__(self, pool: PagePool) -> None:
+        self.pool = pool
+        self.length = 0
+        self.tables = {kind: np.full(pool.max_pages, -1, dtype=np.int32) for kind in pool.windows}
+        self._pass_rows = 0
+        self._is_open = False
+
+    def begin_pass(self, rows: int) -> None:
+        """Make room for `rows` new positions; drop what no later row can see."""
+        if self._is_open:
+            raise CacheError("a pass is already open on this cache. End it first.")
+        if not 1 <= rows <= self.pool.pass_rows:
+            raise CacheError(f"a pass of {rows} rows, expected 1 to {self.pool.pass_rows}. Split it.")
+        if self.length + rows > self.pool.positions:
+            raise CacheError(
+                f"{self.length} positions stored and {rows} more asked, but the cache holds {self.pool.positions}."
+            )
+        first, last = self.length // PAGE, (self.length + rows - 1) // PAGE
+        for kind, window in self.pool.windows.items():
+            if window is not None:
+                self._drop_before(kind, self.length - window + 1)
+            table = self.tables[kind]
+            for page in range(first, last + 1):
+                table[page] = self.pool.take(kind) if table[page] < 0 else self.pool.own(kind, int(table[page]))
+        self._pass_rows = rows
+        self._is_open = True
+
+    def end_pass(self) -> None:
+        """The rows of the open pass are stored."""
+        if not self._is_open:
+            raise CacheError("no pass is open on this cache.")
+        self._is_open = False
+        self.length += self._pass_rows
+
+    def abort_pass(self) -> None:
+        """Forget an open pass that failed half-way; what it wrote lies beyond `length` and is never read."""
+        self._is_open = False
+        self._pass_rows = 0
+
+    def roll_back(self, rows: int) -> None:
+        """Undo the newest `rows` positions; raises CacheError beyond the last pass, where pages may be gone."""
+        if self._is_open:
+            raise CacheError("cannot roll back while a pass is open.")
+        if not 0 <= rows <= self._pass_rows:
+            raise CacheError(f"asked to roll back {rows} rows, the last pass added {self._pass_rows}.")
+        self.length -= rows
+        self._pass_rows -= rows
+        for kind, table in self.tables.items():
+            for page in range(-(-self.length // PAGE), -(-(self.length + rows) // PAGE)):
+                self.pool.drop(kind, int(table[page]))
+                table[page] = -1
+
+    def fork(self) -> Cache:
+        """A second cache with the same content; pages are shared until one of the two writes into them."""
+        if self._is_open:
+            raise CacheError("cannot fork while a pass is open.")
+        other = Cache(self.pool)
+        other.length = self.length
+        for kind, table in self.tables.items():
+            other.tables[kind][:] = table
+            for page in table[table >= 0]:
+                self.pool.share(kind, int(page))
+        return other
+
+    def release(self) -> None:
+        """Give every page back; the cache is empty afterwards."""
+        for kind, table in self.tables.items():
+            for page in table[table >= 0]:
+                self.pool.drop(kind, int(page))
+            table[:] = -1
+        self.length = self._pass_rows = 0
+        self._is_open = False
+
+    def _drop_before(self, kind: str, position: int) -> None:
+        table = self.tables[kind]
+        for page in np.flatnonzero(table[: max(position, 0) // PAGE] >= 0):
+            self.pool.drop(kind, int(table[page]))
+            table[page] = -1
+
+
+@dataclass(frozen=True)
+class Segments:
+    """Which rows of a pass belong to which cache, at which positions: rows of one cache are neighbours.
+
+    caches  one per sequence, each with an open pass of its rows
+    views   kind → `View` of all T rows
+    """
+
+    caches: tuple[Cache, ...]
+    views: dict[str, View]
+
+    @property
+    def pool(self) -> PagePool:
+        """The memory that all caches of a pass share."""
+        return self.caches[0].pool
+
+    def take(self, rows: np.ndarray) -> Segments:
+        """The same pass seen by some of its rows."""
+        return Segments(self.caches, {kind: view.take(rows) for kind, view in self.views.items()})
+
+
+def segments(caches: Sequence[Cache], rows: Sequence[int]) -> Segments:
+    """The table for a pass that adds `rows[i]` positions to `caches[i]`; row at position p sees keys up to itself."""
+    row_segment = np.repeat(np.arange(len(caches), dtype=np.int32), rows)
+    starts = [cache.length for cache in caches]
+    positions = np.concatenate([np.arange(s, s + n, dtype=np.int32) for s, n in zip(starts, rows, strict=True)])
+    return Segments(tuple(caches), _views(caches, row_segment, positions, positions + 1))
+
+
+def read_only_segments(caches: Sequence[Cache]) -> Segments:
+    """One row per cache at the position of its next token, seeing the stored keys only: what a drafter's step needs.
+
+    Keys of a sliding layer: the target's own rule for a query at that position (specification 3.2).
+    """
+    lengths = np.array([cache.length for cache in caches], dtype=np.int32)
+    return Segments(tuple(caches), _views(caches, np.arange(len(caches), dtype=np.int32), lengths, lengths))
+
+
+def _views(caches: Sequence[Cache], row_segment: np.ndarray, positions: np.ndarray, end: np.ndarray) -> dict[str, View]:
+    pool = caches[0].pool
+    if any(cache.pool is not pool for cache in caches):
+        raise CacheError("the caches of one pass belong to different pools.")
+    views = {}
+    for kind, window in pool.windows.items():
+        tables = np.stack([cache.tables[kind] for cache in caches])
+        begin = np.zeros_like(positions) if window is None else np.maximum(positions - (window - 1), 0)
+        views[kind] = View(tables, row_segment, positions, begin.astype(np.int32), end.astype(np.int32))
+    return views

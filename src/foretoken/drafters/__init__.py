@@ -1,0 +1,1 @@
+"""Where guesses come from: one way of guessing per file, all behind `protocol.Drafter`."""

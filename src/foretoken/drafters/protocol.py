@@ -1,0 +1,30 @@
+"""What the round asks of a drafter. A drafter never changes the target's cache, and can only cost time."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Draft:
+    """A guess: tokens (n,) ints and, for each, the drafter's confidence in [0, 1] (n,) float32."""
+
+    tokens: Sequence[int]
+    confidence: np.ndarray
+
+
+NO_DRAFT = Draft((), np.empty(0, dtype=np.float32))
+
+
+class Drafter(Protocol):
+    """One way of guessing."""
+
+    name: str
+
+    def propose(self, state: Any, limit: int) -> Draft:
+        """Guess up to `limit` tokens after `state.last`; see `drafters.mtp` for what a state holds."""
+        ...

@@ -1,0 +1,152 @@
+"""Sequences in flight: read prompts in chunks, one ragged pass per step, hand out rows, finish.
+
+One sequence is the case of one segment; there is no second loop. It knows rounds, models and caches; nothing of
+text, files or printing. Times and counts go into each sequence's `Stats`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence as Seq
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+
+from foretoken import cache, speculative
+from foretoken.drafters.protocol import Drafter
+from foretoken.horizon import MAX_HORIZON
+from foretoken.models.gemma4 import Gemma4
+from foretoken.sampling import Sampler
+from foretoken.stats import Stats
+
+
+class Sequence:
+    """One text being written: what `speculative.State` asks for, and where its prompt stands.
+
+    tokens      prompt and answer so far; the newest is not in the cache
+    prompt_len  how many of them are the prompt
+    hidden      (D,) float32, the target's row that chose the newest token; None while the prompt is read
+    end         the text never grows beyond this many tokens (budget and context)
+    """
+
+    def __init__(
+        self, prompt: Seq[int], *, cache: cache.Cache, sampler: Sampler, drafter: Drafter | None, horizon: Any, end: int
+    ) -> None:
+        self.tokens = list(prompt)
+        self.prompt_len = len(self.tokens)
+        self.cache = cache
+        self.sampler = sampler
+        self.drafter = drafter
+        self.horizon = horizon
+        self.end = end
+        self.hidden: np.ndarray | None = None
+        self.stats = Stats(prompt_tokens=self.prompt_len)
+
+    @property
+    def last(self) -> int:
+        """The newest token."""
+        return self.tokens[-1]
+
+    @property
+    def is_reading(self) -> bool:
+        """True until the prompt's last row has chosen the first token."""
+        return self.hidden is None
+
+    @property
+    def is_full(self) -> bool:
+        """True when budget or context leave no room for a token more."""
+        return len(self.tokens) >= self.end
+
+    @property
+    def draft_limit(self) -> int:
+        """Draft tokens that could still be used: the round's own token needs room as well."""
+        return self.end - len(self.tokens) - 1
+
+    def accept(self, tokens: Seq[int], hidden: np.ndarray, drafted: int) -> None:
+        """Carry on: append what the round emitted and keep the row that chose its newest token."""
+        self.tokens.extend(tokens)
+        self.hidden = hidden
+        self.stats.record_round(
+            horizon=self.horizon.limit,
+            drafted=drafted,
+            accepted=len(tokens) - 1,
+            drafter=self.drafter.name if self.drafter is not None and drafted else None,
+            fallback=None if drafted else self._fallback_reason(),
+        )
+
+    def _fallback_reason(self) -> str:
+        if self.drafter is None:
+            return "no-drafter"
+        if self.horizon.limit == 0:
+            return "horizon-0"
+        return "budget"  # the draft limit left no row for a draft
+
+
+class Engine:
+    """Runs sequences over one target. `chunk` is the most prompt rows per pass."""
+
+    def __init__(self, target: Gemma4, chunk: int) -> None:
+        self.target = target
+        self.chunk = chunk
+
+    def pool(self, positions: int, num_sequences: int = 1) -> cache.PagePool:
+        """Cache memory for sequences of up to `positions` tokens."""
+        pass_rows = max(self.chunk, MAX_HORIZON + 1)
+        return cache.PagePool(self.target.cache_layers, positions, num_sequences, pass_rows)
+
+    def step(self, sequences: Seq[Sequence]) -> None:
+        """One pass of the target over every sequence: a prompt chunk for some, a round for the others."""
+        started = perf_counter()
+        asked = [self._chunk_of(s) if s.is_reading else speculative.plan(s) for s in sequences]
+        planned = perf_counter()
+        keeps = [self._rows_kept(s, rows) for s, rows in zip(sequences, asked, strict=True)]
+        for sequence, rows in zip(sequences, asked, strict=True):
+            sequence.cache.begin_pass(len(rows))
+        try:
+            hidden, logits = self._score(sequences, asked, keeps)
+        except BaseException:
+            for sequence in sequences:
+                sequence.cache.abort_pass()
+            raise
+        scored = perf_counter()
+        start = 0
+        for sequence, rows, keep in zip(sequences, asked, keeps, strict=True):
+            sequence.cache.end_pass()
+            own = slice(start, start + keep)
+            start += keep
+            begun, is_round = perf_counter(), not sequence.is_reading
+            self._carry(sequence, rows, speculative.Scored(logits[own], hidden[own]))
+            judged = perf_counter() - begun
+            if is_round:  # passes are shared: every sequence is charged the whole pass it waited for
+                sequence.stats.add_times(draft_s=planned - started, verify_s=scored - planned, other_s=judged)
+            else:
+                sequence.stats.add_times(prefill_s=scored - started + judged)
+
+    @staticmethod
+    def _carry(sequence: Sequence, rows: Seq[int], scored: speculative.Scored) -> None:
+        if not sequence.is_reading:
+            speculative.settle(sequence, rows, scored)
+        elif len(scored.logits):  # the prompt's last row draws the first token, which belongs to no round
+            sequence.hidden = scored.hidden[0]
+            sequence.tokens.append(sequence.sampler.token(scored.logits[0], len(sequence.tokens)))
+
+    def _chunk_of(self, sequence: Sequence) -> list[int]:
+        done = sequence.cache.length
+        return sequence.tokens[done : done + self.chunk]
+
+    @staticmethod
+    def _rows_kept(sequence: Sequence, rows: Seq[int]) -> int:
+        """How many rows, counted from the last, must be scored: all of a round, one of a prompt's last chunk."""
+        if not sequence.is_reading:
+            return len(rows)
+        return int(sequence.cache.length + len(rows) == len(sequence.tokens))
+
+    def _score(self, sequences: Seq[Sequence], asked: Seq[Seq[int]], keeps: Seq[int]) -> tuple[np.ndarray, np.ndarray]:
+        counts = [len(rows) for rows in asked]
+        segments = cache.segments([s.cache for s in sequences], counts)
+        ids = np.array([token for rows in asked for token in rows], dtype=np.int32)
+        ends = np.cumsum(counts)
+        keep = np.concatenate([np.arange(e - k, e, dtype=np.int32) for e, k in zip(ends, keeps, strict=True)])
+        hidden = self.target.forward(ids, segments, keep)
+        logits = self.target.logits(hidden) if len(keep) else np.empty((0, 0), dtype=np.float32)
+        return hidden, logits

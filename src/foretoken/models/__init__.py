@@ -1,0 +1,1 @@
+"""The models: wiring only. Arithmetic is in `ops`, memory of the past in `cache`, numbers in `weights`."""

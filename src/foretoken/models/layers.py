@@ -1,0 +1,70 @@
+"""Wiring that target and drafter share: one attention block and one feed-forward block (specification 2.4, 2.5).
+
+Knows ops, a layer's weights and where keys and values lie; nothing of tokens, heads for logits, or rounds.
+Shape letters: T rows, D hidden width, Hq and Hkv heads, Dh head width, F MLP width.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from foretoken.cache import PagePool, View
+
+Ops = Any  # `foretoken.ops.native` or `foretoken.ops.reference`: the same functions, see `foretoken.ops`
+Rotation = tuple[np.ndarray, np.ndarray]  # cos, sin (T, R) of each row's position
+
+
+def linear(ops: Ops, x: np.ndarray, weight: Any) -> np.ndarray:
+    """x rows (T, K) times a packed weight (N, K): (T, N)."""
+    out = np.empty((len(x), weight.n), dtype=np.float32)
+    ops.linear(x, weight, out)
+    return out
+
+
+def normed(ops: Ops, x: np.ndarray, weight: np.ndarray | None, eps: float) -> np.ndarray:
+    """RMS norm of each row, as a new array."""
+    out = np.empty_like(x)
+    ops.rms_norm(x, weight, eps, out)
+    return out
+
+
+def attention_block(
+    ops: Ops,
+    hidden: np.ndarray,
+    w: Any,
+    layer: Any,
+    source: int,
+    eps: float,
+    rotation: Rotation,
+    pool: PagePool,
+    view: View,
+) -> None:
+    """hidden (T, D) += post_norm(attention(input_norm(hidden))); unshared layers first store their keys and values.
+
+    source  index of the cache layer that is read (the layer itself, or its donor).
+    """
+    cos, sin = rotation
+    q_len, kv_len = layer.num_heads * layer.head_len, layer.num_kv_heads * layer.head_len
+    qkv = linear(ops, normed(ops, hidden, w.input_norm, eps), w.qkv)  # (T, Hq·Dh [+ 2·Hkv·Dh])
+    q = qkv[:, :q_len]
+    ops.head_norm_rope(q, layer.head_len, w.q_norm, eps, cos, sin)
+    keys, values = pool.keys[source], pool.values[source]
+    if not layer.is_shared:
+        k, v = qkv[:, q_len : q_len + kv_len], qkv[:, q_len + kv_len :]
+        ops.head_norm_rope(k, layer.head_len, w.k_norm, eps, cos, sin)
+        ops.head_norm_rope(v, layer.head_len, None, eps, None, None)
+        ops.append_kv(k, v, keys, values, view.tables, view.row_segment, view.positions)
+    mixed = np.empty((len(hidden), q_len), dtype=np.float32)
+    ops.attention(q, keys, values, view.tables, view.row_segment, view.begin, view.end, mixed)
+    ops.norm_add(linear(ops, mixed, w.o), w.post_attention_norm, eps, 1.0, hidden)
+
+
+def feed_forward_block(ops: Ops, hidden: np.ndarray, w: Any, eps: float, scale: float) -> None:
+    """hidden (T, D) = (hidden + post_norm(mlp(norm(hidden)))) · scale."""
+    both = linear(ops, normed(ops, hidden, w.pre_feedforward_norm, eps), w.gate_up)  # (T, 2·F)
+    mlp_len = both.shape[1] // 2
+    inner = np.empty((len(hidden), mlp_len), dtype=np.float32)
+    ops.gelu_mul(both[:, :mlp_len], both[:, mlp_len:], inner)
+    ops.norm_add(linear(ops, inner, w.down), w.post_feedforward_norm, eps, scale, hidden)

@@ -1,0 +1,74 @@
+"""THE ROUND: guess, weigh, judge, forget, carry.
+
+A drafter guesses the next tokens; the target scores all of them in one pass and says at each row which token it
+would write itself; the agreeing prefix is kept, and one token of the target's own is added (Leviathan et al. 2023,
+with position-keyed noise in place of their acceptance test, so there is one rule at every temperature).
+
+Invariants, asserted in tests:
+(a) before each round the cache ends just before the newest token;
+(b) the carried hidden row is the target's row that chose the newest token;
+(c) the tokens equal plain decoding's, for any horizon, drafter and seed.
+
+The two halves let an engine score the rows of many sequences in one pass between them. Stops, budgets and streaming
+wrap the round from outside. This file imports no model, op, tokenizer or printer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+
+from foretoken.drafters.protocol import NO_DRAFT, Draft, Drafter
+
+
+@dataclass(frozen=True)
+class Scored:
+    """The target's rows for what was asked: logits (n, V) and hidden (n, D), both float32."""
+
+    logits: np.ndarray
+    hidden: np.ndarray
+
+
+class State(Protocol):
+    """One sequence between two rounds."""
+
+    tokens: list[int]  # prompt and answer; the newest is not in the cache yet
+    hidden: np.ndarray | None  # (D,) the target's row that chose the newest token; None before the first
+    cache: Any
+    sampler: Any  # token(logits (V,), position): a pure function to the token drawn at that absolute position
+    drafter: Drafter | None
+    horizon: Any
+
+    @property
+    def last(self) -> int: ...
+
+    @property
+    def draft_limit(self) -> int: ...  # what budget and context leave room for
+
+    def accept(self, tokens: Sequence[int], hidden: np.ndarray, drafted: int) -> None: ...
+
+
+def plan(state: State) -> list[int]:
+    """The token ids that this sequence wants scored: its newest token and the draft tokens worth a row."""
+    limit = min(state.horizon.limit, state.draft_limit)
+    draft: Draft = NO_DRAFT
+    if limit > 0 and state.drafter is not None:
+        draft = state.drafter.propose(state, limit)  # guess: tokens and how sure
+    rows = state.horizon.choose(draft, state)  # weigh: how many are worth a row; 0 is plain decoding
+    return [state.last, *draft.tokens[:rows]]
+
+
+def settle(state: State, asked: Sequence[int], scored: Scored) -> None:
+    """Judge what was asked by the target's rows for it, and carry the sequence on by one token or more."""
+    position = len(state.tokens)  # of the token that row 0 chooses
+    tokens: list[int] = []
+    for row in scored.logits:  # judge: what the target itself writes at each row, given the rows before it
+        tokens.append(state.sampler.token(row, position + len(tokens)))
+        if tokens != list(asked[1 : len(tokens) + 1]):
+            break  # later rows saw a token that the target does not write
+    kept = len(tokens) - 1  # draft tokens that agree; the last token is the target's own
+    state.cache.roll_back(len(asked) - 1 - kept)  # forget: rows of rejected tokens
+    state.accept(tokens, scored.hidden[kept], len(asked) - 1)  # carry: the row that chose the newest token

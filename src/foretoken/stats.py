@@ -1,0 +1,197 @@
+"""The figures of one answer, or of many together: the same object in results, `--json` and, later, servers.
+
+Counts are recorded a round at a time; rates are derived, and None where nothing was counted. Knows no model or clock.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from itertools import zip_longest
+from typing import Any
+
+REJECTION_LIMIT = 0.2  # above this share of rejected draft tokens the horizon is too long for the text
+ADVICE_MIN_DRAFTED = 40  # fewer draft tokens say nothing yet
+
+
+@dataclass
+class Stats:
+    """Figures of decoding; the fields and their meaning are listed in docs/algorithm.md.
+
+    A round is one pass of the target after the prompt. The first token, drawn from the prompt's last row, belongs to
+    no round, so an answer has 1 + rounds + accepted tokens.
+    """
+
+    prompt_tokens: int = 0
+    cached_tokens: int = 0
+    completion_tokens: int = 0
+    rounds: int = 0
+    drafted: int = 0
+    accepted: int = 0
+    accepted_batches: int = 0
+    rejections: int = 0
+    fallbacks: dict[str, int] = field(default_factory=dict)
+    accepted_by_position: list[int] = field(default_factory=list)
+    drafted_by_position: list[int] = field(default_factory=list)
+    horizon_rounds: dict[int, int] = field(default_factory=dict)
+    drafter_rounds: dict[str, int] = field(default_factory=dict)
+    prefill_s: float = 0.0
+    draft_s: float = 0.0
+    verify_s: float = 0.0
+    other_s: float = 0.0
+    plain_tok_per_s: float | None = None
+    _last_accepted: int = field(default=0, repr=False, compare=False)
+
+    def record_round(
+        self, *, drafted: int, accepted: int, horizon: int, drafter: str | None = None, fallback: str | None = None
+    ) -> None:
+        """Count one round.
+
+        drafted   draft tokens that got a row; accepted of them were kept
+        horizon   the limit that applied; drafter is who guessed, fallback why nobody did
+        """
+        assert 0 <= accepted <= drafted
+        self.rounds += 1
+        self.drafted += drafted
+        self.accepted += accepted
+        self.accepted_batches += accepted > 0
+        self.rejections += accepted < drafted
+        _count_positions(self.drafted_by_position, drafted)
+        _count_positions(self.accepted_by_position, drafted, accepted)
+        _count(self.horizon_rounds, horizon)
+        if drafter is not None:
+            _count(self.drafter_rounds, drafter)
+        if fallback is not None:
+            _count(self.fallbacks, fallback)
+        self._last_accepted = accepted
+
+    def cut_last_round(self, dropped: int) -> None:
+        """A stop came inside the last round: its last `dropped` tokens are neither in the answer nor counted."""
+        assert 0 <= dropped <= self._last_accepted
+        kept = self._last_accepted - dropped
+        for position in range(kept, self._last_accepted):
+            self.accepted_by_position[position] -= 1
+        self.accepted -= dropped
+        self.accepted_batches -= dropped > 0 and kept == 0
+        self._last_accepted = kept
+
+    def add_times(
+        self, *, prefill_s: float = 0.0, draft_s: float = 0.0, verify_s: float = 0.0, other_s: float = 0.0
+    ) -> None:
+        """Add seconds spent on the prompt, on guessing, on the target's passes, and on the rest of the rounds."""
+        self.prefill_s += prefill_s
+        self.draft_s += draft_s
+        self.verify_s += verify_s
+        self.other_s += other_s
+
+    @property
+    def acceptance_rate(self) -> float | None:
+        """Share of draft tokens that were kept."""
+        return _ratio(self.accepted, self.drafted)
+
+    @property
+    def rejection_rate(self) -> float | None:
+        """Share of draft tokens that were not kept."""
+        return _ratio(self.drafted - self.accepted, self.drafted)
+
+    @property
+    def tokens_per_round(self) -> float | None:
+        """Tokens that a round adds on average: the kept draft tokens and the target's own."""
+        return _ratio(self.accepted + self.rounds, self.rounds)
+
+    @property
+    def decode_s(self) -> float:
+        """Seconds of all rounds, without the prompt."""
+        return self.draft_s + self.verify_s + self.other_s
+
+    @property
+    def tok_per_s(self) -> float | None:
+        """Tokens of the rounds per second of the rounds."""
+        return _ratio(self.accepted + self.rounds, self.decode_s)
+
+    @property
+    def speedup(self) -> float | None:
+        """How many times faster than plain decoding, where that speed is known."""
+        if self.tok_per_s is None or not self.plain_tok_per_s:
+            return None
+        return self.tok_per_s / self.plain_tok_per_s
+
+    @property
+    def advice(self) -> list[str]:
+        """Plain sentences on what to change; empty when all is well."""
+        sentences = []
+        rate = self.rejection_rate
+        if rate is not None and rate > REJECTION_LIMIT and self.drafted >= ADVICE_MIN_DRAFTED:
+            sentences.append(
+                f"The target rejected {rate:.0%} of the draft tokens: a shorter horizon may be faster here."
+            )
+        if self.speedup is not None and self.speedup < 1 and self.drafted:
+            sentences.append(f"Drafting ran at {self.speedup:.2f} times the plain speed: horizon 0 is faster here.")
+        return sentences
+
+    def merge(self, other: Stats) -> None:
+        """Add the figures of another answer to these."""
+        plain_s = self._plain_s() + other._plain_s()
+        is_plain_known = all(s.plain_tok_per_s or not s.rounds for s in (self, other))
+        for name in _SUMS:
+            self.__dict__[name] += other.__dict__[name]
+        for name in _TABLES:
+            for key, rounds in other.__dict__[name].items():
+                _count(self.__dict__[name], key, rounds)
+        for name in _LISTS:
+            pairs = zip_longest(self.__dict__[name], other.__dict__[name], fillvalue=0)
+            self.__dict__[name] = [mine + theirs for mine, theirs in pairs]
+        self.plain_tok_per_s = _ratio(self.accepted + self.rounds, plain_s) if is_plain_known else None
+
+    def as_dict(self) -> dict[str, Any]:
+        """Every figure, ready for JSON: keys are texts, and None where a rate is undefined."""
+        figures: dict[str, Any] = {name: self.__dict__[name] for name in _SUMS}
+        for name in _TABLES:
+            figures[name] = {str(key): rounds for key, rounds in sorted(self.__dict__[name].items())}
+        for name in _LISTS:
+            figures[name] = list(self.__dict__[name])
+        return figures | {
+            "acceptance_rate": self.acceptance_rate,
+            "rejection_rate": self.rejection_rate,
+            "tokens_per_round": self.tokens_per_round,
+            "tok_per_s": self.tok_per_s,
+            "plain_tok_per_s": self.plain_tok_per_s,
+            "speedup": self.speedup,
+            "advice": self.advice,
+        }
+
+    def _plain_s(self) -> float:
+        """Seconds that plain decoding would have taken for these tokens."""
+        return (self.accepted + self.rounds) / self.plain_tok_per_s if self.plain_tok_per_s else 0.0
+
+
+_SUMS = (
+    "prompt_tokens",
+    "cached_tokens",
+    "completion_tokens",
+    "rounds",
+    "drafted",
+    "accepted",
+    "accepted_batches",
+    "rejections",
+    "prefill_s",
+    "draft_s",
+    "verify_s",
+    "other_s",
+)
+_TABLES = ("fallbacks", "horizon_rounds", "drafter_rounds")
+_LISTS = ("accepted_by_position", "drafted_by_position")
+
+
+def _ratio(part: float, whole: float) -> float | None:
+    return part / whole if whole else None
+
+
+def _count(table: dict[Any, int], key: Any, rounds: int = 1) -> None:
+    table[key] = table.get(key, 0) + rounds
+
+
+def _count_positions(counts: list[int], drafted: int, hits: int | None = None) -> None:
+    """Make room for `drafted` positions and add one to the first `hits` of them (all if None)."""
+    counts.extend([0] * (drafted - len(counts)))
+    for position in range(drafted if hits is None else hits):
+        counts[position] += 1

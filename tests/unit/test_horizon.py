@@ -1,0 +1,17 @@
+import pytest
+
+from foretoken.errors import InputError
+from foretoken.horizon import MAX_HORIZON, parse_horizon
+
+
+@pytest.mark.parametrize(
+    ("value", "limit"), [(0, 0), (16, 16), ("0", 0), ("16", 16), ("auto", 4), ("short", 3), ("long", 8)]
+)
+def test_good_values(value, limit):
+    assert parse_horizon(value) == limit
+
+
+@pytest.mark.parametrize("value", [17, -1, "17", "-1", "", "four", "²", True, 2.5, None, "00017"])
+def test_bad_values(value):
+    with pytest.raises(InputError, match=f"0 to {MAX_HORIZON}"):
+        parse_horizon(value)

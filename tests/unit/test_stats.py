@@ -1,0 +1,113 @@
+import json
+
+import pytest
+
+from foretoken.stats import Stats
+
+
+def recorded() -> Stats:
+    stats = Stats(prompt_tokens=5, completion_tokens=8)
+    stats.record_round(horizon=4, drafted=4, accepted=4, drafter="mtp")
+    stats.record_round(horizon=4, drafted=4, accepted=0, drafter="mtp")
+    stats.record_round(horizon=4, drafted=0, accepted=0, fallback="budget")
+    stats.add_times(prefill_s=1.0, draft_s=0.5, verify_s=1.0)
+    stats.add_times(other_s=0.5)
+    return stats
+
+
+def test_counts_of_three_rounds():
+    figures = recorded().as_dict()
+    assert figures["rounds"] == 3
+    assert figures["drafted"] == 8
+    assert figures["accepted"] == 4
+    assert figures["accepted_batches"] == 1
+    assert figures["rejections"] == 1
+    assert figures["fallbacks"] == {"budget": 1}
+    assert figures["drafted_by_position"] == [2, 2, 2, 2]
+    assert figures["accepted_by_position"] == [1, 1, 1, 1]
+    assert figures["horizon_rounds"] == {"4": 3}
+    assert figures["drafter_rounds"] == {"mtp": 2}
+
+
+def test_first_token_belongs_to_no_round():
+    stats = recorded()
+    assert stats.completion_tokens == 1 + stats.rounds + stats.accepted
+    assert stats.tokens_per_round == pytest.approx(7 / 3)
+
+
+def test_rates_and_times():
+    stats = recorded()
+    assert stats.acceptance_rate == 0.5
+    assert stats.rejection_rate == 0.5
+    assert stats.tok_per_s == pytest.approx(7 / 2.0)
+    assert stats.speedup is None
+    stats.plain_tok_per_s = 1.75
+    assert stats.speedup == pytest.approx(2.0)
+
+
+def test_nothing_counted_gives_none_not_a_division_by_zero():
+    figures = Stats().as_dict()
+    for name in ("acceptance_rate", "rejection_rate", "tokens_per_round", "tok_per_s", "plain_tok_per_s", "speedup"):
+        assert figures[name] is None
+    assert figures["advice"] == []
+
+
+def test_as_dict_is_json_and_a_copy():
+    stats = recorded()
+    figures = stats.as_dict()
+    assert json.loads(json.dumps(figures)) == figures
+    figures["accepted_by_position"].append(9)
+    figures["fallbacks"]["x"] = 1
+    assert stats.accepted_by_position == [1, 1, 1, 1]
+    assert stats.fallbacks == {"budget": 1}
+
+
+def test_stop_inside_the_last_round_leaves_the_dropped_tokens_out():
+    stats = Stats()
+    stats.record_round(horizon=4, drafted=4, accepted=3, drafter="mtp")
+    stats.cut_last_round(1)
+    assert (stats.accepted, stats.accepted_by_position, stats.accepted_batches) == (2, [1, 1, 0, 0], 1)
+    stats.cut_last_round(2)
+    assert (stats.accepted, stats.accepted_by_position, stats.accepted_batches) == (0, [0, 0, 0, 0], 0)
+    stats.cut_last_round(0)
+    assert stats.accepted == 0
+
+
+def test_merge_adds_counts_tables_and_positions_of_different_length():
+    stats, other = recorded(), Stats(prompt_tokens=2, completion_tokens=3)
+    other.record_round(horizon=6, drafted=6, accepted=1, drafter="mtp")
+    stats.merge(other)
+    assert stats.prompt_tokens == 7
+    assert stats.completion_tokens == 11
+    assert stats.drafted_by_position == [3, 3, 3, 3, 1, 1]
+    assert stats.accepted_by_position == [2, 1, 1, 1, 0, 0]
+    assert stats.horizon_rounds == {4: 3, 6: 1}
+    assert stats.drafter_rounds == {"mtp": 3}
+
+
+def test_merge_keeps_the_plain_speed_only_where_both_know_it():
+    stats, other = recorded(), recorded()
+    stats.plain_tok_per_s = 7.0
+    stats.merge(other)
+    assert stats.plain_tok_per_s is None
+    empty = Stats()
+    known = recorded()
+    known.plain_tok_per_s = 7.0
+    empty.merge(known)
+    assert empty.plain_tok_per_s == pytest.approx(7.0)
+
+
+def test_advice_names_a_high_rejection_rate_once_there_is_enough_to_tell():
+    stats = Stats()
+    for _ in range(9):
+        stats.record_round(horizon=4, drafted=4, accepted=2, drafter="mtp")
+    assert stats.advice == []
+    stats.record_round(horizon=4, drafted=4, accepted=2, drafter="mtp")
+    assert len(stats.advice) == 1
+    assert "50%" in stats.advice[0]
+
+
+def test_advice_names_a_slow_down():
+    stats = recorded()
+    stats.plain_tok_per_s = 7.0
+    assert any("horizon 0" in sentence for sentence in stats.advice)
