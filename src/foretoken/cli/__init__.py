@@ -1,0 +1,5 @@
+"""The `foretoken` command. One file per command; nothing here decides a token."""
+
+from foretoken.cli.app import main
+
+__all__ = ["main"]

@@ -1,0 +1,87 @@
+"""`foretoken generate`: continue a text, or answer one user turn."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from foretoken.cli import answer, options, terminal
+from foretoken.errors import InputError
+
+if TYPE_CHECKING:
+    from foretoken.api import Model
+    from foretoken.stream import Result
+
+INTERRUPTED = 130
+
+
+def generate(
+    prompt: Annotated[str, typer.Argument(metavar="PROMPT", help="Text to continue; - reads stdin as UTF-8.")],
+    chat: Annotated[bool, typer.Option("--chat", help="Take the prompt as one user turn.")] = False,
+    model: options.Model = None,
+    drafter: options.Drafter = "auto",
+    horizon: options.Horizon = "auto",
+    format: options.Format = "auto",
+    drafter_format: options.DrafterFormat = "q8",
+    threads: options.Threads = None,
+    chunk: options.Chunk = 512,
+    temperature: options.Temperature = None,
+    top_k: options.TopK = None,
+    top_p: options.TopP = None,
+    min_p: options.MinP = None,
+    seed: options.Seed = None,
+    max_tokens: options.MaxTokens = 256,
+    stop: options.Stop = None,
+    ignore_eos: options.IgnoreEos = False,
+    json: options.Json = False,
+) -> None:
+    """Continue a text."""
+    options.check_horizon(horizon)
+    text = _stdin() if prompt == "-" else prompt
+    options.check_prompt(text)
+    loaded = terminal.load_model(model, drafter, format, drafter_format, threads, chunk)
+    stream = loaded.stream(
+        None if chat else text,
+        messages=[{"role": "user", "content": text}] if chat else None,
+        max_tokens=max_tokens,
+        horizon=horizon,
+        temperature=temperature,
+        top_k=top_k,
+        top_p=top_p,
+        min_p=min_p,
+        seed=seed,
+        stop=stop or (),
+        ignore_eos=ignore_eos,
+    )
+    terminal.explain_drafting(loaded, drafter, horizon)
+    result = answer.write(stream, is_quiet=json)
+    if json:
+        terminal.print_json(_as_dict(loaded, result))
+    else:
+        terminal.summarize(result)
+    if result.finish_reason == "interrupted":
+        raise typer.Exit(INTERRUPTED)
+
+
+def _stdin() -> str:
+    data = sys.stdin.buffer.read()
+    try:
+        return data.decode("utf-8")
+    except UnicodeDecodeError as error:
+        byte = data[error.start]
+        raise InputError(f"stdin is not UTF-8: byte 0x{byte:02x} at offset {error.start}. Convert it first.") from error
+
+
+def _as_dict(model: Model, result: Result) -> dict[str, Any]:
+    info = model.info()
+    return {
+        "text": result.text,
+        "tokens": result.tokens,
+        "finish_reason": result.finish_reason,
+        "model": info["model"],
+        "drafter": info["drafter"],
+        "seed": result.seed,
+        "stats": result.stats.as_dict(),
+    }

@@ -1,0 +1,64 @@
+"""Options that several commands share, each with its help text, in one place."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from foretoken.errors import InputError
+
+Model = Annotated[
+    str | None, typer.Option("--model", metavar="PATH", help="Model folder. Default: the small pair that comes along.")
+]
+Drafter = Annotated[
+    str,
+    typer.Option(
+        "--drafter", metavar="auto|none|PATH", help="auto: the folder PATH-assistant beside the model, if any."
+    ),
+]
+Format = Annotated[str, typer.Option("--format", metavar="auto|f32|q8", help="Weights of the target; auto is q8.")]
+DrafterFormat = Annotated[str, typer.Option("--drafter-format", metavar="f32|q8", help="Weights of the drafter.")]
+Threads = Annotated[int | None, typer.Option("--threads", help="Worker threads. Default: one per core.")]
+Chunk = Annotated[int, typer.Option("--chunk", help="Prompt rows per pass.")]
+Horizon = Annotated[
+    str,
+    typer.Option(
+        "--horizon",
+        metavar="auto|0…16|short|long",
+        help="Draft tokens per round; 0 is plain decoding. For now auto is 4, short 3, long 8.",
+    ),
+]
+Temperature = Annotated[
+    float | None, typer.Option("--temperature", help="0 takes the likeliest token. Default: the model's own.")
+]
+TopK = Annotated[
+    int | None, typer.Option("--top-k", help="Keep the k likeliest tokens; 0 is off. Default: the model's.")
+]
+TopP = Annotated[
+    float | None,
+    typer.Option("--top-p", help="Keep the likeliest tokens up to this probability. Default: the model's."),
+]
+MinP = Annotated[
+    float | None, typer.Option("--min-p", help="Drop tokens below this share of the likeliest one's probability.")
+]
+Seed = Annotated[int | None, typer.Option("--seed", help="Same seed, same answer. Default: drawn, and reported.")]
+MaxTokens = Annotated[int, typer.Option("--max-tokens", help="Most tokens of the answer.")]
+Stop = Annotated[
+    list[str] | None, typer.Option("--stop", metavar="TEXT", help="End before this text; may be given several times.")
+]
+IgnoreEos = Annotated[bool, typer.Option("--ignore-eos", help="Write on after the model's stop tokens.")]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object as the last line of stdout.")]
+
+
+def check_horizon(value: str) -> None:
+    """Refuse a wrong horizon before anything is loaded."""
+    from foretoken.horizon import parse_horizon
+
+    parse_horizon(value)
+
+
+def check_prompt(text: str) -> None:
+    """Refuse an empty prompt before anything is loaded."""
+    if not text:
+        raise InputError("the prompt is empty. Give at least one character.")

@@ -1,0 +1,110 @@
+"""What the commands say beside the text: messages, progress, a summary of figures. All of it goes to stderr."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from foretoken.api import Model
+    from foretoken.stream import Result
+
+PROGRESS_AFTER_S = 1.0
+
+
+def say(message: str) -> None:
+    """One line on stderr, whatever the message holds."""
+    line = "; ".join(part.strip() for part in message.splitlines() if part.strip())
+    print(f"foretoken: {line}", file=sys.stderr, flush=True)
+
+
+def print_json(value: dict[str, Any]) -> None:
+    """The one object of a --json run, as the last line of stdout."""
+    print(json.dumps(value, ensure_ascii=False, allow_nan=False), flush=True)
+
+
+@contextmanager
+def progress(label: str) -> Iterator[Callable[[int, int], None]]:
+    """A function for (done, in all) that shows a bar once a second has passed; no bar where stderr is a file."""
+    started = time.perf_counter()
+    bar: Any = None
+    task: Any = None
+
+    def advance(done: int, whole: int) -> None:
+        nonlocal bar, task
+        if bar is None and sys.stderr.isatty() and time.perf_counter() - started > PROGRESS_AFTER_S:
+            from rich.console import Console
+            from rich.progress import Progress
+
+            bar = Progress(console=Console(stderr=True), transient=True)
+            bar.start()
+            task = bar.add_task(label, total=whole)
+        if bar is not None:
+            bar.update(task, completed=done, total=whole)
+
+    try:
+        yield advance
+    finally:
+        if bar is not None:
+            bar.stop()
+
+
+def load_model(
+    model: str | None,
+    drafter: str,
+    format: str,
+    drafter_format: str,
+    threads: int | None,
+    chunk: int = 512,
+) -> Model:
+    """Load what the options name, with a progress bar and each warning once."""
+    import foretoken
+
+    said: set[str] = set()
+
+    def warn(sentence: str) -> None:
+        if sentence not in said:
+            said.add(sentence)
+            say(sentence)
+
+    with progress("Loading") as advance:
+        return foretoken.load(
+            model,
+            drafter=drafter,
+            format=format,
+            drafter_format=drafter_format,
+            threads=threads,
+            chunk=chunk,
+            progress=advance,
+            warn=warn,
+        )
+
+
+def explain_drafting(model: Model, drafter: str, horizon: str) -> None:
+    """Nothing silent: say what `auto` means today, and why there are no drafts if the user did not ask for that."""
+    state = model.drafter_state
+    if state.state == "on" and horizon == "auto":
+        say("horizon auto means 4 draft tokens a round, until it measures what pays.")
+    if state.state == "off" and drafter != "none" and horizon != "0":
+        say(f"drafting is off: {state.reason}")
+
+
+def summarize(result: Result) -> None:
+    """The figures of an answer on one line, and what they advise."""
+    stats = result.stats
+    parts = [f"{stats.completion_tokens} tokens"]
+    if stats.tokens_per_round is not None:
+        parts.append(f"{stats.tokens_per_round:.2f} per round")
+    if stats.acceptance_rate is not None:
+        parts.append(f"{stats.acceptance_rate:.0%} of drafts accepted")
+    if stats.tok_per_s is not None:
+        parts.append(f"{stats.tok_per_s:.1f} tok/s")
+    parts.append(f"prompt of {stats.prompt_tokens} in {stats.prefill_s:.2f} s")
+    parts.append(f"seed {result.seed}")
+    say(" · ".join(parts))
+    for sentence in stats.advice:
+        say(sentence)

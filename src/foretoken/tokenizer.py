@@ -1,0 +1,175 @@
+"""Text to token ids and back. Knows nothing of models; `tokenizers` does the encoding, the bytes are joined here.
+
+Decoding is ours because an answer is shown while it is written: the bytes behind each id are appended to a UTF-8
+decoder that keeps an unfinished character for later, so the pieces of a stream join to exactly `Tokenizer.decode`.
+A byte that cannot be UTF-8 becomes U+FFFD, except at the very end of an answer, where it is dropped (the character it
+belongs to was never finished).
+Source: decoder of Gemma's tokenizer.json, Sequence(Replace "▁" → " ", ByteFallback, Fuse).
+"""
+
+from __future__ import annotations
+
+import codecs
+import re
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import tokenizers
+
+from foretoken.errors import InputError, WeightsError
+
+BOS = "<bos>"
+MAX_FILE_BYTES = 256 << 20
+PROBE = "Aé  ▁ €\n\t日🙂\x07"  # words, runs of spaces, a literal "▁", and characters that need byte fallback
+_BYTE_TOKEN = re.compile(r"<0x([0-9A-Fa-f]{2})>")
+
+
+class Tokenizer:
+    """The tokenizer.json of a model folder."""
+
+    def __init__(self, backend: tokenizers.Tokenizer, source: str) -> None:
+        backend.no_truncation()
+        backend.no_padding()
+        added = backend.get_added_tokens_decoder()
+        bos_id = backend.token_to_id(BOS)
+        if bos_id is None:
+            raise WeightsError(f"{source} has no {BOS} token. Use the tokenizer of a Gemma 4 model.")
+        self.bos_id: int = bos_id
+        self.vocab_len: int = max([backend.get_vocab_size(), *(i + 1 for i in added)])
+        self.control_ids = frozenset(i for i, token in added.items() if token.special)
+        self._backend = backend
+        self._bytes: dict[int, bytes] = dict.fromkeys(self.control_ids, b"")
+        self._check_decoder(source)
+
+    @classmethod
+    def from_folder(cls, folder: str | Path) -> Tokenizer:
+        """Read tokenizer.json; raises WeightsError if it is missing, damaged, or not of Gemma's kind."""
+        path = Path(folder) / "tokenizer.json"
+        if not path.is_file():
+            raise WeightsError(f"{path} is missing. A model folder holds config.json, safetensors and tokenizer.json.")
+        if path.stat().st_size > MAX_FILE_BYTES:
+            raise WeightsError(f"{path} is larger than {MAX_FILE_BYTES >> 20} MiB, which no Gemma 4 tokenizer is.")
+        try:
+            backend = tokenizers.Tokenizer.from_file(str(path))
+        except Exception as error:  # the library raises the bare class
+            raise WeightsError(f"{path} cannot be read: {error}. Copy it again from its source.") from error
+        return cls(backend, str(path))
+
+    def encode(self, text: str, add_bos: bool = True) -> list[int]:
+        """Token ids of `text`. Names of control tokens in it become those tokens, as tokenizer.json says.
+
+        add_bos  put the start token before it; a rendered chat template already has it
+        raises   InputError for text that is not Unicode (lone surrogates)
+        """
+        try:
+            text.encode("utf-8")
+        except UnicodeEncodeError as error:
+            raise InputError("the text is not valid UTF-8.") from error
+        ids = self._backend.encode(text, add_special_tokens=False).ids
+        return [self.bos_id, *ids] if add_bos else list(ids)
+
+    def decode(self, ids: Iterable[int]) -> str:
+        """Text of `ids` without control tokens; equals the joined pieces of a `TextStream` without stop strings."""
+        text = b"".join(map(self.token_bytes, ids)).decode("utf-8", "surrogateescape")
+        return _show_invalid(text[: _sound_len(text)])
+
+    def token_bytes(self, token: int) -> bytes:
+        """The bytes that one id adds to a text; none for control tokens and for ids that stand for no text."""
+        known = self._bytes.get(token)
+        if known is None:
+            known = self._bytes[token] = self._look_up(token)
+        return known
+
+    def _look_up(self, token: int) -> bytes:
+        piece = self._backend.id_to_token(token) if 0 <= token < self.vocab_len else None
+        if piece is None:
+            return b""
+        byte = _BYTE_TOKEN.fullmatch(piece)
+        return bytes([int(byte[1], 16)]) if byte else piece.replace("▁", " ").encode("utf-8")
+
+    def _check_decoder(self, source: str) -> None:
+        """Our decoding must be the file's own: compare them on one text that uses every rule."""
+        ids = self._backend.encode(PROBE, add_special_tokens=False).ids
+        if self._backend.decode(ids, skip_special_tokens=True) != self.decode(ids):
+            raise WeightsError(f"{source} joins tokens in another way than Gemma 4 does. Use the model's own file.")
+
+
+class TextStream:
+    """The text of an answer, piece by piece, cut before the first stop string. O(1) per token.
+
+    Two things wait before they are shown: bytes that may turn out to be the dropped end of the answer, and text that
+    may turn out to begin a stop string. Of several stop strings the one that is complete first counts; if two are
+    complete at the same character, the longer.
+    """
+
+    def __init__(self, tokenizer: Tokenizer, stop: Sequence[str] = ()) -> None:
+        self.stopped = False
+        self.num_tokens = 0  # ids pushed; once stopped, up to and including the one that completed the stop string
+        self._tokenizer = tokenizer
+        self._stop = tuple(stop)
+        self._decoder = codecs.getincrementaldecoder("utf-8")("surrogateescape")
+        self._invalid_len = 0  # invalid bytes at the end so far: shown only if a character follows
+        self._held = ""  # the beginning of a stop string, perhaps
+
+    def push(self, token: int) -> str:
+        """Take one id; returns the text that is now certain. Nothing more comes once `stopped`."""
+        if self.stopped:
+            return ""
+        self.num_tokens += 1
+        text = self._decoder.decode(self._tokenizer.token_bytes(token))
+        sound_len = _sound_len(text)
+        if sound_len == 0:
+            self._invalid_len += len(text)
+            return ""
+        certain = "\ufffd" * self._invalid_len + _show_invalid(text[:sound_len])
+        self._invalid_len = len(text) - sound_len
+        return self._pass_on(self._held + certain)
+
+    def feed(self, tokens: Iterable[int]) -> str:
+        """Take several ids, up to the one that completes a stop string."""
+        pieces = []
+        for token in tokens:
+            pieces.append(self.push(token))
+            if self.stopped:
+                break
+        return "".join(pieces)
+
+    def finish(self) -> str:
+        """The end of the answer: what was held back for a stop string that did not come."""
+        rest, self._held = self._held, ""
+        self._invalid_len = 0
+        self._decoder.reset()
+        return rest
+
+    def _pass_on(self, text: str) -> str:
+        """Split text into what may be shown and what is held back; look for stop strings."""
+        found = [(at + len(stop), at) for stop in self._stop if (at := text.find(stop)) >= 0]
+        if found:
+            self.stopped = True
+            self._held = ""
+            return text[: min(found)[1]]
+        held_len = max((_overlap(text, stop) for stop in self._stop), default=0)
+        shown_len = len(text) - held_len
+        self._held = text[shown_len:]
+        return text[:shown_len]
+
+
+def _overlap(text: str, stop: str) -> int:
+    """Length of the longest end of `text` that is a beginning of `stop`, shorter than it."""
+    for size in range(min(len(text), len(stop) - 1), 0, -1):
+        if text.endswith(stop[:size]):
+            return size
+    return 0
+
+
+def _sound_len(text: str) -> int:
+    """Length of `text` without invalid bytes at its end (surrogateescape writes byte 0xNN as U+DCNN)."""
+    size = len(text)
+    while size and "\udc80" <= text[size - 1] <= "\udcff":
+        size -= 1
+    return size
+
+
+def _show_invalid(text: str) -> str:
+    """U+FFFD for each invalid byte."""
+    return re.sub("[\udc80-\udcff]", "\ufffd", text)

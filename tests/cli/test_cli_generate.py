@@ -1,0 +1,117 @@
+"""`foretoken generate` on the embedded pair: what goes where, and the exit code."""
+
+import json
+import signal
+import subprocess
+import time
+
+import pytest
+from cli.command import RUN, SHORT, TIMEOUT_S, foretoken
+from pair import CODE
+
+FIELDS = {"text", "tokens", "finish_reason", "model", "drafter", "seed", "stats"}
+
+
+@pytest.fixture(scope="module")
+def plain():
+    return foretoken("generate", CODE, *SHORT, "--horizon", "0", "--json").json
+
+
+def test_text_on_stdout_figures_on_stderr(plain):
+    finished = foretoken("generate", CODE, *SHORT)
+    assert finished.code == 0
+    assert finished.out == plain["text"] + "\n"
+    assert "tok/s" in finished.err
+    assert all(line.startswith("foretoken: ") for line in finished.err.splitlines())
+
+
+def test_json_is_one_object_and_nothing_else(plain):
+    finished = foretoken("generate", CODE, *SHORT, "--json", "--horizon", "4")
+    assert finished.code == 0
+    assert len(finished.out.splitlines()) == 1
+    assert finished.json.keys() >= FIELDS
+    assert finished.json["tokens"] == plain["tokens"]
+    assert finished.json["text"] == plain["text"]
+    assert finished.json["finish_reason"] == "length"
+    assert finished.json["stats"]["completion_tokens"] == 12
+    assert finished.json["drafter"]["state"] == "on"
+
+
+def test_auto_horizon_says_what_it_is_once():
+    assert foretoken("generate", CODE, *SHORT).err.count("horizon auto means 4") == 1
+    assert "horizon auto" not in foretoken("generate", CODE, *SHORT, "--horizon", "4").err
+
+
+def test_prompt_from_stdin_is_taken_as_it_stands(plain):
+    finished = foretoken("generate", "-", *SHORT, "--json", stdin=CODE.encode())
+    assert finished.json["tokens"] == plain["tokens"]
+
+
+def test_stop_string_cuts_the_text_and_may_be_given_twice(plain):
+    stop = plain["text"][6:8]
+    finished = foretoken("generate", CODE, *SHORT, "--json", "--stop", "never comes", "--stop", stop)
+    assert finished.json["text"] == plain["text"][: plain["text"].index(stop)]
+    assert finished.json["finish_reason"] == "stop"
+
+
+def test_a_seed_is_reported_and_repeats_the_answer():
+    options = ("--max-tokens", "20", "--temperature", "1", "--ignore-eos", "--json")
+    first = foretoken("generate", CODE, *options).json
+    again = foretoken("generate", CODE, *options, "--seed", first["seed"], "--horizon", "7").json
+    assert again["tokens"] == first["tokens"]
+
+
+def test_chat_makes_the_prompt_a_user_turn(plain):
+    finished = foretoken("generate", "Define the word «harbor».", "--chat", *SHORT, "--json")
+    assert finished.code == 0
+    assert finished.json["stats"]["prompt_tokens"] > 5
+
+
+def test_drafter_none_is_named_with_its_reason(plain):
+    finished = foretoken("generate", CODE, *SHORT, "--drafter", "none", "--json")
+    assert finished.json["tokens"] == plain["tokens"]
+    assert finished.json["drafter"]["state"] == "off"
+    assert finished.json["drafter"]["reason"]
+    assert finished.json["stats"]["fallbacks"]
+
+
+LONG = ("--max-tokens", "1900", "--temperature", "0", "--ignore-eos")
+
+
+def start(*options):
+    return subprocess.Popen([*RUN, "generate", CODE, *options], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+
+
+def test_ctrl_c_keeps_the_text_so_far(plain):
+    process = start(*LONG)
+    seen = process.stdout.read(10)
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=TIMEOUT_S)
+    assert process.returncode == 130
+    assert b"Traceback" not in err
+    text = (seen + out).decode()
+    assert text.startswith(plain["text"][:5])
+    assert text.endswith("\n")
+
+
+def test_ctrl_c_gives_the_object_so_far():
+    process = start(*LONG, "--json")
+    assert b"horizon auto" in process.stderr.readline()  # said right before the first token
+    time.sleep(0.3)
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=TIMEOUT_S)
+    assert process.returncode == 130
+    assert b"Traceback" not in err
+    result = json.loads(out)
+    assert result["finish_reason"] == "interrupted"
+    assert len(result["tokens"]) == result["stats"]["completion_tokens"] < 1900
+
+
+def test_a_reader_that_leaves_is_no_error_message():
+    process = start(*LONG)
+    process.stdout.read(1)
+    process.stdout.close()
+    err = process.stderr.read()
+    assert process.wait(TIMEOUT_S) in (0, 1)
+    assert b"Broken" not in err
+    assert b"Traceback" not in err

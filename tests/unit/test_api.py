@@ -1,0 +1,106 @@
+import pytest
+from pair import CODE, QUESTION, embedded
+
+import foretoken
+from foretoken.errors import InputError
+
+
+def generate(prompt=CODE, **options):
+    return embedded().generate(prompt, **{"temperature": 0.0, "max_tokens": 40, "ignore_eos": True, **options})
+
+
+@pytest.mark.parametrize("max_tokens", [1, 2, 3, 5, 17])
+@pytest.mark.parametrize("horizon", [0, 4, 16])
+def test_max_tokens_is_exact(max_tokens, horizon):
+    result = generate(max_tokens=max_tokens, horizon=horizon)
+    assert len(result.tokens) == max_tokens
+    assert result.finish_reason == "length"
+    assert result.stats.completion_tokens == max_tokens
+
+
+@pytest.mark.parametrize("horizon", [0, 1, 4, 16])
+def test_stop_string_ends_the_text_wherever_it_falls(horizon):
+    whole = generate(horizon=0).text
+    for start in range(2, len(whole) - 4, 3):
+        stop = whole[start : start + 4]
+        result = generate(horizon=horizon, stop=[stop])
+        assert result.text == whole[: whole.index(stop)]
+        assert result.finish_reason == "stop"
+
+
+@pytest.mark.parametrize("horizon", [0, 4])
+def test_stop_id_is_kept_in_tokens_and_nothing_follows(horizon):
+    result = embedded().generate(messages=QUESTION, temperature=0.0, max_tokens=300, horizon=horizon)
+    stops = embedded().defaults.eos_ids
+    assert not set(result.tokens[:-1]) & set(stops)
+    if result.finish_reason == "stop":
+        assert result.tokens[-1] in stops
+
+
+def test_pieces_of_a_stream_make_the_whole_text():
+    stream = embedded().stream(CODE, temperature=1.0, seed=5, max_tokens=80, ignore_eos=True)
+    events = list(stream)
+    assert "".join(event.text for event in events) == stream.result.text
+    assert [token for event in events for token in event.tokens] == stream.result.tokens
+
+
+def test_closing_a_stream_keeps_what_came():
+    stream = embedded().stream(CODE, temperature=0.0, max_tokens=80, ignore_eos=True)
+    first = next(stream)
+    with pytest.raises(InputError, match="not finished"):
+        _ = stream.result
+    result = stream.close()
+    assert result.finish_reason == "interrupted"
+    assert result.tokens == first.tokens
+    assert list(stream) == []
+
+
+def test_a_seed_is_drawn_and_reported():
+    first = generate(temperature=1.0)
+    again = generate(temperature=1.0, seed=first.seed)
+    assert again.tokens == first.tokens
+
+
+def test_context_end():
+    ids = [5 + i % 50 for i in range(embedded().context_len - 3)]
+    for horizon in (0, 8):
+        result = embedded().generate(ids, temperature=0.0, max_tokens=50, horizon=horizon, ignore_eos=True)
+        assert len(result.tokens) == 3
+        assert result.finish_reason == "length"
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"prompt": ""}, "empty"),
+        ({"prompt": []}, "empty"),
+        ({"prompt": None}, "either a prompt or messages"),
+        ({"prompt": [1, 10**9]}, "token id"),
+        ({"prompt": "\udcff"}, "UTF-8"),
+        ({"prompt": [1] * 5000}, "context"),
+        ({"max_tokens": 0}, "max_tokens"),
+        ({"horizon": 17}, "horizon"),
+        ({"temperature": -1.0}, "temperature"),
+        ({"stop": [""]}, "stop"),
+        ({"seed": -1}, "seed"),
+    ],
+)
+def test_bad_input_raises(options, words):
+    with pytest.raises(InputError, match=words):
+        generate(**options)
+
+
+def test_drafter_none_is_named():
+    model = embedded(drafter="none")
+    assert model.info()["drafter"] == {"name": "none", "state": "off", "reason": "switched off with drafter none"}
+    result = model.generate(CODE, temperature=0.0, max_tokens=10)
+    assert set(result.stats.fallbacks) == {"no-drafter"}
+
+
+def test_bad_load_arguments_raise():
+    with pytest.raises(InputError, match="format"):
+        foretoken.load(format="q3")
+    with pytest.raises(InputError, match="chunk"):
+        foretoken.load(chunk=0)
+    with pytest.raises(foretoken.ForetokenError):
+        foretoken.load("no/such/folder")
