@@ -1,0 +1,97 @@
+"""Tokens per round of a pair on held-out prompts, by domain: greedy and at temperature 0.8, loops left out.
+
+    python bench/acceptance.py tools/embedded_pair/heldout_prompts.jsonl [--model DIR --drafter DIR] [--json]
+
+An answer is a loop when a block of 16 tokens stands three times in a row. Each answer has at most 200 tokens.
+"""
+
+import argparse
+import json
+import sys
+from collections import defaultdict
+from pathlib import Path
+from statistics import mean
+
+import foretoken
+
+BLOCK, TIMES = 16, 3
+
+
+def is_loop(tokens):
+    """True where some block of 16 tokens stands three times in a row."""
+    return any(
+        tokens[i : i + BLOCK] == tokens[i + BLOCK : i + 2 * BLOCK] == tokens[i + 2 * BLOCK : i + 3 * BLOCK]
+        for i in range(len(tokens) - BLOCK * TIMES + 1)
+    )
+
+
+def measure(model, prompts, temperature, horizon, max_tokens):
+    """domain -> figures: answers, loops, tokens per round over all rounds kept, survival by position."""
+    kept, loops, answers = defaultdict(list), defaultdict(int), defaultdict(int)
+    for number, prompt in enumerate(prompts):
+        source = {"messages": prompt["messages"]} if "messages" in prompt else {"prompt": prompt["text"]}
+        result = model.generate(
+            **source, temperature=temperature, top_k=0, top_p=1.0, seed=number, horizon=horizon, max_tokens=max_tokens
+        )
+        domain = prompt["domain"]
+        answers[domain] += 1
+        if is_loop(result.tokens):
+            loops[domain] += 1
+        elif result.stats.rounds:
+            kept[domain].append(result.stats)
+    return {domain: figures(kept[domain], answers[domain], loops[domain]) for domain in sorted(answers)}
+
+
+def figures(stats, answers, loops):
+    rounds = sum(s.rounds for s in stats)
+    accepted = sum(s.accepted for s in stats)
+    drafted, kept = [0] * 16, [0] * 16
+    for s in stats:
+        for i, (d, a) in enumerate(zip(s.drafted_by_position, s.accepted_by_position, strict=False)):
+            drafted[i] += d
+            kept[i] += a
+    survival = [round(k / d, 3) for k, d in zip(kept, drafted, strict=True) if d]
+    return {
+        "answers": answers,
+        "loops": loops,
+        "tokens_per_round": round((rounds + accepted) / rounds, 3) if rounds else None,
+        "survival": survival,
+    }
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("prompts", type=Path)
+    parser.add_argument("--model")
+    parser.add_argument("--drafter", default="auto")
+    parser.add_argument("--format", default="auto")
+    parser.add_argument("--horizon", type=int, default=4)
+    parser.add_argument("--max-tokens", type=int, default=200)
+    parser.add_argument("--json", action="store_true")
+    options = parser.parse_args()
+    prompts = [json.loads(line) for line in options.prompts.read_text(encoding="utf-8").splitlines() if line.strip()]
+    model = foretoken.load(options.model, drafter=options.drafter, format=options.format)
+    report = {}
+    for temperature in (0.0, 0.8):
+        domains = measure(model, prompts, temperature, options.horizon, options.max_tokens)
+        rates = [d["tokens_per_round"] for d in domains.values() if d["tokens_per_round"]]
+        loops = sum(d["loops"] for d in domains.values()) / sum(d["answers"] for d in domains.values())
+        report[f"temperature {temperature:g}"] = {
+            "domains": domains,
+            "mean": round(mean(rates), 3),
+            "best": max(rates),
+            "loop_share": round(loops, 3),
+        }
+        print(f"temperature {temperature:g}, horizon {options.horizon}", file=sys.stderr)
+        for name, d in domains.items():
+            rate = d["tokens_per_round"] or 0.0
+            print(
+                f"  {name:8} {rate:5.2f} tokens/round  {d['loops']}/{d['answers']} loops  {d['survival']}",
+                file=sys.stderr,
+            )
+        print(f"  mean {mean(rates):.2f}, best {max(rates):.2f}, loops {loops:.0%}", file=sys.stderr)
+    print(json.dumps(report))
+
+
+if __name__ == "__main__":
+    main()
