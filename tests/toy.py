@@ -66,8 +66,10 @@ class OracleDrafter:
         self.answer = answer  # prompt and plain answer together
         self.pattern = pattern
 
-    def propose(self, state, limit):
-        start = len(state.tokens)
+    def propose(self, states, limits):
+        return [self.guess(len(state.tokens), limit) for state, limit in zip(states, limits, strict=True)]
+
+    def guess(self, start, limit):
         tokens = []
         for position in range(start, start + limit):
             right = self.answer[position] if position < len(self.answer) else 0

@@ -16,16 +16,18 @@ from typing import Any
 
 from foretoken import config as configs
 from foretoken import engine, horizon, weights
-from foretoken.cache import Cache
+from foretoken.cache import Cache, PagePool
 from foretoken.chat import ChatTemplate
 from foretoken.drafters.mtp import MtpDrafter
 from foretoken.drafters.protocol import Drafter
 from foretoken.errors import ConfigError, InputError, WeightsError
+from foretoken.horizon import parse_horizon
 from foretoken.models.gemma4 import Gemma4
 from foretoken.models.gemma4_assistant import Assistant
 from foretoken.ops import NUMERICS_VERSION, native
-from foretoken.sampling import Sampler, Sampling
-from foretoken.stream import Result, Stream
+from foretoken.sampling import Sampler, Sampling, whole
+from foretoken.scheduler import Scheduler
+from foretoken.stream import Answer, Stream
 from foretoken.tokenizer import TextStream, Tokenizer
 
 FORMATS = ("auto", "f32", "q8")
@@ -40,6 +42,18 @@ class DrafterState:
     name: str
     state: str  # "on" or "off"
     reason: str
+
+
+@dataclass(frozen=True)
+class Request:
+    """What an answer is to be, every part checked."""
+
+    ids: list[int]
+    sampling: Sampling
+    max_tokens: int
+    horizon: int = 0
+    stop: tuple[str, ...] = ()
+    ignore_eos: bool = False
 
 
 class Model:
@@ -88,14 +102,68 @@ class Model:
             "warnings": self.warnings,
         }
 
-    def generate(self, prompt: str | Sequence[int] | None = None, **options: Any) -> Result:
-        """The whole answer at once; options as in `stream`."""
+    def generate(self, prompt: Any = None, **options: Any) -> Any:
+        """The whole answer at once, or one per prompt for a list of prompts; options as in `stream`.
+
+        prompt   text, token ids, or a list of those: then all are written together, and a list of results is given
+        returns  `Result`, or a list of them in the order of the prompts
+        """
+        if isinstance(prompt, (list, tuple)) and any(isinstance(one, (str, list, tuple)) for one in prompt):
+            scheduler = self.scheduler(len(prompt))
+            answers = [scheduler.submit(one, **options) for one in prompt]
+            for _ in scheduler:
+                pass
+            return [answer.result for answer in answers]
         stream = self.stream(prompt, **options)
         for _ in stream:
             pass
         return stream.result
 
-    def stream(
+    def stream(self, prompt: str | Sequence[int] | None = None, **options: Any) -> Stream:
+        """Begin an answer.
+
+        prompt      text to continue, or token ids taken as they are; or else
+        messages    chat turns, rendered by the model's own template
+        max_tokens  the answer has at most so many tokens, never more; 256 by default
+        horizon     draft tokens per round: "auto", "short", "long" or 0 … 16; it changes the time, never the text
+        temperature, top_k, top_p, min_p  the model's own defaults where not given
+        seed        with none given one is drawn and reported; same seed, same answer
+        stop        strings that end the answer; they and what follows are not emitted
+        ignore_eos  write on after the model's stop ids
+        raises      InputError for anything that cannot be honoured
+        """
+        return self.start(self._request(prompt, **options), self.chunk, self.drafter)
+
+    def scheduler(self, parallel: int = 8) -> Scheduler:
+        """A place where up to `parallel` answers are written together, in passes that they share."""
+        parallel = whole("parallel", parallel, 1, 1025)
+        runner = engine.Engine(self.target, self.chunk)
+        pool = runner.pool(self.context_len, parallel)
+
+        def begin(prompt: Any = None, **options: Any) -> Answer:
+            return self._answer(self._request(prompt, **options), pool, self.drafter)
+
+        return Scheduler(runner, pool, begin, parallel)
+
+    def start(self, request: Request, chunk: int, drafter: Drafter | None) -> Stream:
+        """Begin an answer from a checked request; `stream` and the self-test come through here."""
+        runner = engine.Engine(self.target, chunk)
+        pool = runner.pool(min(len(request.ids) + request.max_tokens, self.context_len))
+        return Stream(runner, self._answer(request, pool, drafter))
+
+    def _answer(self, request: Request, pool: PagePool, drafter: Drafter | None) -> Answer:
+        sequence = engine.Sequence(
+            request.ids,
+            cache=Cache(pool),
+            sampler=Sampler(request.sampling, self.target.ops),
+            drafter=drafter,
+            horizon=horizon.FixedHorizon(request.horizon),
+            end=min(len(request.ids) + request.max_tokens, self.context_len),
+        )
+        stop_ids = frozenset() if request.ignore_eos else frozenset(self.defaults.eos_ids)
+        return Answer(sequence, TextStream(self.tokenizer, request.stop), stop_ids, request.sampling.seed)
+
+    def _request(
         self,
         prompt: str | Sequence[int] | None = None,
         *,
@@ -109,48 +177,16 @@ class Model:
         seed: int | None = None,
         stop: Sequence[str] = (),
         ignore_eos: bool = False,
-    ) -> Stream:
-        """Begin an answer.
-
-        prompt      text to continue, or token ids taken as they are; or else
-        messages    chat turns, rendered by the model's own template
-        max_tokens  the answer has at most so many tokens, never more
-        horizon     draft tokens per round: "auto", "short", "long" or 0 … 16; it changes the time, never the text
-        seed        with none given one is drawn and reported; same seed, same answer
-        stop        strings that end the answer; they and what follows are not emitted
-        raises      InputError for anything that cannot be honoured
-        """
-        sampling = self._sampling(temperature, top_k, top_p, min_p, seed)
-        ids = self._prompt_ids(prompt, messages)
-        limit = _horizon(horizon)
-        return self.start(
-            ids, sampling, _max_tokens(max_tokens), limit, _stops(stop), ignore_eos, self.chunk, self.drafter
+    ) -> Request:
+        """Everything a caller may ask for, checked; see `stream`."""
+        return Request(
+            ids=self._prompt_ids(prompt, messages),
+            sampling=self._sampling(temperature, top_k, top_p, min_p, seed),
+            max_tokens=whole("max_tokens", max_tokens, 1, 1 << 31),
+            horizon=parse_horizon(horizon),
+            stop=_stops(stop),
+            ignore_eos=ignore_eos,
         )
-
-    def start(
-        self,
-        ids: list[int],
-        sampling: Sampling,
-        max_tokens: int,
-        horizon_limit: int,
-        stop: Sequence[str],
-        ignore_eos: bool,
-        chunk: int,
-        drafter: Drafter | None,
-    ) -> Stream:
-        """Begin an answer from checked parts; `stream` and the self-test come through here."""
-        end = min(len(ids) + max_tokens, self.context_len)
-        runner = engine.Engine(self.target, chunk)
-        sequence = engine.Sequence(
-            ids,
-            cache=Cache(runner.pool(end)),
-            sampler=Sampler(sampling, self.target.ops),
-            drafter=drafter,
-            horizon=horizon.FixedHorizon(horizon_limit),
-            end=end,
-        )
-        stop_ids = frozenset() if ignore_eos else frozenset(self.defaults.eos_ids)
-        return Stream(runner, sequence, TextStream(self.tokenizer, stop), stop_ids, sampling.seed)
 
     def _sampling(
         self, temperature: float | None, top_k: int | None, top_p: float | None, min_p: float | None, seed: int | None
@@ -256,12 +292,9 @@ def _check_load(format: str, drafter_format: str, threads: int | None, chunk: in
     for name, value in (("format", format), ("drafter_format", drafter_format)):
         if value not in FORMATS:
             raise InputError(f"{name} is {value!r}, expected one of {', '.join(FORMATS)}.")
-    if isinstance(chunk, bool) or not isinstance(chunk, int) or not 1 <= chunk <= 8192:
-        raise InputError(f"chunk is {chunk!r}, expected a whole number from 1 to 8192.")
+    whole("chunk", chunk, 1, 8193)
     if threads is not None:
-        if isinstance(threads, bool) or not isinstance(threads, int) or not 1 <= threads <= 256:
-            raise InputError(f"threads is {threads!r}, expected a whole number from 1 to 256.")
-        native.set_threads(threads)
+        native.set_threads(whole("threads", threads, 1, 257))
 
 
 def _load_drafter(
@@ -301,16 +334,6 @@ def _open_drafter(
 
 def _format(asked: str) -> str:
     return "q8" if asked == "auto" else asked
-
-
-def _horizon(value: int | str) -> int:
-    return horizon.parse_horizon(value)
-
-
-def _max_tokens(value: Any) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise InputError(f"max_tokens is {value!r}, expected a whole number of at least 1.")
-    return value
 
 
 def _stops(value: Sequence[str]) -> tuple[str, ...]:

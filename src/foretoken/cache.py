@@ -71,10 +71,7 @@ class PagePool:
         self.values: dict[int, np.ndarray] = {}
         self._counts: dict[str, np.ndarray] = {}
         self._free: dict[str, list[int]] = {}
-        for kind, window in self.windows.items():
-            pages = self.max_pages
-            if window is not None:
-                pages = min(pages, (window + pass_rows) // PAGE + 2)
+        for kind, pages in self.pages_for(positions).items():
             pages = pages * num_sequences
             self._counts[kind] = np.zeros(pages, dtype=np.int32)
             self._free[kind] = list(range(pages - 1, -1, -1))
@@ -82,6 +79,18 @@ class PagePool:
             pages = len(self._counts[layer.kind])
             self.keys[index] = np.zeros((pages, layer.num_kv_heads, PAGE // 16, layer.head_len, 16), dtype=np.float16)
             self.values[index] = np.zeros((pages, layer.num_kv_heads, PAGE, layer.head_len), dtype=np.float16)
+
+    def pages_for(self, positions: int) -> dict[str, int]:
+        """Most pages of each kind that a sequence of so many positions holds at any time."""
+        pages = -(-positions // PAGE)
+        return {
+            kind: pages if window is None else min(pages, (window + self.pass_rows) // PAGE + 2)
+            for kind, window in self.windows.items()
+        }
+
+    def num_pages(self, kind: str) -> int:
+        """How many pages of a kind there are, held or not."""
+        return len(self._counts[kind])
 
     def free_pages(self, kind: str) -> int:
         """How many pages of a kind nobody holds."""

@@ -97,7 +97,8 @@ class Engine:
     def step(self, sequences: Seq[Sequence]) -> None:
         """One pass of the target over every sequence: a prompt chunk for some, a round for the others."""
         started = perf_counter()
-        asked = [self._chunk_of(s) if s.is_reading else speculative.plan(s) for s in sequences]
+        rounds = iter(speculative.plan([s for s in sequences if not s.is_reading]))
+        asked = [self._chunk_of(s) if s.is_reading else next(rounds) for s in sequences]
         planned = perf_counter()
         keeps = [self._rows_kept(s, rows) for s, rows in zip(sequences, asked, strict=True)]
         for sequence, rows in zip(sequences, asked, strict=True):

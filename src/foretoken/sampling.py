@@ -35,8 +35,8 @@ class Sampling:
             raise InputError(
                 "top_p is 0, expected a value above 0 and at most 1. Use temperature 0 for the likeliest token."
             )
-        _whole("top_k", self.top_k, 0, 1 << 31)
-        _whole("seed", self.seed, 0, SEED_LIMIT)
+        whole("top_k", self.top_k, 0, 1 << 31)
+        whole("seed", self.seed, 0, SEED_LIMIT)
 
     @property
     def is_greedy(self) -> bool:
@@ -68,6 +68,8 @@ def _between(name: str, value: object, low: float, high: float) -> None:
         raise InputError(f"{name} is {value:g}, expected {low:g} to {high:g}.")
 
 
-def _whole(name: str, value: object, low: int, limit: int) -> None:
+def whole(name: str, value: Any, low: int, limit: int) -> int:
+    """`value` when it is a whole number in low … limit − 1; else InputError that names it."""
     if isinstance(value, bool) or not isinstance(value, int) or not low <= value < limit:
         raise InputError(f"{name} is {value!r}, expected a whole number from {low} to {limit - 1}.")
+    return value

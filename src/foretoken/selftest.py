@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from foretoken.api import Model
+from foretoken.api import Model, Request
 from foretoken.drafters.protocol import Draft, Drafter
 from foretoken.horizon import MAX_HORIZON
 from foretoken.ops import native
@@ -48,10 +48,12 @@ class WrongDrafter:
     def __init__(self, vocab_len: int) -> None:
         self._vocab_len = vocab_len
 
-    def propose(self, state: Any, limit: int) -> Draft:
-        """`limit` tokens that have nothing to do with the text."""
-        start = len(state.tokens)
-        tokens = [(start + i) * 2654435761 % self._vocab_len for i in range(limit)]
+    def propose(self, states: Sequence[Any], limits: Sequence[int]) -> list[Draft]:
+        """`limits[i]` tokens that have nothing to do with the text of `states[i]`."""
+        return [self._guess(len(state.tokens), limit) for state, limit in zip(states, limits, strict=True)]
+
+    def _guess(self, start: int, limit: int) -> Draft:
+        tokens = [position * 2654435761 % self._vocab_len for position in range(start, start + limit)]
         return Draft(tokens, np.zeros(limit, dtype=np.float32))
 
 
@@ -73,9 +75,8 @@ class _Runner:
         native.set_threads(case.threads)
         sampling = Sampling(temperature=case.temperature, seed=11 + case.prompt)
         drafter = self.drafters[case.drafter]
-        stream = self.model.start(
-            self.prompts[case.prompt], sampling, count, case.horizon, (), True, case.chunk, drafter
-        )
+        request = Request(self.prompts[case.prompt], sampling, count, case.horizon, ignore_eos=True)
+        stream = self.model.start(request, case.chunk, drafter)
         for _ in stream:
             pass
         return stream.result.tokens

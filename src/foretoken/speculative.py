@@ -51,14 +51,28 @@ class State(Protocol):
     def accept(self, tokens: Sequence[int], hidden: np.ndarray, drafted: int) -> None: ...
 
 
-def plan(state: State) -> list[int]:
-    """The token ids that this sequence wants scored: its newest token and the draft tokens worth a row."""
-    limit = min(state.horizon.limit, state.draft_limit)
-    draft: Draft = NO_DRAFT
-    if limit > 0 and state.drafter is not None:
-        draft = state.drafter.propose(state, limit)  # guess: tokens and how sure
-    rows = state.horizon.choose(draft, state)  # weigh: how many are worth a row; 0 is plain decoding
-    return [state.last, *draft.tokens[:rows]]
+def plan(states: Sequence[State]) -> list[list[int]]:
+    """The token ids that each sequence wants scored: its newest token and the draft tokens worth a row."""
+    drafts = guess(states)  # guess: tokens and how sure
+    rows = [s.horizon.choose(draft, s) for s, draft in zip(states, drafts, strict=True)]  # weigh; 0 is plain decoding
+    return [[s.last, *d.tokens[:n]] for s, d, n in zip(states, drafts, rows, strict=True)]
+
+
+def guess(states: Sequence[State]) -> list[Draft]:
+    """A draft per sequence; sequences with one drafter are guessed together."""
+    drafts = [NO_DRAFT] * len(states)
+    groups: dict[int, list[int]] = {}
+    limits = [min(state.horizon.limit, state.draft_limit) for state in states]
+    for i, state in enumerate(states):
+        if state.drafter is not None and limits[i] > 0:
+            groups.setdefault(id(state.drafter), []).append(i)
+    for members in groups.values():
+        drafter = states[members[0]].drafter
+        assert drafter is not None
+        found = drafter.propose([states[i] for i in members], [limits[i] for i in members])
+        for i, draft in zip(members, found, strict=True):
+            drafts[i] = draft
+    return drafts
 
 
 def settle(state: State, asked: Sequence[int], scored: Scored) -> None:

@@ -31,33 +31,45 @@ class Event:
     tokens: list[int]
 
 
-class Stream(Iterator[Event]):
-    """An answer while it is written. `result` is there after the end, and after `close()` with what came so far."""
+class Answer:
+    """One answer while it is written: walks what passes append, up to the first stop.
 
-    def __init__(
-        self, runner: engine.Engine, sequence: engine.Sequence, text: TextStream, stop_ids: frozenset[int], seed: int
-    ) -> None:
-        self._runner = runner
-        self._sequence = sequence
+    Who runs the passes is somebody else's business: `Stream` for one answer, `scheduler.Scheduler` for many.
+    """
+
+    def __init__(self, sequence: engine.Sequence, text: TextStream, stop_ids: frozenset[int], seed: int) -> None:
+        self.sequence = sequence
         self._text = text
         self._stop_ids = stop_ids
         self._seed = seed
+        self._seen_len = len(sequence.tokens)
         self._tokens: list[int] = []
         self._pieces: list[str] = []
         self._finish_reason = ""
         self._result: Result | None = None
 
-    def __next__(self) -> Event:
-        if self._result is not None:
-            raise StopIteration
-        before = len(self._sequence.tokens)
-        while len(self._sequence.tokens) == before:  # prompt chunks emit nothing
-            self._runner.step([self._sequence])
-        new = self._sequence.tokens[before:]
+    @property
+    def is_done(self) -> bool:
+        """True once there is a result; its pages are given back by then."""
+        return self._result is not None
+
+    @property
+    def result(self) -> Result:
+        """The whole answer; raises InputError while it is still being written."""
+        if self._result is None:
+            raise InputError("the answer is not finished. Read it to the end, or close it.")
+        return self._result
+
+    def advance(self) -> Event | None:
+        """What the last pass added, None after a prompt chunk; the last event includes text held back till then."""
+        new = self.sequence.tokens[self._seen_len :]
+        if not new or self.is_done:
+            return None
+        self._seen_len = len(self.sequence.tokens)
         event = self._take(new)
         if len(event.tokens) < len(new):
-            self._sequence.stats.cut_last_round(len(new) - len(event.tokens))
-        if not self._finish_reason and self._sequence.is_full:
+            self.sequence.stats.cut_last_round(len(new) - len(event.tokens))
+        if not self._finish_reason and self.sequence.is_full:
             self._finish_reason = "length"
         if not self._finish_reason:
             return event
@@ -68,15 +80,7 @@ class Stream(Iterator[Event]):
         if self._result is None:
             self._finish_reason = self._finish_reason or "interrupted"
             self._end()
-        assert self._result is not None
-        return self._result
-
-    @property
-    def result(self) -> Result:
-        """The whole answer; raises InputError while the stream is still open."""
-        if self._result is None:
-            raise InputError("the stream is not finished. Read it to the end, or close() it.")
-        return self._result
+        return self.result
 
     def _take(self, tokens: Sequence[int]) -> Event:
         """Walk new tokens up to the first stop; what a round emitted after it is forgotten."""
@@ -98,10 +102,41 @@ class Stream(Iterator[Event]):
         """Flush held-back text, close the figures, give the pages back."""
         rest = self._text.finish()
         self._pieces.append(rest)
-        stats = self._sequence.stats
-        stats.completion_tokens = len(self._tokens)
-        self._sequence.cache.release()
+        sequence = self.sequence
+        sequence.stats.completion_tokens = len(self._tokens)
+        sequence.cache.release()
         self._result = Result(
-            "".join(self._pieces), self._tokens, self._finish_reason, self._sequence.prompt_len, self._seed, stats
+            text="".join(self._pieces),
+            tokens=self._tokens,
+            finish_reason=self._finish_reason,
+            prompt_tokens=sequence.prompt_len,
+            seed=self._seed,
+            stats=sequence.stats,
         )
         return rest
+
+
+class Stream(Iterator[Event]):
+    """One answer and the engine that writes it. `result` is there after the end, and after `close()`."""
+
+    def __init__(self, runner: engine.Engine, answer: Answer) -> None:
+        self._runner = runner
+        self._answer = answer
+
+    def __next__(self) -> Event:
+        if self._answer.is_done:
+            raise StopIteration
+        event = None
+        while event is None:  # prompt chunks emit nothing
+            self._runner.step([self._answer.sequence])
+            event = self._answer.advance()
+        return event
+
+    def close(self) -> Result:
+        """Stop here; whatever was written so far is the result. Harmless after the end."""
+        return self._answer.close()
+
+    @property
+    def result(self) -> Result:
+        """The whole answer; raises InputError while the stream is still open."""
+        return self._answer.result

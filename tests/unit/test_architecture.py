@@ -17,6 +17,7 @@ LEVELS = {
     "selftest": 8,
     "__init__": 8,  # only hands out what api offers
     "api": 7,
+    "scheduler": 6.7,
     "stream": 6.5,
     "engine": 6,
     "speculative": 5,

@@ -6,6 +6,7 @@ round. Source: specification 3.1, 3.2; transformers 5.24, SinglePositionMultiTok
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -24,32 +25,56 @@ class MtpDrafter:
     def __init__(self, assistant: Assistant) -> None:
         self.assistant = assistant
 
-    def propose(self, state: Any, limit: int) -> Draft:
-        """Guess `limit` tokens after `state.last`.
+    def propose(self, states: Sequence[Any], limits: Sequence[int]) -> list[Draft]:
+        """Guess `limits[g]` tokens after `states[g].last`, all sequences in one pass per step.
 
         state.hidden    (D,) float32, the target's row that chose `last`, after its final norm
         state.cache     read only; ends just before `last`
         state.sampler   the guess uses the target's own noise, so that it agrees as often as it can
-        returns         tokens (limit,), confidence (limit,): softmax over the candidates, without noise
-        raises          DraftError if the cache does not end just before `last`
+        returns         per sequence tokens (limit,), confidence (limit,): softmax over the candidates, without noise
+        raises          DraftError if a cache does not end just before `last`
         """
-        if state.cache.length != len(state.tokens) - 1:
-            raise DraftError(
-                f"the cache holds {state.cache.length} positions, expected {len(state.tokens) - 1}: all but the newest."
-            )
-        segments = read_only_segments([state.cache])
+        for state in states:
+            _check(state)
+        drafts: list[_Chain] = [_Chain(state) for state in states]
+        segments = read_only_segments([state.cache for state in states])
         rotations = self.assistant.rotations(segments)
-        token, hidden = state.last, state.hidden[None]  # (1, D)
-        tokens: list[int] = []
-        confidence = np.empty(limit, dtype=np.float32)
-        for i in range(limit):
-            ids = np.array([token], dtype=np.int32)
-            (candidates,), hidden = self.assistant.step(ids, hidden, segments, rotations)
-            position = len(state.tokens) + i  # of the token being guessed
-            token = state.sampler.token(candidates.logits, position, candidates.ids)
-            confidence[i] = _chance(candidates, token)
-            tokens.append(token)
-        return Draft(tokens, confidence)
+        active = list(range(len(states)))
+        hidden = np.stack([state.hidden for state in states])  # (G, D)
+        for step in range(max(limits)):
+            rows = np.array([row for row, g in enumerate(active) if limits[g] > step], dtype=np.int32)
+            if len(rows) < len(active):  # shorter drafts are finished
+                active, hidden, segments = [active[row] for row in rows], hidden[rows], segments.take(rows)
+                rotations = {kind: (cos[rows], sin[rows]) for kind, (cos, sin) in rotations.items()}
+            ids = np.array([drafts[g].newest for g in active], dtype=np.int32)
+            found, hidden = self.assistant.step(ids, hidden, segments, rotations)
+            for g, candidates in zip(active, found, strict=True):
+                drafts[g].extend(candidates)
+        return [Draft(chain.tokens, np.array(chain.confidence, dtype=np.float32)) for chain in drafts]
+
+
+class _Chain:
+    """The draft of one sequence while it grows."""
+
+    def __init__(self, state: Any) -> None:
+        self._sampler = state.sampler
+        self._position = len(state.tokens)  # of the next token guessed
+        self.newest: int = state.last
+        self.tokens: list[int] = []
+        self.confidence: list[float] = []
+
+    def extend(self, candidates: Candidates) -> None:
+        position = self._position + len(self.tokens)
+        self.newest = self._sampler.token(candidates.logits, position, candidates.ids)
+        self.tokens.append(self.newest)
+        self.confidence.append(_chance(candidates, self.newest))
+
+
+def _check(state: Any) -> None:
+    if state.cache.length != len(state.tokens) - 1:
+        raise DraftError(
+            f"the cache holds {state.cache.length} positions, expected {len(state.tokens) - 1}: all but the newest."
+        )
 
 
 def _chance(candidates: Candidates, token: int) -> float:

@@ -25,6 +25,9 @@ class Drafter(Protocol):
 
     name: str
 
-    def propose(self, state: Any, limit: int) -> Draft:
-        """Guess up to `limit` tokens after `state.last`; see `drafters.mtp` for what a state holds."""
+    def propose(self, states: Sequence[Any], limits: Sequence[int]) -> list[Draft]:
+        """For each sequence guess up to `limits[i]` (at least 1) tokens after `states[i].last`.
+
+        See `drafters.mtp` for what a state holds.
+        """
         ...

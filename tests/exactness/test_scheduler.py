@@ -1,0 +1,72 @@
+"""Several answers in one pass: nobody's tokens depend on who joins, leaves or waits."""
+
+import pytest
+from pair import CODE, embedded
+
+from foretoken.errors import InputError
+
+PROMPTS = [CODE, "In the beginning", "1, 2, 3,", "x" * 40, "The", "{", "def f():", "Once upon a time there was"]
+
+
+def solo(prompt, seed, **options):
+    return embedded().generate(prompt, seed=seed, ignore_eos=True, **options)
+
+
+def test_eight_neighbours_that_join_and_leave():
+    options = [
+        {"max_tokens": 5 + 7 * i, "temperature": float(i % 2), "horizon": (0, 4, 1, 8, 16, 2, 3, 5)[i]}
+        for i in range(8)
+    ]
+    scheduler = embedded().scheduler(parallel=3)  # so that some wait until others have left
+    answers = [scheduler.submit(prompt, seed=i, ignore_eos=True, **options[i]) for i, prompt in enumerate(PROMPTS)]
+    assert scheduler.num_waiting == 8
+    most = 0
+    for _ in scheduler:
+        most = max(most, scheduler.num_running)
+    assert most == 3
+    for i, (prompt, answer) in enumerate(zip(PROMPTS, answers, strict=True)):
+        assert answer.result.tokens == solo(prompt, i, **options[i]).tokens
+
+
+def test_events_make_the_texts():
+    scheduler = embedded().scheduler(parallel=8)
+    answers = [scheduler.submit(prompt, seed=1, temperature=1.0, max_tokens=20) for prompt in PROMPTS[:4]]
+    texts = {id(answer): "" for answer in answers}
+    for answer, event in scheduler:
+        texts[id(answer)] += event.text
+    assert [texts[id(answer)] for answer in answers] == [answer.result.text for answer in answers]
+
+
+def test_a_closed_answer_leaves_and_gives_its_pages_back():
+    scheduler = embedded().scheduler(parallel=2)
+    pool = scheduler._pool
+    free = {kind: pool.free_pages(kind) for kind in pool.windows}
+    first, second = (scheduler.submit(p, max_tokens=30, temperature=0.0, ignore_eos=True) for p in PROMPTS[:2])
+    scheduler.step()
+    scheduler.step()
+    assert first.close().finish_reason == "interrupted"
+    for _ in scheduler:
+        pass
+    assert second.result.tokens == solo(PROMPTS[1], 0, max_tokens=30, temperature=0.0).tokens
+    assert {kind: pool.free_pages(kind) for kind in pool.windows} == free
+
+
+def test_a_list_of_prompts():
+    results = embedded().generate(PROMPTS[:3], temperature=0.0, max_tokens=12, ignore_eos=True)
+    assert [r.tokens for r in results] == [solo(p, 0, temperature=0.0, max_tokens=12).tokens for p in PROMPTS[:3]]
+
+
+@pytest.mark.parametrize("parallel", [0, -1, 2000, "4", True])
+def test_bad_parallel_raises(parallel):
+    with pytest.raises(InputError, match="parallel"):
+        embedded().scheduler(parallel)
+
+
+def test_a_bad_request_is_refused_and_the_others_go_on():
+    scheduler = embedded().scheduler(parallel=2)
+    answer = scheduler.submit("The", temperature=0.0, max_tokens=5, ignore_eos=True)
+    with pytest.raises(InputError, match="horizon"):
+        scheduler.submit("The", horizon=17)
+    for _ in scheduler:
+        pass
+    assert len(answer.result.tokens) == 5
