@@ -9,8 +9,9 @@ for event in model.stream(messages=[{"role": "user", "content": "Define «salt»
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from operator import index
 from pathlib import Path
 from typing import Any
 
@@ -25,9 +26,9 @@ from foretoken.horizon import parse_horizon
 from foretoken.models.gemma4 import Gemma4
 from foretoken.models.gemma4_assistant import Assistant
 from foretoken.ops import NUMERICS_VERSION, native
-from foretoken.sampling import Sampler, Sampling, whole
+from foretoken.sampling import SEED_LIMIT, Sampler, Sampling, answer_seed, whole
 from foretoken.scheduler import Scheduler
-from foretoken.stream import Answer, Stream
+from foretoken.stream import Answer, Result, Stream
 from foretoken.tokenizer import TextStream, Tokenizer
 
 FORMATS = ("auto", "f32", "q8")
@@ -54,6 +55,7 @@ class Request:
     horizon: int = 0
     stop: tuple[str, ...] = ()
     ignore_eos: bool = False
+    num_logprobs: int | None = None
 
 
 class Model:
@@ -106,18 +108,27 @@ class Model:
         """The whole answer at once, or one per prompt for a list of prompts; options as in `stream`.
 
         prompt   text, token ids, or a list of those: then all are written together, and a list of results is given
-        returns  `Result`, or a list of them in the order of the prompts
+        n        so many answers to one prompt, with seeds derived from `seed`; a list of results as well
+        returns  `Result`, or a list of them in the order of the prompts or of n
         """
         if isinstance(prompt, (list, tuple)) and any(isinstance(one, (str, list, tuple)) for one in prompt):
-            scheduler = self.scheduler(len(prompt))
-            answers = [scheduler.submit(one, **options) for one in prompt]
-            for _ in scheduler:
-                pass
-            return [answer.result for answer in answers]
+            return self._generate_all([(one, options) for one in prompt])
+        if (n := options.pop("n", None)) is not None:
+            seed = options.pop("seed", None)
+            seed = whole("seed", secrets.randbits(63) if seed is None else seed, 0, SEED_LIMIT)
+            seeds = [answer_seed(seed, i) for i in range(whole("n", n, 1, 129))]
+            return self._generate_all([(prompt, {**options, "seed": s}) for s in seeds])
         stream = self.stream(prompt, **options)
         for _ in stream:
             pass
         return stream.result
+
+    def _generate_all(self, requests: Sequence[tuple[Any, dict[str, Any]]]) -> list[Result]:
+        scheduler = self.scheduler(len(requests))
+        answers = [scheduler.submit(prompt, **options) for prompt, options in requests]
+        for _ in scheduler:
+            pass
+        return [answer.result for answer in answers]
 
     def stream(self, prompt: str | Sequence[int] | None = None, **options: Any) -> Stream:
         """Begin an answer.
@@ -127,6 +138,8 @@ class Model:
         max_tokens  the answer has at most so many tokens, never more; 256 by default
         horizon     draft tokens per round: "auto", "short", "long" or 0 … 16; it changes the time, never the text
         temperature, top_k, top_p, min_p  the model's own defaults where not given
+        logit_bias, repetition_penalty, presence_penalty, frequency_penalty  see `sampling.Sampling`
+        logprobs    0 … 20: log-probabilities of every token and of so many alternatives, in `Result.logprobs`
         seed        with none given one is drawn and reported; same seed, same answer
         stop        strings that end the answer; they and what follows are not emitted
         ignore_eos  write on after the model's stop ids
@@ -155,10 +168,11 @@ class Model:
         sequence = engine.Sequence(
             request.ids,
             cache=Cache(pool),
-            sampler=Sampler(request.sampling, self.target.ops),
+            sampler=Sampler(request.sampling, self.target.ops, len(request.ids)),
             drafter=drafter,
             horizon=horizon.FixedHorizon(request.horizon),
             end=min(len(request.ids) + request.max_tokens, self.context_len),
+            num_logprobs=request.num_logprobs,
         )
         stop_ids = frozenset() if request.ignore_eos else frozenset(self.defaults.eos_ids)
         return Answer(sequence, TextStream(self.tokenizer, request.stop), stop_ids, request.sampling.seed)
@@ -175,29 +189,38 @@ class Model:
         top_p: float | None = None,
         min_p: float | None = None,
         seed: int | None = None,
+        logit_bias: Mapping[int, float] | None = None,
+        repetition_penalty: float = 1.0,
+        presence_penalty: float = 0.0,
+        frequency_penalty: float = 0.0,
+        logprobs: int | None = None,
         stop: Sequence[str] = (),
         ignore_eos: bool = False,
     ) -> Request:
         """Everything a caller may ask for, checked; see `stream`."""
-        return Request(
-            ids=self._prompt_ids(prompt, messages),
-            sampling=self._sampling(temperature, top_k, top_p, min_p, seed),
-            max_tokens=whole("max_tokens", max_tokens, 1, 1 << 31),
-            horizon=parse_horizon(horizon),
-            stop=_stops(stop),
-            ignore_eos=ignore_eos,
-        )
-
-    def _sampling(
-        self, temperature: float | None, top_k: int | None, top_p: float | None, min_p: float | None, seed: int | None
-    ) -> Sampling:
-        d = self.defaults
-        return Sampling(
+        d, bias = self.defaults, dict(logit_bias or {})
+        for token in bias:
+            self._checked_id(token, "logit_bias")
+        sampling = Sampling(
             temperature=d.temperature if temperature is None else temperature,
             top_k=d.top_k if top_k is None else top_k,
             top_p=d.top_p if top_p is None else top_p,
             min_p=0.0 if min_p is None else min_p,
             seed=secrets.randbits(63) if seed is None else seed,
+            logit_bias=bias,
+            suppressed=tuple(i for i in d.suppress_ids if i < self.target.config.vocab_len),
+            repetition_penalty=repetition_penalty,
+            presence_penalty=presence_penalty,
+            frequency_penalty=frequency_penalty,
+        )
+        return Request(
+            ids=self._prompt_ids(prompt, messages),
+            sampling=sampling,
+            num_logprobs=None if logprobs is None else whole("logprobs", logprobs, 0, 21),
+            max_tokens=whole("max_tokens", max_tokens, 1, 1 << 31),
+            horizon=parse_horizon(horizon),
+            stop=_stops(stop),
+            ignore_eos=ignore_eos,
         )
 
     def _prompt_ids(self, prompt: str | Sequence[int] | None, messages: Sequence[dict[str, Any]] | None) -> list[int]:
@@ -210,7 +233,8 @@ class Model:
         elif isinstance(prompt, str):
             ids = self.tokenizer.encode(_text(prompt), add_bos=True)
         else:
-            ids = [self._checked_id(token) for token in prompt or ()]
+            assert prompt is not None
+            ids = [self._checked_id(token, "the prompt") for token in prompt]
         if not ids:
             raise InputError("the prompt is empty. Give at least one character.")
         if len(ids) >= self.context_len:
@@ -220,11 +244,15 @@ class Model:
             )
         return ids
 
-    def _checked_id(self, token: Any) -> int:
+    def _checked_id(self, token: Any, where: str) -> int:
         size = self.target.config.vocab_len
-        if isinstance(token, bool) or not isinstance(token, int) or not 0 <= token < size:
-            raise InputError(f"token id {token!r} in the prompt, expected a whole number from 0 to {size - 1}.")
-        return token
+        try:
+            value = -1 if isinstance(token, bool) else index(token)  # NumPy integers are welcome
+        except TypeError:
+            value = -1
+        if not 0 <= value < size:
+            raise InputError(f"token id {token!r} in {where}, expected a whole number from 0 to {size - 1}.")
+        return value
 
 
 def load(

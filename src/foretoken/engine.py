@@ -16,7 +16,7 @@ from foretoken import cache, speculative
 from foretoken.drafters.protocol import Drafter
 from foretoken.horizon import MAX_HORIZON
 from foretoken.models.gemma4 import Gemma4
-from foretoken.sampling import Sampler
+from foretoken.sampling import Sampler, TokenLogprobs, likeliest
 from foretoken.stats import Stats
 
 
@@ -27,10 +27,19 @@ class Sequence:
     prompt_len  how many of them are the prompt
     hidden      (D,) float32, the target's row that chose the newest token; None while the prompt is read
     end         the text never grows beyond this many tokens (budget and context)
+    logprobs    per answer token its log-probability and that of `num_logprobs` alternatives, where asked for
     """
 
     def __init__(
-        self, prompt: Seq[int], *, cache: cache.Cache, sampler: Sampler, drafter: Drafter | None, horizon: Any, end: int
+        self,
+        prompt: Seq[int],
+        *,
+        cache: cache.Cache,
+        sampler: Sampler,
+        drafter: Drafter | None,
+        horizon: Any,
+        end: int,
+        num_logprobs: int | None = None,
     ) -> None:
         self.tokens = list(prompt)
         self.prompt_len = len(self.tokens)
@@ -41,6 +50,8 @@ class Sequence:
         self.end = end
         self.hidden: np.ndarray | None = None
         self.stats = Stats(prompt_tokens=self.prompt_len)
+        self.logprobs: list[TokenLogprobs] = []
+        self._num_logprobs = num_logprobs
 
     @property
     def last(self) -> int:
@@ -61,6 +72,16 @@ class Sequence:
     def draft_limit(self) -> int:
         """Draft tokens that could still be used: the round's own token needs room as well."""
         return self.end - len(self.tokens) - 1
+
+    def draw(self, logits: np.ndarray, recent: Seq[int]) -> int:
+        """The token that the target writes after `recent`, and its log-probabilities where asked for."""
+        if self._num_logprobs is None:
+            return self.sampler.token(logits, self.tokens, recent)
+        logprobs, top = likeliest(logits, self._num_logprobs)
+        token = self.sampler.token(logits, self.tokens, recent)
+        pairs = tuple((int(i), float(logprobs[i])) for i in top)
+        self.logprobs.append(TokenLogprobs(token, float(logprobs[token]), pairs))
+        return token
 
     def accept(self, tokens: Seq[int], hidden: np.ndarray, drafted: int) -> None:
         """Carry on: append what the round emitted and keep the row that chose its newest token."""
@@ -129,7 +150,7 @@ class Engine:
             speculative.settle(sequence, rows, scored)
         elif len(scored.logits):  # the prompt's last row draws the first token, which belongs to no round
             sequence.hidden = scored.hidden[0]
-            sequence.tokens.append(sequence.sampler.token(scored.logits[0], len(sequence.tokens)))
+            sequence.tokens.append(sequence.draw(scored.logits[0], ()))
 
     def _chunk_of(self, sequence: Sequence) -> list[int]:
         done = sequence.cache.length

@@ -6,8 +6,11 @@ is emitted (numerics.md, «From logits to a token»). There is no generator stat
 
 from __future__ import annotations
 
+import hashlib
 import math
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -19,46 +22,159 @@ SEED_LIMIT = 1 << 64
 
 @dataclass(frozen=True)
 class Sampling:
-    """How a token is chosen. temperature < 1e-5 takes the largest logit; top_k 0, top_p 1, min_p 0 are off."""
+    """How a token is chosen. temperature < 1e-5 takes the largest logit; top_k 0, top_p 1, min_p 0 are off.
+
+    logit_bias          token id → number added to its logit
+    suppressed          token ids that are never drawn
+    repetition_penalty  above 1 makes every token of prompt and answer less likely; 1 is off
+    presence_penalty    taken once from the logit of every token that stands in the answer
+    frequency_penalty   taken from it for each time that it stands there
+    """
 
     temperature: float = 0.0
     top_k: int = 0
     top_p: float = 1.0
     min_p: float = 0.0
     seed: int = 0
+    logit_bias: Mapping[int, float] = field(default_factory=dict)
+    suppressed: tuple[int, ...] = ()
+    repetition_penalty: float = 1.0
+    presence_penalty: float = 0.0
+    frequency_penalty: float = 0.0
 
     def __post_init__(self) -> None:
         _between("temperature", self.temperature, 0.0, 100.0)
         _between("top_p", self.top_p, 0.0, 1.0)
         _between("min_p", self.min_p, 0.0, 1.0)
         if self.top_p == 0.0:
-            raise InputError(
-                "top_p is 0, expected a value above 0 and at most 1. Use temperature 0 for the likeliest token."
-            )
+            raise InputError("top_p is 0, expected above 0 and at most 1. Use temperature 0 for the likeliest token.")
         whole("top_k", self.top_k, 0, 1 << 31)
         whole("seed", self.seed, 0, SEED_LIMIT)
+        _between("repetition_penalty", self.repetition_penalty, 0.01, 100.0)
+        _between("presence_penalty", self.presence_penalty, -100.0, 100.0)
+        _between("frequency_penalty", self.frequency_penalty, -100.0, 100.0)
+        for token, bias in self.logit_bias.items():
+            whole("a token id of logit_bias", token, 0, 1 << 31)
+            _between(f"logit_bias of token {token}", bias, -1000.0, 1000.0)
 
     @property
     def is_greedy(self) -> bool:
         """True where the largest logit is taken and the seed plays no part."""
         return self.temperature < 1e-5
 
+    @property
+    def has_penalties(self) -> bool:
+        """True where a token's logit depends on the tokens before it."""
+        return self.repetition_penalty != 1.0 or self.presence_penalty != 0.0 or self.frequency_penalty != 0.0
 
-@dataclass(frozen=True)
+
 class Sampler:
-    """Draws tokens by one `Sampling` with one set of ops."""
+    """Draws one sequence's tokens: a pure function of the logits and the tokens before.
 
-    sampling: Sampling
-    ops: Any
+    sampling    the parameters
+    ops         where `sample_row` lives
+    prompt_len  how many of the sequence's first tokens are the prompt; presence and frequency count the answer only
 
-    def token(self, logits: np.ndarray, position: int, ids: np.ndarray | None = None) -> int:
-        """The token at absolute `position`.
+    Counts of the history are kept from call to call, since it only grows; the result does not depend on that.
+    """
 
-        logits  (n,) float32;  ids (n,) int32, the token ids of its entries, or None when n is the vocabulary.
-        The drafter calls it with its few candidates: the same noise makes its guess agree more often.
+    def __init__(self, sampling: Sampling, ops: Any, prompt_len: int) -> None:
+        self.sampling = sampling
+        self._ops = ops
+        self._prompt_len = prompt_len
+        self._seen: set[int] = set()  # ids in history[: _counted_len]
+        self._answer_counts: Counter[int] = Counter()
+        self._counted_len = 0
+
+    def token(
+        self, logits: np.ndarray, history: Sequence[int], recent: Sequence[int] = (), ids: np.ndarray | None = None
+    ) -> int:
+        """The token at absolute position len(history) + len(recent).
+
+        logits   (n,) float32; bias and penalties are applied to it in place
+        history  the sequence's tokens; recent: what follows them, not accepted yet
+        ids      (n,) int32, the token ids of the logits' entries, or None when n is the vocabulary. The drafter calls
+                 with its few candidates: the same noise makes its guess agree more often.
         """
         s = self.sampling
-        return int(self.ops.sample_row(logits, ids, s.temperature, s.top_k, s.top_p, s.min_p, s.seed, position))
+        self._process(logits, history, recent, ids)
+        position = len(history) + len(recent)
+        return int(self._ops.sample_row(logits, ids, s.temperature, s.top_k, s.top_p, s.min_p, s.seed, position))
+
+    def _process(
+        self, logits: np.ndarray, history: Sequence[int], recent: Sequence[int], ids: np.ndarray | None
+    ) -> None:
+        """numerics.md, «From logits to a token», step 1; elementwise f32, so the same bits everywhere."""
+        s = self.sampling
+        if s.logit_bias:
+            at, bias = _entries(s.logit_bias, ids)
+            logits[at] += bias
+        if s.suppressed:
+            at, _ = _entries(dict.fromkeys(s.suppressed, 0.0), ids)
+            if len(at) < len(logits):  # a drafter's candidates may all be suppressed: its guess is then wasted
+                logits[at] = -np.inf
+        if not s.has_penalties:
+            return
+        self._count(history)
+        if s.repetition_penalty != 1.0:
+            at, _ = _entries(dict.fromkeys([*self._seen, *recent], 0.0), ids)
+            penalty, old = np.float32(s.repetition_penalty), logits[at]
+            logits[at] = np.where(old > 0, old / penalty, old * penalty)
+        if s.presence_penalty or s.frequency_penalty:
+            counts = self._answer_counts + Counter(recent)
+            at, times = _entries(counts, ids)
+            logits[at] -= np.float32(s.presence_penalty) + np.float32(s.frequency_penalty) * times
+
+    def _count(self, history: Sequence[int]) -> None:
+        new = history[self._counted_len :]
+        self._seen.update(new)
+        self._answer_counts.update(history[max(self._counted_len, self._prompt_len) :])
+        self._counted_len = len(history)
+
+
+def _entries(values: Mapping[int, float], ids: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
+    """Where the given token ids stand among the logits, and their values: (m,) int, (m,) float32."""
+    tokens = np.fromiter(values, dtype=np.int64, count=len(values))
+    numbers = np.fromiter(values.values(), dtype=np.float32, count=len(values))
+    if ids is None:
+        return tokens, numbers
+    order = np.argsort(ids)
+    at = np.minimum(np.searchsorted(ids, tokens, sorter=order), len(ids) - 1)
+    found = ids[order[at]] == tokens
+    return order[at[found]], numbers[found]
+
+
+@dataclass(frozen=True)
+class TokenLogprobs:
+    """Natural log-probabilities in the target's own row, before bias, penalties and temperature.
+
+    token, logprob  the token that was drawn
+    top             the likeliest tokens with theirs, best first, ties to the lowest id
+    """
+
+    token: int
+    logprob: float
+    top: tuple[tuple[int, float], ...]
+
+
+def likeliest(logits: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
+    """All log-probabilities (V,) float64 and the `count` likeliest ids, best first, ties to the lowest id."""
+    wide = logits.astype(np.float64)
+    largest = wide.max()
+    logprobs = wide - (largest + np.log(np.exp(wide - largest).sum()))
+    if not count:
+        return logprobs, np.empty(0, dtype=np.int64)
+    floor = np.partition(logits, len(logits) - count)[len(logits) - count]
+    ids = np.flatnonzero(logits >= floor)  # ascending, so that the stable sort keeps the lowest id of a tie first
+    return logprobs, ids[np.argsort(-logits[ids], kind="stable")][:count]
+
+
+def answer_seed(seed: int, index: int) -> int:
+    """The seed of answer `index` of several to one prompt: the seed itself for 0, a hash of both for the others."""
+    if index == 0:
+        return seed
+    digest = hashlib.blake2b(seed.to_bytes(8, "little") + index.to_bytes(8, "little"), digest_size=8).digest()
+    return int.from_bytes(digest, "little")
 
 
 def _between(name: str, value: object, low: float, high: float) -> None:

@@ -38,7 +38,6 @@ class State(Protocol):
     tokens: list[int]  # prompt and answer; the newest is not in the cache yet
     hidden: np.ndarray | None  # (D,) the target's row that chose the newest token; None before the first
     cache: Any
-    sampler: Any  # token(logits (V,), position): a pure function to the token drawn at that absolute position
     drafter: Drafter | None
     horizon: Any
 
@@ -47,6 +46,8 @@ class State(Protocol):
 
     @property
     def draft_limit(self) -> int: ...  # what budget and context leave room for
+
+    def draw(self, logits: np.ndarray, recent: Sequence[int]) -> int: ...  # what the target writes after `recent`
 
     def accept(self, tokens: Sequence[int], hidden: np.ndarray, drafted: int) -> None: ...
 
@@ -77,10 +78,9 @@ def guess(states: Sequence[State]) -> list[Draft]:
 
 def settle(state: State, asked: Sequence[int], scored: Scored) -> None:
     """Judge what was asked by the target's rows for it, and carry the sequence on by one token or more."""
-    position = len(state.tokens)  # of the token that row 0 chooses
     tokens: list[int] = []
     for row in scored.logits:  # judge: what the target itself writes at each row, given the rows before it
-        tokens.append(state.sampler.token(row, position + len(tokens)))
+        tokens.append(state.draw(row, tokens))
         if tokens != list(asked[1 : len(tokens) + 1]):
             break  # later rows saw a token that the target does not write
     kept = len(tokens) - 1  # draft tokens that agree; the last token is the target's own

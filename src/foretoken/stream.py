@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from foretoken import engine
 from foretoken.errors import InputError
+from foretoken.sampling import TokenLogprobs
 from foretoken.stats import Stats
 from foretoken.tokenizer import TextStream
 
@@ -21,6 +22,7 @@ class Result:
     prompt_tokens: int
     seed: int
     stats: Stats
+    logprobs: list[TokenLogprobs]  # one per token where they were asked for, else empty
 
 
 @dataclass(frozen=True)
@@ -112,6 +114,7 @@ class Answer:
             prompt_tokens=sequence.prompt_len,
             seed=self._seed,
             stats=sequence.stats,
+            logprobs=sequence.logprobs[: len(self._tokens)],
         )
         return rest
 

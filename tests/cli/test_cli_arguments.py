@@ -14,7 +14,7 @@ from cli.command import assert_refused, foretoken
         (["generate", "x", "--horizon", "sometimes"], "sometimes"),
         (["generate", "x", "--temperature", "warm"], "temperature"),
         (["generate", "x", "--max-tokens", "1.5"], "max-tokens"),
-        (["generate", "x", "--repetition-penalty", "1.1"], "--repetition-penalty"),
+        (["generate", "x", "--repetition-penalty", "0"], "repetition_penalty"),
         (["generate", "x", "--format", "q4"], "q4"),
         (["generate", "x", "--drafter-format", "bf16"], "bf16"),
         (["generate", "x", "--chunk", "0"], "chunk"),

@@ -16,11 +16,11 @@ PROMPT = [1, 5, 2, 7, 7, 3]
 LENGTH = 150  # more than six windows, and past two page borders
 
 
-def sequence(runner, pool, prompt=PROMPT, horizon=0, drafter=None, end=LENGTH, temperature=0.0, seed=3):
+def sequence(runner, pool, prompt=PROMPT, horizon=0, drafter=None, end=LENGTH, temperature=0.0, seed=3, **penalties):
     return engine.Sequence(
         prompt,
         cache=Cache(pool),
-        sampler=Sampler(Sampling(temperature=temperature, seed=seed), native),
+        sampler=Sampler(Sampling(temperature=temperature, seed=seed, **penalties), native, len(prompt)),
         drafter=drafter,
         horizon=FixedHorizon(horizon),
         end=end,
@@ -75,7 +75,7 @@ def test_invariants_of_the_round(monkeypatch):
         assert state.cache.length == len(state.tokens) - 1 + len(asked)  # open rows on top of (a)
         settle(state, asked, scored)
         assert state.cache.length == len(state.tokens) - 1  # (a)
-        newest = state.sampler.token(state.hidden, len(state.tokens) - 1)
+        newest = state.sampler.token(state.hidden.copy(), state.tokens[:-1])
         assert newest == state.last  # (b): the toy's hidden row is its logits
         seen.append(len(asked))
 
@@ -126,3 +126,16 @@ def test_distribution_of_tokens_is_the_targets(horizon):
     expected = np.exp(logits) / np.exp(logits).sum() * total
     assert total > 100 and expected.min() > 1
     assert ((counts - expected) ** 2 / expected).sum() < 31.3  # 11 degrees of freedom, 99.9 %
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+@pytest.mark.parametrize("horizon", [1, 4, 16])
+def test_penalties_see_the_draft_before_each_row(horizon, temperature):
+    """Row i must count the draft's first i tokens, or drafted text would repeat where plain text does not."""
+    penalties = {"repetition_penalty": 1.3, "presence_penalty": 0.4, "frequency_penalty": 0.2, "logit_bias": {3: 0.5}}
+    plain = write(temperature=temperature, **penalties).tokens
+    assert plain != write(temperature=temperature).tokens
+    drafter = OracleDrafter(plain, lambda position: position % 5 != 0)
+    drafted = write(temperature=temperature, horizon=horizon, drafter=drafter, **penalties)
+    assert drafted.tokens == plain
+    assert drafted.stats.accepted > 0

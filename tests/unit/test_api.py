@@ -1,3 +1,4 @@
+import numpy as np
 import pytest
 from pair import CODE, QUESTION, embedded
 
@@ -61,6 +62,28 @@ def test_a_seed_is_drawn_and_reported():
     assert again.tokens == first.tokens
 
 
+def test_logprobs_stand_beside_every_token():
+    for horizon in (0, 4):
+        result = generate(temperature=1.0, seed=3, logprobs=3, horizon=horizon, max_tokens=25)
+        assert [entry.token for entry in result.logprobs] == result.tokens
+        for entry in result.logprobs:
+            values = [value for _, value in entry.top]
+            assert values == sorted(values, reverse=True) and len(values) == 3
+            assert entry.logprob <= values[0] <= 0.0
+    assert generate(max_tokens=3).logprobs == []
+
+
+def test_n_answers_and_the_first_is_the_seeds_own():
+    results = generate(temperature=1.0, seed=9, n=3, max_tokens=15)
+    assert results[0].tokens == generate(temperature=1.0, seed=9, max_tokens=15).tokens
+    assert len({tuple(r.tokens) for r in results}) == 3
+
+
+def test_numpy_ids_are_welcome():
+    ids = np.array([2, 600, 601])
+    assert generate(ids, max_tokens=3).tokens == generate(ids.tolist(), max_tokens=3).tokens
+
+
 def test_context_end():
     ids = [5 + i % 50 for i in range(embedded().context_len - 3)]
     for horizon in (0, 8):
@@ -83,6 +106,10 @@ def test_context_end():
         ({"temperature": -1.0}, "temperature"),
         ({"stop": [""]}, "stop"),
         ({"seed": -1}, "seed"),
+        ({"logit_bias": {10**6: 1.0}}, "logit_bias"),
+        ({"logprobs": 21}, "logprobs"),
+        ({"n": 0}, "n is 0"),
+        ({"repetition_penalty": -1.0}, "repetition_penalty"),
     ],
 )
 def test_bad_input_raises(options, words):

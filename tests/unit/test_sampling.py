@@ -1,7 +1,9 @@
+import numpy as np
 import pytest
 
 from foretoken.errors import InputError
-from foretoken.sampling import Sampling
+from foretoken.ops import native
+from foretoken.sampling import Sampler, Sampling, answer_seed, likeliest
 
 
 @pytest.mark.parametrize(
@@ -20,6 +22,11 @@ from foretoken.sampling import Sampling
         {"top_k": 2.0},
         {"seed": -1},
         {"seed": 1 << 64},
+        {"repetition_penalty": 0.0},
+        {"presence_penalty": float("nan")},
+        {"frequency_penalty": 101},
+        {"logit_bias": {-1: 1.0}},
+        {"logit_bias": {3: float("inf")}},
     ],
 )
 def test_bad_values_raise(values):
@@ -30,3 +37,65 @@ def test_bad_values_raise(values):
 def test_greedy_below_the_limit_of_temperature():
     assert Sampling(temperature=9e-6).is_greedy
     assert not Sampling(temperature=1e-5).is_greedy
+
+
+def draw(logits, history=(), recent=(), ids=None, prompt_len=0, **options):
+    sampler = Sampler(Sampling(**options), native, prompt_len)
+    row = np.array(logits, dtype=np.float32)
+    token = sampler.token(row, list(history), list(recent), None if ids is None else np.array(ids, dtype=np.int32))
+    return token, row.tolist()
+
+
+def test_repetition_penalty_divides_positive_and_multiplies_negative_logits():
+    token, row = draw([4.0, -2.0, 3.0], history=[0], recent=[1], repetition_penalty=2.0)
+    assert row == [2.0, -4.0, 3.0]
+    assert token == 2
+
+
+def test_presence_and_frequency_count_the_answer_only():
+    row = draw([0.0] * 4, history=[0, 1, 1, 2], recent=[2], prompt_len=2, presence_penalty=1.0, frequency_penalty=0.5)[
+        1
+    ]
+    assert row == [0.0, -1.5, -2.0, 0.0]  # id 1 once in the answer, id 2 twice, id 0 in the prompt only
+
+
+def test_bias_and_suppressed_ids():
+    token, row = draw([5.0, 1.0, 1.0], logit_bias={1: 2.0}, suppressed=(0,))
+    assert row == [-np.inf, 3.0, 1.0]
+    assert token == 1
+
+
+def test_candidates_are_processed_by_their_ids():
+    options = {"logit_bias": {7: -4.0, 99: 1.0}, "suppressed": (5, 1), "repetition_penalty": 2.0}
+    token, row = draw([6.0, 5.0, 2.0], history=[7], ids=[5, 7, 2], **options)
+    assert row == [-np.inf, 0.5, 2.0]
+    assert token == 2
+
+
+def test_candidates_that_are_all_suppressed_are_left():
+    assert draw([1.0, 2.0], ids=[5, 7], suppressed=(5, 7))[0] == 7
+
+
+def test_counts_follow_a_growing_history():
+    sampler = Sampler(Sampling(frequency_penalty=1.0), native, 1)
+    history = [3]
+    for _ in range(3):
+        row = np.zeros(4, dtype=np.float32)
+        row[2] = 2.5
+        history.append(sampler.token(row, history))
+    assert history == [3, 2, 2, 2]
+    row = np.array([0, 0, 2.5, 0], dtype=np.float32)
+    assert sampler.token(row, history) == 0  # 2.5 − 3 is below zero
+
+
+def test_likeliest_are_best_first_with_ties_to_the_lowest_id():
+    logprobs, ids = likeliest(np.array([1.0, 3.0, 3.0, 2.0, 3.0], dtype=np.float32), 3)
+    assert ids.tolist() == [1, 2, 4]
+    assert np.exp(logprobs).sum() == pytest.approx(1.0)
+
+
+def test_seeds_of_several_answers():
+    seeds = [answer_seed(5, i) for i in range(50)]
+    assert seeds[0] == 5
+    assert len(set(seeds)) == 50
+    assert seeds == [answer_seed(5, i) for i in range(50)]

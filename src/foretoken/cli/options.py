@@ -42,6 +42,16 @@ TopP = Annotated[
 MinP = Annotated[
     float | None, typer.Option("--min-p", help="Drop tokens below this share of the likeliest one's probability.")
 ]
+RepetitionPenalty = Annotated[
+    float,
+    typer.Option("--repetition-penalty", help="Above 1: what stands in the text already becomes less likely."),
+]
+PresencePenalty = Annotated[
+    float, typer.Option("--presence-penalty", help="Taken once from the logit of each token in the answer.")
+]
+FrequencyPenalty = Annotated[
+    float, typer.Option("--frequency-penalty", help="Taken from it for each time that it stands there.")
+]
 Seed = Annotated[int | None, typer.Option("--seed", help="Same seed, same answer. Default: drawn, and reported.")]
 MaxTokens = Annotated[int, typer.Option("--max-tokens", help="Most tokens of the answer.")]
 Stop = Annotated[

@@ -57,17 +57,17 @@ class _Chain:
     """The draft of one sequence while it grows."""
 
     def __init__(self, state: Any) -> None:
-        self._sampler = state.sampler
-        self._position = len(state.tokens)  # of the next token guessed
+        self._state = state
         self.newest: int = state.last
         self.tokens: list[int] = []
         self.confidence: list[float] = []
 
     def extend(self, candidates: Candidates) -> None:
-        position = self._position + len(self.tokens)
-        self.newest = self._sampler.token(candidates.logits, position, candidates.ids)
+        raw = candidates.logits.copy()
+        state = self._state
+        self.newest = state.sampler.token(candidates.logits, state.tokens, self.tokens, candidates.ids)
         self.tokens.append(self.newest)
-        self.confidence.append(_chance(candidates, self.newest))
+        self.confidence.append(_chance(raw, candidates.ids, self.newest))
 
 
 def _check(state: Any) -> None:
@@ -77,8 +77,7 @@ def _check(state: Any) -> None:
         )
 
 
-def _chance(candidates: Candidates, token: int) -> float:
+def _chance(logits: np.ndarray, ids: np.ndarray | None, token: int) -> float:
     """Softmax of one candidate among all of them; a figure for planning, it decides no token."""
-    logits = candidates.logits
-    index = token if candidates.ids is None else int(np.flatnonzero(candidates.ids == token)[0])
+    index = token if ids is None else int(np.flatnonzero(ids == token)[0])
     return float(1.0 / np.exp(logits - logits[index]).sum())
