@@ -26,9 +26,10 @@ from foretoken.horizon import parse_horizon
 from foretoken.models.gemma4 import Gemma4
 from foretoken.models.gemma4_assistant import Assistant
 from foretoken.ops import NUMERICS_VERSION, native
+from foretoken.prefix import PrefixStore
 from foretoken.sampling import SEED_LIMIT, Sampler, Sampling, answer_seed, whole
 from foretoken.scheduler import Scheduler
-from foretoken.stream import Answer, Result, Stream
+from foretoken.stream import Answer, Event, Result, Stream
 from foretoken.tokenizer import TextStream, Tokenizer
 
 FORMATS = ("auto", "f32", "q8")
@@ -147,22 +148,32 @@ class Model:
         """
         return self.start(self._request(prompt, **options), self.chunk, self.drafter)
 
-    def scheduler(self, parallel: int = 8) -> Scheduler:
-        """A place where up to `parallel` answers are written together, in passes that they share."""
+    def scheduler(self, parallel: int = 8, prefix_bytes: int = 256 << 20) -> Scheduler:
+        """A place where up to `parallel` answers are written together, in passes that they share.
+
+        prefix_bytes  memory for prompts and answers that later prompts may begin with; 0 keeps none
+        """
         parallel = whole("parallel", parallel, 1, 1025)
         runner = engine.Engine(self.target, self.chunk)
-        pool = runner.pool(self.context_len, parallel)
+        pool = runner.pool(self.context_len, parallel + 1)  # one more for what is kept
+        store = PrefixStore(pool, whole("prefix_bytes", prefix_bytes, 0, 1 << 50))
 
         def begin(prompt: Any = None, **options: Any) -> Answer:
             return self._answer(self._request(prompt, **options), pool, self.drafter)
 
-        return Scheduler(runner, pool, begin, parallel)
+        return Scheduler(runner, pool, begin, parallel, store, frozenset(self.defaults.eos_ids))
 
     def start(self, request: Request, chunk: int, drafter: Drafter | None) -> Stream:
         """Begin an answer from a checked request; `stream` and the self-test come through here."""
         runner = engine.Engine(self.target, chunk)
         pool = runner.pool(min(len(request.ids) + request.max_tokens, self.context_len))
-        return Stream(runner, self._answer(request, pool, drafter))
+        answer = self._answer(request, pool, drafter)
+
+        def step() -> Event | None:
+            runner.step([answer.sequence])
+            return answer.advance()
+
+        return Stream(answer, step)
 
     def _answer(self, request: Request, pool: PagePool, drafter: Drafter | None) -> Answer:
         sequence = engine.Sequence(

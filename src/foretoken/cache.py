@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from threading import Lock
 
 import numpy as np
 
@@ -69,6 +70,7 @@ class PagePool:
         self.pass_rows = pass_rows
         self.keys: dict[int, np.ndarray] = {}
         self.values: dict[int, np.ndarray] = {}
+        self._lock = Lock()  # several threads may run sequences that share a pool
         self._counts: dict[str, np.ndarray] = {}
         self._free: dict[str, list[int]] = {}
         for kind, pages in self.pages_for(positions).items():
@@ -88,6 +90,14 @@ class PagePool:
             for kind, window in self.windows.items()
         }
 
+    def page_bytes(self, kind: str) -> int:
+        """Bytes of one page of a kind, keys and values of all its layers."""
+        return sum(
+            self.keys[index][0].nbytes + self.values[index][0].nbytes
+            for index, layer in self.layers.items()
+            if layer.kind == kind
+        )
+
     def num_pages(self, kind: str) -> int:
         """How many pages of a kind there are, held or not."""
         return len(self._counts[kind])
@@ -98,24 +108,27 @@ class PagePool:
 
     def take(self, kind: str) -> int:
         """A fresh page with one owner; raises CacheError when all are held."""
-        if not self._free[kind]:
-            raise CacheError(
-                f"all {len(self._counts[kind])} pages of the {kind} layers are in use. Release a sequence first."
-            )
-        page = self._free[kind].pop()
-        self._counts[kind][page] = 1
-        return page
+        with self._lock:
+            if not self._free[kind]:
+                raise CacheError(
+                    f"all {len(self._counts[kind])} pages of the {kind} layers are in use. Release a sequence first."
+                )
+            page = self._free[kind].pop()
+            self._counts[kind][page] = 1
+            return page
 
     def share(self, kind: str, page: int) -> None:
         """One more owner for a page."""
-        self._counts[kind][page] += 1
+        with self._lock:
+            self._counts[kind][page] += 1
 
     def drop(self, kind: str, page: int) -> None:
         """One owner less; the last one gives the page back."""
-        self._counts[kind][page] -= 1
-        assert self._counts[kind][page] >= 0
-        if self._counts[kind][page] == 0:
-            self._free[kind].append(page)
+        with self._lock:
+            self._counts[kind][page] -= 1
+            assert self._counts[kind][page] >= 0
+            if self._counts[kind][page] == 0:
+                self._free[kind].append(page)
 
     def own(self, kind: str, page: int) -> int:
         """A page that may be written: itself when it has one owner, else a copy of it (the other owners keep it)."""

@@ -27,6 +27,7 @@ class Sequence:
     prompt_len  how many of them are the prompt
     hidden      (D,) float32, the target's row that chose the newest token; None while the prompt is read
     end         the text never grows beyond this many tokens (budget and context)
+    checkpoints ascending lengths of the prompt at which a chunk ends, because its cache may be kept there
     logprobs    per answer token its log-probability and that of `num_logprobs` alternatives, where asked for
     """
 
@@ -50,6 +51,7 @@ class Sequence:
         self.end = end
         self.hidden: np.ndarray | None = None
         self.stats = Stats(prompt_tokens=self.prompt_len)
+        self.checkpoints: list[int] = []
         self.logprobs: list[TokenLogprobs] = []
         self._num_logprobs = num_logprobs
 
@@ -72,6 +74,12 @@ class Sequence:
     def draft_limit(self) -> int:
         """Draft tokens that could still be used: the round's own token needs room as well."""
         return self.end - len(self.tokens) - 1
+
+    def start_from(self, cache: cache.Cache, checkpoints: list[int]) -> None:
+        """Begin where `cache` ends, before the first pass: it holds the prompt's first tokens."""
+        assert self.is_reading and self.cache.length == 0 and cache.length < self.prompt_len
+        self.cache, self.checkpoints = cache, checkpoints
+        self.stats.cached_tokens = cache.length
 
     def draw(self, logits: np.ndarray, recent: Seq[int]) -> int:
         """The token that the target writes after `recent`, and its log-probabilities where asked for."""
@@ -154,7 +162,8 @@ class Engine:
 
     def _chunk_of(self, sequence: Sequence) -> list[int]:
         done = sequence.cache.length
-        return sequence.tokens[done : done + self.chunk]
+        end = next((n for n in sequence.checkpoints if n > done), len(sequence.tokens))
+        return sequence.tokens[done : min(done + self.chunk, end)]
 
     @staticmethod
     def _rows_kept(sequence: Sequence, rows: Seq[int]) -> int:

@@ -1,7 +1,8 @@
 """Several answers at once over one target: first come, first served, admitted when their worst case fits.
 
 One pass of the target per step holds rows of every answer that is running: prompt chunks of some, rounds of others.
-Nobody's tokens depend on who shares the pass (design promise P1). Not for several threads at once.
+Nobody's tokens depend on who shares the pass (design promise P1). Prompts and answers stay in a `PrefixStore`, so a
+prompt that begins like an earlier one is read from there on. Not for several threads at once.
 """
 
 from __future__ import annotations
@@ -13,21 +14,35 @@ from typing import Any
 from foretoken import engine
 from foretoken.cache import PagePool
 from foretoken.errors import InputError
-from foretoken.stream import Answer, Event
+from foretoken.ops import PAGE
+from foretoken.prefix import PrefixStore, checkpoints
+from foretoken.stream import Answer, Event, Stream
 
 
 class Scheduler:
     """Made by `Model.scheduler`.
 
-    begin        prompt and options as in `Model.stream` -> an `Answer` whose cache lies in `pool`
-    max_running  most answers in one pass
+    begin         prompt and options as in `Model.stream` -> an `Answer` whose cache lies in `pool`
+    max_running   most answers in one pass
+    store         what was read before; lies in `pool` too
+    turn_end_ids  tokens that end a turn: good places to take a prompt up again
     """
 
-    def __init__(self, runner: engine.Engine, pool: PagePool, begin: Callable[..., Answer], max_running: int) -> None:
+    def __init__(
+        self,
+        runner: engine.Engine,
+        pool: PagePool,
+        begin: Callable[..., Answer],
+        max_running: int,
+        store: PrefixStore,
+        turn_end_ids: frozenset[int],
+    ) -> None:
         self._runner = runner
         self._pool = pool
         self._begin = begin
         self._max_running = max_running
+        self._store = store
+        self._turn_end_ids = turn_end_ids
         self._waiting: deque[Answer] = deque()
         self._running: list[Answer] = []
 
@@ -41,8 +56,14 @@ class Scheduler:
                 f"prompt and answer may have {answer.sequence.end} tokens together, more than this cache holds. "
                 "Ask for fewer tokens, or give the cache more memory."
             )
+        answer.keep = self._store.keep
         self._waiting.append(answer)
         return answer
+
+    def stream(self, prompt: Any = None, **options: Any) -> Stream:
+        """One answer as a stream; reading it runs the others along, whose results are kept for them."""
+        answer = self.submit(prompt, **options)
+        return Stream(answer, lambda: next((event for one, event in self.step() if one is answer), None))
 
     @property
     def num_running(self) -> int:
@@ -60,7 +81,11 @@ class Scheduler:
         self._admit()
         if not self._running:
             return []
+        most_pages = len(self._running) * (self._pool.pass_rows // PAGE + 2)
+        self._store.make_room(dict.fromkeys(self._pool.windows, most_pages))
         self._runner.step([answer.sequence for answer in self._running])
+        for answer in self._running:
+            self._keep_checkpoint(answer.sequence)
         events = [(answer, answer.advance()) for answer in self._running]
         self._forget_closed()
         return [(answer, event) for answer, event in events if event is not None]
@@ -73,7 +98,15 @@ class Scheduler:
     def _admit(self) -> None:
         """In order of arrival: an answer that does not fit yet holds back those behind it, so none starves."""
         while self._waiting and len(self._running) < self._max_running and self._fits(self._waiting[0]):
-            self._running.append(self._waiting.popleft())
+            answer = self._waiting.popleft()
+            sequence = answer.sequence
+            cache = self._store.take(sequence.tokens)
+            sequence.start_from(cache, checkpoints(sequence.tokens, self._turn_end_ids, cache.length))
+            self._running.append(answer)
+
+    def _keep_checkpoint(self, sequence: engine.Sequence) -> None:
+        if sequence.checkpoints and sequence.cache.length == sequence.checkpoints[0]:
+            self._store.keep(sequence.tokens[: sequence.checkpoints.pop(0)], sequence.cache)
 
     def _fits(self, answer: Answer) -> bool:
         needed = self._pool.pages_for(answer.sequence.end)

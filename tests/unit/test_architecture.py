@@ -27,6 +27,7 @@ LEVELS = {
     "models": 2,
     "sampling": 1.5,
     "cache": 1.5,
+    "prefix": 1.7,
     "ops": 1,
     "config": 0,
     "tokenizer": 0,

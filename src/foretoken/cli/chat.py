@@ -11,6 +11,7 @@ from foretoken.errors import InputError
 
 if TYPE_CHECKING:
     from foretoken.api import Model
+    from foretoken.scheduler import Scheduler
 
 PROMPT = "> "
 
@@ -59,6 +60,7 @@ def chat(
 
 
 def _converse(model: Model, settings: dict[str, Any]) -> None:
+    scheduler = model.scheduler(parallel=1)  # keeps what was read, so that a turn reads only what is new
     messages: list[dict[str, str]] = []
     while (line := _read_line()) is not None:
         text = line.strip()
@@ -70,14 +72,14 @@ def _converse(model: Model, settings: dict[str, Any]) -> None:
         elif text.startswith("/"):
             terminal.say(f"no command {text.split()[0]}; there are /reset and /exit.")
         elif text:
-            _take_turn(model, messages, text, settings)
+            _take_turn(scheduler, messages, text, settings)
 
 
-def _take_turn(model: Model, messages: list[dict[str, str]], text: str, settings: dict[str, Any]) -> None:
+def _take_turn(scheduler: Scheduler, messages: list[dict[str, str]], text: str, settings: dict[str, Any]) -> None:
     """Answer one turn and remember both sides; a turn that cannot be answered is forgotten."""
     turns = [*messages, {"role": "user", "content": text}]
     try:
-        stream = model.stream(messages=turns, **settings)
+        stream = scheduler.stream(messages=turns, **settings)
     except InputError as error:
         terminal.say(f"{error} /reset starts anew.")
         return
