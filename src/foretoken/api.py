@@ -8,8 +8,9 @@ for event in model.stream(messages=[{"role": "user", "content": "Define «salt»
 
 from __future__ import annotations
 
+import os
 import secrets
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from operator import index
 from pathlib import Path
@@ -113,6 +114,8 @@ class Model:
         returns  `Result`, or a list of them in the order of the prompts or of n
         """
         if isinstance(prompt, (list, tuple)) and any(isinstance(one, (str, list, tuple)) for one in prompt):
+            if "n" in options:
+                raise InputError("n is for one prompt. Give a list of prompts, or n, not both.")
             return self._generate_all([(one, options) for one in prompt])
         if (n := options.pop("n", None)) is not None:
             seed = options.pop("seed", None)
@@ -170,6 +173,8 @@ class Model:
         answer = self._answer(request, pool, drafter)
 
         def step() -> Event | None:
+            if answer.is_done:
+                return None
             runner.step([answer.sequence])
             return answer.advance()
 
@@ -209,9 +214,10 @@ class Model:
         ignore_eos: bool = False,
     ) -> Request:
         """Everything a caller may ask for, checked; see `stream`."""
-        d, bias = self.defaults, dict(logit_bias or {})
-        for token in bias:
-            self._checked_id(token, "logit_bias")
+        if not isinstance(logit_bias, (Mapping, type(None))) or not isinstance(ignore_eos, bool):
+            raise InputError("logit_bias must map token ids to numbers, and ignore_eos be true or false.")
+        d = self.defaults
+        bias = {self._checked_id(token, "logit_bias"): value for token, value in (logit_bias or {}).items()}
         sampling = Sampling(
             temperature=d.temperature if temperature is None else temperature,
             top_k=d.top_k if top_k is None else top_k,
@@ -243,9 +249,10 @@ class Model:
             ids = self.tokenizer.encode(self.chat_template.render(messages), add_bos=False)
         elif isinstance(prompt, str):
             ids = self.tokenizer.encode(_text(prompt), add_bos=True)
-        else:
-            assert prompt is not None
+        elif isinstance(prompt, Iterable) and not isinstance(prompt, (bytes, bytearray)):
             ids = [self._checked_id(token, "the prompt") for token in prompt]
+        else:
+            raise InputError(f"the prompt is of type {type(prompt).__name__}, expected text or token ids.")
         if not ids:
             raise InputError("the prompt is empty. Give at least one character.")
         if len(ids) >= self.context_len:
@@ -295,7 +302,7 @@ def load(
         if warn is not None:
             warn(sentence)
 
-    folder = ASSETS / "target" if model is None else Path(model)
+    folder = ASSETS / "target" if model is None else _path("model", model)
     config = configs.load_target_config(folder)
     tokenizer = Tokenizer.from_folder(folder)
     if tokenizer.vocab_len > config.vocab_len:
@@ -313,7 +320,7 @@ def load(
         target=target,
         tokenizer=tokenizer,
         chat_template=ChatTemplate.from_folder(folder),
-        defaults=configs.load_generation_defaults(folder),
+        defaults=configs.load_generation_defaults(folder, config.eos_ids),
         drafter=proposer,
         drafter_state=state,
         figures={
@@ -325,6 +332,13 @@ def load(
         warnings=warnings,
         chunk=chunk,
     )
+
+
+def _path(name: str, value: Any) -> Path:
+    """An absolute path, so that "." has a name and a folder beside it."""
+    if not isinstance(value, (str, Path)):
+        raise InputError(f"{name} is {value!r}, expected the path of a folder.")
+    return Path(os.path.abspath(value))
 
 
 def _check_load(format: str, drafter_format: str, threads: int | None, chunk: int) -> None:
@@ -343,7 +357,7 @@ def _load_drafter(
     if asked == "none":
         return None, DrafterState("none", "off", "switched off with drafter none")
     if asked != "auto":
-        return _open_drafter(Path(asked), target, format, "named by the user", say)
+        return _open_drafter(_path("drafter", asked), target, format, "named by the user", say)
     path = ASSETS / "drafter" if model is None else folder.with_name(folder.name + "-assistant")
     if not path.is_dir():
         return None, DrafterState("none", "off", f"no folder {path.name} beside the model")
@@ -375,19 +389,24 @@ def _format(asked: str) -> str:
     return "q8" if asked == "auto" else asked
 
 
-def _stops(value: Sequence[str]) -> tuple[str, ...]:
-    stops = (value,) if isinstance(value, str) else tuple(value)
+def _stops(value: Any) -> tuple[str, ...]:
+    stops = (value,) if isinstance(value, str) else value
+    if not isinstance(stops, (list, tuple)):
+        raise InputError(f"stop is {value!r}, expected a text or a list of texts.")
     for stop in stops:
-        if not isinstance(stop, str) or not stop:
-            raise InputError(f"stop is {stop!r}, expected a text of at least one character.")
-    return stops
+        if not isinstance(stop, str) or not stop or not _is_unicode(stop):
+            raise InputError(f"stop is {stop!r}, expected a text of at least one character, valid as UTF-8.")
+    return tuple(stops)
+
+
+def _is_unicode(text: str) -> bool:
+    """False for lone surrogates, which no UTF-8 text holds."""
+    return not any("\ud800" <= c <= "\udfff" for c in text)
 
 
 def _text(prompt: str) -> str:
-    try:
-        prompt.encode("utf-8")
-    except UnicodeEncodeError as error:
-        raise InputError("the prompt is not valid UTF-8 text.") from error
+    if not _is_unicode(prompt):
+        raise InputError("the prompt is not valid UTF-8 text.")
     if not prompt:
         raise InputError("the prompt is empty. Give at least one character.")
     return prompt

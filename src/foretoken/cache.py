@@ -186,9 +186,10 @@ class Cache:
         self.length += self._pass_rows
 
     def abort_pass(self) -> None:
-        """Forget an open pass that failed half-way; what it wrote lies beyond `length` and is never read."""
-        self._is_open = False
-        self._pass_rows = 0
+        """Forget an open pass that failed half-way, if there is one; what it wrote is never read."""
+        if self._is_open:
+            self._is_open = False
+            self._pass_rows = 0
 
     def roll_back(self, rows: int) -> None:
         """Undo the newest `rows` positions; raises CacheError beyond the last pass, where pages may be gone."""

@@ -35,7 +35,7 @@ class ChatTemplate:
             raise WeightsError(f"{origin} is larger than {MAX_TEMPLATE_BYTES >> 20} MiB. Use the model's own template.")
         try:
             self._template = _environment().from_string(source)
-        except jinja2.TemplateError as error:
+        except (jinja2.TemplateError, SyntaxError, RecursionError, ValueError, MemoryError) as error:
             raise WeightsError(f"{origin} does not parse: {error}. Copy it again from its source.") from error
         self._special_tokens = dict(special_tokens)
 
@@ -83,13 +83,33 @@ def _environment() -> jinja2.Environment:
     import jinja2.ext
     import jinja2.sandbox
 
-    environment = jinja2.sandbox.ImmutableSandboxedEnvironment(
-        trim_blocks=True, lstrip_blocks=True, extensions=[jinja2.ext.loopcontrols]
-    )
+    class Bounded(jinja2.sandbox.ImmutableSandboxedEnvironment):
+        """Operators that can grow a value without bound are looked at first, and never folded while parsing."""
+
+        intercepted_binops = frozenset({"*", "**", "%"})
+
+        def call_binop(self, context: Any, operator: str, left: Any, right: Any) -> Any:
+            _check_growth(operator, left, right)
+            return super().call_binop(context, operator, left, right)
+
+    environment = Bounded(trim_blocks=True, lstrip_blocks=True, extensions=[jinja2.ext.loopcontrols])
     environment.filters["tojson"] = _to_json
     environment.globals["raise_exception"] = _raise
     environment.globals["strftime_now"] = lambda form: datetime.now().strftime(form)
     return environment
+
+
+def _check_growth(operator: str, left: Any, right: Any) -> None:
+    """Refuse a power, a repeated text or a padded format that would take memory out of proportion."""
+    numbers = [abs(x) for x in (left, right) if isinstance(x, (int, float))]
+    texts = [len(x) for x in (left, right) if isinstance(x, (str, list, tuple))]
+    too_large = (operator == "**" and max(numbers, default=0) > 64) or (
+        operator == "*" and texts and max(texts) * max(numbers, default=0) > MAX_TEMPLATE_BYTES
+    )
+    if too_large or (operator == "%" and texts):
+        raise InputError(
+            f"the chat template computes {str(left)[:20]} {operator} {str(right)[:20]}, which may not end."
+        )
 
 
 def _to_json(

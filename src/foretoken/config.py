@@ -142,19 +142,19 @@ def load_drafter_config(folder: Path) -> DrafterConfig:
     return drafter_config(read_json(folder / "config.json"), _read_optional(folder / "generation_config.json"))
 
 
-def load_generation_defaults(folder: Path) -> GenerationDefaults:
-    """Read `folder`/generation_config.json where there is one; raises ConfigError."""
-    return generation_defaults(_read_optional(folder / "generation_config.json"))
+def load_generation_defaults(folder: Path, eos_ids: tuple[int, ...] = FALLBACK_EOS) -> GenerationDefaults:
+    """Read `folder`/generation_config.json where there is one; `eos_ids` are config.json's, for one that names none."""
+    return generation_defaults(_read_optional(folder / "generation_config.json"), eos_ids)
 
 
 def read_json(path: Path) -> dict[str, Any]:
     """A JSON object from a file of bounded size; raises ConfigError with the path."""
     try:
+        if not path.is_file():  # a pipe or device would hang or never end
+            raise ConfigError(f"{path} is missing. Give the folder of a Hugging Face model.")
         if path.stat().st_size > MAX_JSON_BYTES:
             raise ConfigError(f"{path} has {path.stat().st_size} bytes, expected at most {MAX_JSON_BYTES}.")
         data = json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=_without_repeats)
-    except FileNotFoundError as error:
-        raise ConfigError(f"{path} is missing. Give the folder of a Hugging Face model.") from error
     except (OSError, ValueError, RecursionError) as error:
         raise ConfigError(f"{path} cannot be read as JSON: {error}.") from error
     if not isinstance(data, dict):
@@ -170,7 +170,7 @@ def target_config(data: Mapping[str, Any]) -> TargetConfig:
     layers = _layers(read, first_shared=_first_shared(read))
     first_shared = sum(not layer.is_shared for layer in layers)
     per_layer_len = read.size("hidden_size_per_layer_input", low=0, high=1 << 14)
-    vocab_len = read.size("vocab_size")
+    vocab_len = read.size("vocab_size", high=1 << 18)
     if per_layer_len:
         read.exactly("vocab_size_per_layer_input", vocab_len)
     return TargetConfig(
@@ -184,7 +184,7 @@ def target_config(data: Mapping[str, Any]) -> TargetConfig:
         window=read.size("sliding_window"),
         eps=read.number("rms_norm_eps", 1e-6, high=1.0),
         softcap=None if read.get("final_logit_softcapping") is None else read.number("final_logit_softcapping"),
-        max_positions=read.size("max_position_embeddings"),
+        max_positions=read.size("max_position_embeddings", high=1 << 20),
         eos_ids=outer.ids("eos_token_id") or read.ids("eos_token_id") or FALLBACK_EOS,
         rope=_ropes(read, layers),
         unknown_fields=_unknown(outer, read),
@@ -207,7 +207,7 @@ def drafter_config(data: Mapping[str, Any], generation: Mapping[str, Any] | None
         raise ConfigError(
             f"num_kv_shared_layers of the drafter is {read.get('num_kv_shared_layers')}, expected {count}."
         )
-    layers, vocab_len = _layers(read, first_shared=0, is_drafter=True), read.size("vocab_size")
+    layers, vocab_len = _layers(read, first_shared=0, is_drafter=True), read.size("vocab_size", high=1 << 18)
     num_clusters, top_clusters = _clusters(outer, vocab_len)
     return DrafterConfig(
         model_type=data["model_type"],
@@ -220,19 +220,19 @@ def drafter_config(data: Mapping[str, Any], generation: Mapping[str, Any] | None
         top_clusters=top_clusters,
         window=read.size("sliding_window"),
         eps=read.number("rms_norm_eps", 1e-6, high=1.0),
-        max_positions=read.size("max_position_embeddings"),
+        max_positions=read.size("max_position_embeddings", high=1 << 20),
         rope=_ropes(read, layers),
         num_draft_tokens=_Reader(generation or {}).size("num_assistant_tokens", NUM_DRAFT_TOKENS),
         unknown_fields=_unknown(outer, read),
     )
 
 
-def generation_defaults(data: Mapping[str, Any]) -> GenerationDefaults:
+def generation_defaults(data: Mapping[str, Any], eos_ids: tuple[int, ...] = FALLBACK_EOS) -> GenerationDefaults:
     """Sampling defaults from a parsed generation_config.json; `do_sample` false means temperature 0."""
     read = _Reader(data)
     return GenerationDefaults(
-        eos_ids=read.ids("eos_token_id") or FALLBACK_EOS,
-        temperature=read.number("temperature", 1.0, low=0.0) if read.flag("do_sample", False) else 0.0,
+        eos_ids=read.ids("eos_token_id") or eos_ids,
+        temperature=read.number("temperature", 1.0, low=0.0, high=100.0) if read.flag("do_sample", False) else 0.0,
         top_k=read.size("top_k", 0, low=0),
         top_p=read.number("top_p", 1.0, high=1.0),
         suppress_ids=read.ids("suppress_tokens"),
@@ -342,7 +342,7 @@ def _known_type(read: _Reader, types: tuple[str, ...], what: str) -> None:
     if isinstance(own, str) and own in NOT_YET:
         raise ConfigError(f"model_type is {own!r}: {NOT_YET[own]} is not yet supported. Use an E2B or E4B model.")
     if own not in types:
-        raise ConfigError(f"model_type is {own!r}, expected {' or '.join(types)}: {what}.")
+        raise ConfigError(f"model_type is {str(own)[:40]!r}, expected {' or '.join(types)}: {what}.")
 
 
 def _text_part(outer: _Reader) -> _Reader:
@@ -481,13 +481,13 @@ def _inv_freq(read: _Reader, head_len: int) -> np.ndarray:
     unknown = read.unknown({"rope_type", "rope_theta", "partial_rotary_factor", "factor"})
     if unknown:
         raise ConfigError(f"{unknown[0]} in the config is not known; it may change every position.")
-    theta, num_pairs, factor = read.number("rope_theta"), head_len // 2, 1.0
+    theta, num_pairs, factor = read.number("rope_theta", low=1.0), head_len // 2, 1.0
     if read.get("rope_type") == "proportional":
         share = read.number("partial_rotary_factor", 1.0, high=1.0)
         num_pairs = int(share * head_len // 2)
         if not num_pairs:
             read.refuse("partial_rotary_factor", f"enough to rotate a pair of a head of width {head_len}")
-        factor = read.number("factor", 1.0)
+        factor = read.number("factor", 1.0, low=1.0)
     elif read.get("rope_type") == "default":
         read.exactly("partial_rotary_factor", 1.0)
         read.exactly("factor", 1.0)

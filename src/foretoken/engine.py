@@ -28,6 +28,7 @@ class Sequence:
     hidden      (D,) float32, the target's row that chose the newest token; None while the prompt is read
     end         the text never grows beyond this many tokens (budget and context)
     checkpoints ascending lengths of the prompt at which a chunk ends, because its cache may be kept there
+    error       why the sequence cannot go on, None as long as it can
     logprobs    per answer token its log-probability and that of `num_logprobs` alternatives, where asked for
     """
 
@@ -52,6 +53,7 @@ class Sequence:
         self.hidden: np.ndarray | None = None
         self.stats = Stats(prompt_tokens=self.prompt_len)
         self.checkpoints: list[int] = []
+        self.error: Exception | None = None
         self.logprobs: list[TokenLogprobs] = []
         self._num_logprobs = num_logprobs
 
@@ -103,12 +105,35 @@ class Sequence:
             fallback=None if drafted else self._fallback_reason(),
         )
 
+    def drafting_failed(self, error: Exception) -> None:
+        """The drafter raised: decode the rest plainly, and say so in the figures."""
+        self.drafter = None
+        self.stats.drafter_error = f"{type(error).__name__}: {error}"
+
     def _fallback_reason(self) -> str:
         if self.drafter is None:
-            return "no-drafter"
+            return "error" if self.stats.drafter_error else "no-drafter"
         if self.horizon.limit == 0:
             return "horizon-0"
         return "budget"  # the draft limit left no row for a draft
+
+
+class _Mark:
+    """Where a sequence stood before a pass, to go back there if the pass fails before the sequence is settled."""
+
+    def __init__(self, sequence: Sequence) -> None:
+        self.is_settled = False
+        self._sequence = sequence
+        self._before = len(sequence.tokens), sequence.hidden, len(sequence.logprobs), sequence.cache.length
+
+    def restore(self) -> None:
+        if self.is_settled:
+            return
+        s = self._sequence
+        num_tokens, s.hidden, num_logprobs, length = self._before
+        del s.tokens[num_tokens:], s.logprobs[num_logprobs:]
+        s.cache.abort_pass()
+        s.cache.roll_back(s.cache.length - length)
 
 
 class Engine:
@@ -124,41 +149,51 @@ class Engine:
         return cache.PagePool(self.target.cache_layers, positions, num_sequences, pass_rows)
 
     def step(self, sequences: Seq[Sequence]) -> None:
-        """One pass of the target over every sequence: a prompt chunk for some, a round for the others."""
+        """One pass of the target over every sequence: a prompt chunk for some, a round for the others.
+
+        A sequence that cannot go on gets its `error` and keeps what it had; the others are not touched. An
+        interrupt leaves every sequence as it was before the pass, or after it.
+        """
         started = perf_counter()
         rounds = iter(speculative.plan([s for s in sequences if not s.is_reading]))
         asked = [self._chunk_of(s) if s.is_reading else next(rounds) for s in sequences]
         planned = perf_counter()
-        keeps = [self._rows_kept(s, rows) for s, rows in zip(sequences, asked, strict=True)]
-        for sequence, rows in zip(sequences, asked, strict=True):
-            sequence.cache.begin_pass(len(rows))
+        marks = [_Mark(sequence) for sequence in sequences]
         try:
+            keeps = [self._rows_kept(s, rows) for s, rows in zip(sequences, asked, strict=True)]
+            for sequence, rows in zip(sequences, asked, strict=True):
+                sequence.cache.begin_pass(len(rows))
             hidden, logits = self._score(sequences, asked, keeps)
+            scored, start = perf_counter(), 0
+            for sequence, rows, keep, mark in zip(sequences, asked, keeps, marks, strict=True):
+                own = slice(start, start + keep)
+                start += keep
+                begun, is_round = perf_counter(), not sequence.is_reading
+                try:
+                    self._carry(sequence, rows, speculative.Scored(logits[own], hidden[own]))
+                except Exception as error:
+                    sequence.error = error
+                    mark.restore()
+                mark.is_settled = True
+                judged = perf_counter() - begun
+                if is_round:  # passes are shared: every sequence is charged the whole pass it waited for
+                    sequence.stats.add_times(draft_s=planned - started, verify_s=scored - planned, other_s=judged)
+                else:
+                    sequence.stats.add_times(prefill_s=scored - started + judged)
         except BaseException:
-            for sequence in sequences:
-                sequence.cache.abort_pass()
+            for mark in marks:
+                mark.restore()
             raise
-        scored = perf_counter()
-        start = 0
-        for sequence, rows, keep in zip(sequences, asked, keeps, strict=True):
-            sequence.cache.end_pass()
-            own = slice(start, start + keep)
-            start += keep
-            begun, is_round = perf_counter(), not sequence.is_reading
-            self._carry(sequence, rows, speculative.Scored(logits[own], hidden[own]))
-            judged = perf_counter() - begun
-            if is_round:  # passes are shared: every sequence is charged the whole pass it waited for
-                sequence.stats.add_times(draft_s=planned - started, verify_s=scored - planned, other_s=judged)
-            else:
-                sequence.stats.add_times(prefill_s=scored - started + judged)
 
     @staticmethod
     def _carry(sequence: Sequence, rows: Seq[int], scored: speculative.Scored) -> None:
+        sequence.cache.end_pass()
         if not sequence.is_reading:
             speculative.settle(sequence, rows, scored)
         elif len(scored.logits):  # the prompt's last row draws the first token, which belongs to no round
+            token = sequence.draw(scored.logits[0], ())
             sequence.hidden = scored.hidden[0]
-            sequence.tokens.append(sequence.draw(scored.logits[0], ()))
+            sequence.tokens.append(token)
 
     def _chunk_of(self, sequence: Sequence) -> list[int]:
         done = sequence.cache.length

@@ -6,6 +6,7 @@ Fixed horizons for now; the planner that measures cost and chance replaces `auto
 from __future__ import annotations
 
 from dataclasses import dataclass
+from operator import index
 from typing import Any
 
 from foretoken.drafters.protocol import Draft
@@ -33,6 +34,10 @@ def parse_horizon(value: int | str) -> int:
             return NAMED[value]
         if value.isascii() and value.isdigit() and len(value) < 4:
             value = int(value)
-    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= MAX_HORIZON:
-        raise InputError(f"horizon is {value!r}, expected auto, short, long, or 0 to {MAX_HORIZON}.")
-    return value
+    try:
+        number = -1 if isinstance(value, (bool, str)) else index(value)
+    except TypeError:
+        number = -1
+    if not 0 <= number <= MAX_HORIZON:
+        raise InputError(f"horizon is {str(value)[:40]!r}, expected auto, short, long, or 0 to {MAX_HORIZON}.")
+    return number

@@ -7,10 +7,10 @@ is emitted (numerics.md, «From logits to a token»). There is no generator stat
 from __future__ import annotations
 
 import hashlib
-import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from operator import index
 from typing import Any
 
 import numpy as np
@@ -178,14 +178,16 @@ def answer_seed(seed: int, index: int) -> int:
 
 
 def _between(name: str, value: object, low: float, high: float) -> None:
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
-        raise InputError(f"{name} is {value!r}, expected a number from {low:g} to {high:g}.")
-    if not low <= value <= high:
-        raise InputError(f"{name} is {value:g}, expected {low:g} to {high:g}.")
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not low <= value <= high:
+        raise InputError(f"{name} is {str(value)[:40]}, expected a number from {low:g} to {high:g}.")
 
 
 def whole(name: str, value: Any, low: int, limit: int) -> int:
     """`value` when it is a whole number in low … limit − 1; else InputError that names it."""
-    if isinstance(value, bool) or not isinstance(value, int) or not low <= value < limit:
-        raise InputError(f"{name} is {value!r}, expected a whole number from {low} to {limit - 1}.")
-    return value
+    try:
+        number = low - 1 if isinstance(value, bool) else index(value)  # NumPy's integers are welcome
+    except TypeError:
+        number = low - 1
+    if not low <= number < limit:
+        raise InputError(f"{name} is {str(value)[:40]}, expected a whole number from {low} to {limit - 1}.")
+    return number

@@ -43,6 +43,7 @@ class Scheduler:
         self._max_running = max_running
         self._store = store
         self._turn_end_ids = turn_end_ids
+        self._streamed: dict[int, deque[Event]] = {}  # events that a `stream` has not read yet, by answer
         self._waiting: deque[Answer] = deque()
         self._running: list[Answer] = []
 
@@ -61,9 +62,16 @@ class Scheduler:
         return answer
 
     def stream(self, prompt: Any = None, **options: Any) -> Stream:
-        """One answer as a stream; reading it runs the others along, whose results are kept for them."""
+        """One answer as a stream; reading it runs the others along, whose events wait for their own readers."""
         answer = self.submit(prompt, **options)
-        return Stream(answer, lambda: next((event for one, event in self.step() if one is answer), None))
+        events = self._streamed[id(answer)] = deque[Event]()
+
+        def step() -> Event | None:
+            if not events and not answer.is_done:
+                self.step()
+            return events.popleft() if events else None
+
+        return Stream(answer, step)
 
     @property
     def num_running(self) -> int:
@@ -86,9 +94,12 @@ class Scheduler:
         self._runner.step([answer.sequence for answer in self._running])
         for answer in self._running:
             self._keep_checkpoint(answer.sequence)
-        events = [(answer, answer.advance()) for answer in self._running]
+        events = [(answer, event) for answer in self._running if (event := answer.advance()) is not None]
+        for answer, event in events:
+            if id(answer) in self._streamed:
+                self._streamed[id(answer)].append(event)
         self._forget_closed()
-        return [(answer, event) for answer, event in events if event is not None]
+        return events
 
     def __iter__(self) -> Iterator[tuple[Answer, Event]]:
         """Run until every answer is finished."""
@@ -118,3 +129,5 @@ class Scheduler:
     def _forget_closed(self) -> None:
         self._running = [answer for answer in self._running if not answer.is_done]
         self._waiting = deque(answer for answer in self._waiting if not answer.is_done)
+        alive = {id(answer) for answer in (*self._running, *self._waiting)}
+        self._streamed = {key: events for key, events in self._streamed.items() if key in alive}

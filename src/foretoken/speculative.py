@@ -47,6 +47,8 @@ class State(Protocol):
     @property
     def draft_limit(self) -> int: ...  # what budget and context leave room for
 
+    def drafting_failed(self, error: Exception) -> None: ...  # the drafter raised; it is not asked again
+
     def draw(self, logits: np.ndarray, recent: Sequence[int]) -> int: ...  # what the target writes after `recent`
 
     def accept(self, tokens: Sequence[int], hidden: np.ndarray, drafted: int) -> None: ...
@@ -70,7 +72,12 @@ def guess(states: Sequence[State]) -> list[Draft]:
     for members in groups.values():
         drafter = states[members[0]].drafter
         assert drafter is not None
-        found = drafter.propose([states[i] for i in members], [limits[i] for i in members])
+        try:
+            found = drafter.propose([states[i] for i in members], [limits[i] for i in members])
+        except Exception as error:  # a broken drafter costs drafts, never the text
+            for i in members:
+                states[i].drafting_failed(error)
+            continue
         for i, draft in zip(members, found, strict=True):
             drafts[i] = draft
     return drafts

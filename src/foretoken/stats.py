@@ -39,6 +39,7 @@ class Stats:
     verify_s: float = 0.0
     other_s: float = 0.0
     plain_tok_per_s: float | None = None
+    drafter_error: str | None = None
     _last_accepted: int = field(default=0, repr=False, compare=False)
 
     def record_round(
@@ -119,6 +120,8 @@ class Stats:
     def advice(self) -> list[str]:
         """Plain sentences on what to change; empty when all is well."""
         sentences = []
+        if self.drafter_error is not None:
+            sentences.append(f"The drafter failed ({self.drafter_error}); the rest was decoded one token at a time.")
         rate = self.rejection_rate
         if rate is not None and rate > REJECTION_LIMIT and self.drafted >= ADVICE_MIN_DRAFTED:
             sentences.append(

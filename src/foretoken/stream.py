@@ -54,23 +54,32 @@ class Answer:
         self._pieces: list[str] = []
         self._finish_reason = ""
         self._result: Result | None = None
+        self._error: Exception | None = None
 
     @property
     def is_done(self) -> bool:
-        """True once there is a result; its pages are given back by then."""
-        return self._result is not None
+        """True once there is a result or an error; its pages are given back by then."""
+        return self._result is not None or self._error is not None
 
     @property
     def result(self) -> Result:
-        """The whole answer; raises InputError while it is still being written."""
+        """The whole answer; raises what made it fail, or InputError while it is still being written."""
+        if self._error is not None:
+            raise self._error
         if self._result is None:
             raise InputError("the answer is not finished. Read it to the end, or close it.")
         return self._result
 
     def advance(self) -> Event | None:
         """What the last pass added, None after a prompt chunk; the last event includes text held back till then."""
+        if self.is_done:
+            return None
+        if self.sequence.error is not None:
+            self._error = self.sequence.error
+            self.sequence.cache.release()
+            return None
         new = self.sequence.tokens[self._seen_len :]
-        if not new or self.is_done:
+        if not new:
             return None
         self._seen_len = len(self.sequence.tokens)
         event = self._take(new)
@@ -84,7 +93,7 @@ class Answer:
 
     def close(self) -> Result:
         """Stop here; whatever was written so far is the result. Harmless after the end."""
-        if self._result is None:
+        if not self.is_done:
             self._finish_reason = self._finish_reason or "interrupted"
             self._end()
         return self.result
@@ -139,11 +148,12 @@ class Stream(Iterator[Event]):
         self._step = step
 
     def __next__(self) -> Event:
-        if self._answer.is_done:
-            raise StopIteration
         event = None
         while event is None:  # prompt chunks emit nothing
             event = self._step()
+            if event is None and self._answer.is_done:
+                _ = self._answer.result  # raises what made it fail
+                raise StopIteration
         return event
 
     def close(self) -> Result:

@@ -10,9 +10,11 @@ Source: decoder of Gemma's tokenizer.json, Sequence(Replace "▁" → " ", ByteF
 from __future__ import annotations
 
 import codecs
+import json
 import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 import tokenizers
 
@@ -22,6 +24,45 @@ BOS = "<bos>"
 MAX_FILE_BYTES = 256 << 20
 PROBE = "Aé  ▁ €\n\t日🙂\x07"  # words, runs of spaces, a literal "▁", and characters that need byte fallback
 _BYTE_TOKEN = re.compile(r"<0x([0-9A-Fa-f]{2})>")
+
+
+# Parts that a tokenizer of Gemma's kind is made of. Others may be slow, random or endless on a hostile file.
+PARTS = {
+    "normalizer": {"Replace", "Sequence"},
+    "pre_tokenizer": {"Split", "Sequence"},
+    "decoder": {"Replace", "ByteFallback", "Fuse", "Strip", "Sequence"},
+    "post_processor": {"TemplateProcessing", "Sequence"},
+}
+
+
+def _check_parts(data: Any, path: Path) -> None:
+    """A byte-pair tokenizer without chance, of known parts; cutting and padding are taken out of `data`."""
+    model = data.get("model") if isinstance(data, dict) else None
+    if not isinstance(model, dict) or model.get("type") != "BPE" or model.get("dropout"):
+        raise WeightsError(f"{path} is no byte-pair tokenizer without dropout. Use the tokenizer of a Gemma 4 model.")
+    data["truncation"] = data["padding"] = None
+    for name, allowed in PARTS.items():
+        for part in _parts(data.get(name)):
+            kind = part.get("type") if isinstance(part, dict) else part
+            if kind not in allowed:
+                expected = ", ".join(sorted(allowed))
+                raise WeightsError(f"the {name} of {path} is a {str(kind)[:40]!r}, expected one of {expected}.")
+            if kind == "Replace" and len(str(part.get("content"))) > len(str(_text_of(part.get("pattern")))):
+                raise WeightsError(f"a Replace of {path} makes the text longer. Use the tokenizer of a Gemma 4 model.")
+
+
+def _parts(part: Any) -> list[Any]:
+    """A part and, in a Sequence, what it is made of; nothing for null."""
+    if part is None:
+        return []
+    inner = next((v for v in part.values() if isinstance(v, list)), []) if isinstance(part, dict) else []
+    is_sequence = isinstance(part, dict) and part.get("type") == "Sequence"
+    return [part, *(one for item in inner for one in _parts(item))] if is_sequence else [part]
+
+
+def _text_of(pattern: Any) -> Any:
+    """The text of a pattern that is a plain string; of a regular expression nothing, whatever it may match."""
+    return pattern.get("String", "") if isinstance(pattern, dict) else ""
 
 
 class Tokenizer:
@@ -50,10 +91,18 @@ class Tokenizer:
         if path.stat().st_size > MAX_FILE_BYTES:
             raise WeightsError(f"{path} is larger than {MAX_FILE_BYTES >> 20} MiB, which no Gemma 4 tokenizer is.")
         try:
-            backend = tokenizers.Tokenizer.from_file(str(path))
-        except Exception as error:  # the library raises the bare class
+            data = json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError, RecursionError) as error:
             raise WeightsError(f"{path} cannot be read: {error}. Copy it again from its source.") from error
-        return cls(backend, str(path))
+        _check_parts(data, path)
+        try:
+            return cls(tokenizers.Tokenizer.from_str(json.dumps(data)), str(path))
+        except WeightsError:
+            raise
+        except BaseException as error:  # the library raises the bare class, and panics are no Exception
+            if isinstance(error, (KeyboardInterrupt, SystemExit)):
+                raise
+            raise WeightsError(f"{path} cannot be read: {error}. Copy it again from its source.") from error
 
     def encode(self, text: str, add_bos: bool = True) -> list[int]:
         """Token ids of `text`. Names of control tokens in it become those tokens, as tokenizer.json says.

@@ -3,6 +3,7 @@ import pytest
 from pair import CODE, QUESTION, embedded
 
 import foretoken
+from foretoken import api
 from foretoken.errors import InputError
 
 
@@ -81,6 +82,7 @@ def test_n_answers_and_the_first_is_the_seeds_own():
 
 def test_numpy_ids_are_welcome():
     ids = np.array([2, 600, 601])
+    assert generate(ids, max_tokens=np.int64(3), horizon=np.int64(2)).tokens == generate(ids, max_tokens=3).tokens
     assert generate(ids, max_tokens=3).tokens == generate(ids.tolist(), max_tokens=3).tokens
 
 
@@ -109,6 +111,15 @@ def test_context_end():
         ({"logit_bias": {10**6: 1.0}}, "logit_bias"),
         ({"logprobs": 21}, "logprobs"),
         ({"n": 0}, "n is 0"),
+        ({"prompt": ["a", "b"], "n": 2}, "not both"),
+        ({"prompt": b"hi"}, "bytes"),
+        ({"prompt": 5}, "int"),
+        ({"prompt": ["a", 5]}, "int"),
+        ({"stop": None}, "stop"),
+        ({"stop": ["\udcff"]}, "stop"),
+        ({"logit_bias": "x"}, "logit_bias"),
+        ({"temperature": 10**400}, "temperature"),
+        ({"ignore_eos": "no"}, "ignore_eos"),
         ({"repetition_penalty": -1.0}, "repetition_penalty"),
     ],
 )
@@ -129,5 +140,16 @@ def test_bad_load_arguments_raise():
         foretoken.load(format="q3")
     with pytest.raises(InputError, match="chunk"):
         foretoken.load(chunk=0)
+    for wrong in (5, b"x"):
+        with pytest.raises(InputError, match="model"):
+            foretoken.load(wrong)
+    with pytest.raises(InputError, match="drafter"):
+        foretoken.load(drafter=None)
     with pytest.raises(foretoken.ForetokenError):
         foretoken.load("no/such/folder")
+
+
+def test_a_model_in_the_current_folder(monkeypatch):
+    monkeypatch.chdir(api.ASSETS / "target")
+    model = foretoken.load(".")
+    assert model.name == "target"

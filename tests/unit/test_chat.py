@@ -98,3 +98,28 @@ def test_damaged_settings_are_a_weights_error(tmp_path, text):
     (tmp_path / "tokenizer_config.json").write_bytes(text.encode("utf-8", "surrogateescape"))
     with pytest.raises(WeightsError):
         ChatTemplate.from_folder(tmp_path)
+
+
+@pytest.mark.parametrize("source", ["{{ 7 ** 100000000 }}", "{{ 'a' * 3000000000 }}", "{{ '%1000000000d' % 5 }}"])
+def test_values_that_grow_without_bound_are_refused(source):
+    template = ChatTemplate(source, {})
+    with pytest.raises(InputError, match="may not end"):
+        template.render([{"role": "user", "content": "x"}])
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "{% for a in b %}" * 25 + "{% endfor %}" * 25,
+        "{{ " + "(" * 3000 + ")" * 3000 + " }}",
+        "{{ " + "9" * 5000 + " }}",
+    ],
+)
+def test_templates_that_python_cannot_compile_are_refused(source):
+    with pytest.raises(WeightsError, match="does not parse"):
+        ChatTemplate(source, {})
+
+
+def test_ordinary_arithmetic_still_works():
+    template = ChatTemplate("{{ 3 * 4 }} {{ 7 % 4 }} {{ '-' * 5 }} {{ 2 ** 5 }}", {})
+    assert template.render([{"role": "user", "content": "x"}]) == "12 3 ----- 32"

@@ -1,3 +1,4 @@
+import json
 import random
 import time
 
@@ -136,7 +137,7 @@ def test_missing_and_damaged_files_are_weights_errors(tmp_path):
 
 def test_a_foreign_tokenizer_is_refused(tmp_path):
     backend = gemma_tokenizer.build()
-    backend.decoder = decoders.Metaspace()
+    backend.decoder = decoders.Fuse()
     backend.save(str(tmp_path / "tokenizer.json"))
     with pytest.raises(WeightsError, match="another way"):
         Tokenizer.from_folder(tmp_path)
@@ -148,4 +149,24 @@ def test_a_tokenizer_without_start_token_is_refused(tmp_path):
 
     Backend(models.BPE()).save(str(tmp_path / "tokenizer.json"))
     with pytest.raises(WeightsError, match="<bos>"):
+        Tokenizer.from_folder(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"model": {"type": "BPE", "dropout": 0.5, "vocab": {}, "merges": []}}, "dropout"),
+        ({"model": {"type": "WordLevel", "vocab": {}, "unk_token": "<unk>"}}, "byte-pair"),
+        ({"model": None}, "byte-pair"),
+        ({"pre_tokenizer": {"type": "FixedLength", "length": 0}}, "FixedLength"),
+        ({"normalizer": {"type": "Precompiled", "precompiled_charsmap": "AAAA"}}, "Precompiled"),
+        ({"normalizer": {"type": "Replace", "pattern": {"String": "a"}, "content": "aaaaaaaaaa"}}, "longer"),
+        ({"normalizer": {"type": "Replace", "pattern": {"Regex": "a?"}, "content": "b"}}, "longer"),
+        ({"decoder": {"type": "Sequence", "decoders": [{"type": "CTC"}]}}, "CTC"),
+    ],
+)
+def test_parts_that_a_gemma_tokenizer_has_not_are_refused(tmp_path, change, words):
+    data = json.loads(gemma_tokenizer.build().to_str()) | change
+    (tmp_path / "tokenizer.json").write_text(json.dumps(data), encoding="utf-8")
+    with pytest.raises(WeightsError, match=words):
         Tokenizer.from_folder(tmp_path)

@@ -1,5 +1,12 @@
 """The `foretoken` command. One file per command; nothing here decides a token."""
 
-from foretoken.cli.app import main
+import sys
 
-__all__ = ["main"]
+
+def main() -> None:
+    """Entry point of the `foretoken` script; a Ctrl-C while modules are imported ends it as any other does."""
+    try:
+        from foretoken.cli.app import main as run
+    except KeyboardInterrupt:
+        sys.exit(130)
+    run()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import os
+import signal
 import sys
 import traceback
 from importlib.metadata import version
@@ -53,7 +54,17 @@ def _root(
 
 def main() -> None:
     """Entry point of the `foretoken` script."""
-    sys.exit(run(sys.argv[1:]))
+    _open_missing_streams()
+    code = run(sys.argv[1:])
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the work is done: a late Ctrl-C must not change the exit code
+    sys.exit(code)
+
+
+def _open_missing_streams() -> None:
+    """Standard streams that the caller closed read nothing and write nowhere."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if sys.__dict__[name] is None:
+            setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: SIM115  (for the whole run)
 
 
 def run(arguments: list[str]) -> int:

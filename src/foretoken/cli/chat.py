@@ -98,6 +98,8 @@ def _read_line() -> str | None:
         except UnicodeDecodeError as error:
             raise InputError("stdin is not UTF-8. Convert it first.") from error
         except KeyboardInterrupt:
+            if not sys.stdin.isatty():
+                raise
             print(file=sys.stderr)
         except EOFError:
             print(file=sys.stderr)

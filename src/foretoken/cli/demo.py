@@ -29,6 +29,7 @@ def demo(
     options.check_horizon(horizon)
     options.check_prompt(prompt)
     loaded = terminal.load_model(model, drafter, format, "q8", threads)
+    _stream(loaded, prompt, max_tokens, horizon).close()  # refuses what is wrong before anything is written
     terminal.explain_drafting(loaded, drafter, horizon)
     for warm in ("0", horizon):  # so that neither run pays for the first touch of the weights
         answer.write(_stream(loaded, prompt, WARM_UP_TOKENS, warm), is_quiet=True)

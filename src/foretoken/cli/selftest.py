@@ -9,6 +9,8 @@ import typer
 from foretoken.cli import options, terminal
 from foretoken.errors import InputError
 
+MAX_TOKENS = 10_000_000
+
 
 def selftest(
     tokens: Annotated[int, typer.Option("--tokens", help="Compare at least so many tokens.")] = 2000,
@@ -19,8 +21,8 @@ def selftest(
     json: options.Json = False,
 ) -> None:
     """Compare drafted with plain decoding over horizons, threads, chunks, temperatures and instruction sets."""
-    if tokens < 1:
-        raise InputError(f"tokens is {tokens}, expected at least 1.")
+    if not 1 <= tokens <= MAX_TOKENS:
+        raise InputError(f"tokens is {tokens}, expected 1 to {MAX_TOKENS}.")
     from foretoken import selftest as comparison
 
     loaded = terminal.load_model(model, drafter, format, drafter_format, threads=None)

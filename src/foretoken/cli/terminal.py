@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sys
 import time
@@ -14,12 +15,15 @@ if TYPE_CHECKING:
     from foretoken.stream import Result
 
 PROGRESS_AFTER_S = 1.0
+MAX_LINE_CHARS = 8000
 
 
 def say(message: str) -> None:
     """One line on stderr, whatever the message holds."""
     line = "; ".join(part.strip() for part in message.splitlines() if part.strip())
-    print(f"foretoken: {line}", file=sys.stderr, flush=True)
+    line = "".join(c if c.isprintable() else repr(c)[1:-1] for c in line[:MAX_LINE_CHARS])  # files may hold escapes
+    with contextlib.suppress(OSError):  # nobody reads: that must not cost the answer
+        print(f"foretoken: {line}", file=sys.stderr, flush=True)
 
 
 def print_json(value: dict[str, Any]) -> None:

@@ -28,6 +28,7 @@ ITEM_BYTES = {
     "BOOL": 1, "U8": 1, "I8": 1, "F8_E4M3": 1, "F8_E5M2": 1, "U16": 2, "I16": 2, "F16": 2, "BF16": 2,
     "U32": 4, "I32": 4, "F32": 4, "U64": 8, "I64": 8, "F64": 8,
 }  # fmt: skip
+MAX_RANK = 8
 MAX_HEADER_BYTES = 100 << 20
 INDEX, SINGLE = "model.safetensors.index.json", "model.safetensors"
 HASH_PIECE_BYTES = 16 << 20
@@ -161,7 +162,7 @@ def _checked(path: Path, name: str, value: Any) -> tuple[str, tuple[int, ...], t
         dtype, shape, (begin, stop) = value["dtype"], value["shape"], value["data_offsets"]
     except (TypeError, KeyError, ValueError) as error:
         raise WeightsError(f"{where} lacks dtype, shape or data_offsets. The file is damaged.") from error
-    if not isinstance(shape, list) or not all(_is_size(n) for n in (begin, stop, *shape)):
+    if not isinstance(shape, list) or len(shape) > MAX_RANK or not all(_is_size(n) for n in (begin, stop, *shape)):
         raise WeightsError(f"{where} has sizes that are no whole numbers in range. The file is damaged.")
     if not isinstance(dtype, str) or dtype not in ITEM_BYTES:
         raise WeightsError(f"{where} has dtype {str(dtype)[:40]!r}, expected one of {', '.join(ITEM_BYTES)}.")

@@ -1,0 +1,85 @@
+"""What fails ends alone, and what is interrupted goes on as if nothing had happened (design promises P3 and P5)."""
+
+import pytest
+from pair import CODE, embedded
+
+from foretoken.errors import ShapeError
+from foretoken.sampling import Sampler
+
+OPTIONS = {"temperature": 1.0, "seed": 5, "max_tokens": 25, "ignore_eos": True}
+
+
+def failing_sampler(monkeypatch, error, at):
+    """The `at`-th token drawn by any sampler raises `error`, once."""
+    plain, calls = Sampler.token, iter(range(10**6))
+
+    def token(self, *arguments):
+        if next(calls) == at:
+            raise error
+        return plain(self, *arguments)
+
+    monkeypatch.setattr(Sampler, "token", token)
+
+
+@pytest.mark.parametrize("horizon", [0, 4])
+def test_one_failing_answer_does_not_touch_the_others(monkeypatch, horizon):
+    expected = [embedded().generate(CODE, horizon=horizon, **{**OPTIONS, "seed": i}).tokens for i in range(3)]
+    scheduler = embedded().scheduler(parallel=3, prefix_bytes=0)
+    pool = scheduler._pool
+    free = pool.free_pages("full")
+    answers = [scheduler.submit(CODE, horizon=horizon, **{**OPTIONS, "seed": i}) for i in range(3)]
+    scheduler.step()
+    plain, broken = Sampler.token, answers[1].sequence.sampler
+
+    def token(self, *arguments):
+        if self is broken:
+            raise ShapeError("logits: a NaN")
+        return plain(self, *arguments)
+
+    monkeypatch.setattr(Sampler, "token", token)
+    for _ in scheduler:
+        pass
+    with pytest.raises(ShapeError, match="NaN"):
+        _ = answers[1].result
+    assert [answers[i].result.tokens for i in (0, 2)] == [expected[0], expected[2]]
+    assert pool.free_pages("full") == free
+
+
+@pytest.mark.parametrize("at", [0, 1, 2, 7])
+@pytest.mark.parametrize("horizon", [0, 4])
+def test_a_stream_goes_on_after_an_interrupt(monkeypatch, horizon, at):
+    expected = embedded().generate(CODE, horizon=horizon, **OPTIONS)
+    stream = embedded().stream(CODE, horizon=horizon, **OPTIONS)
+    failing_sampler(monkeypatch, KeyboardInterrupt(), at)
+    events = []
+    with pytest.raises(KeyboardInterrupt):
+        for event in stream:
+            events.append(event)
+    events.extend(stream)
+    assert stream.result.tokens == expected.tokens
+    assert "".join(event.text for event in events) == expected.text
+
+
+def test_a_drafter_that_fails_costs_drafts_only():
+    class Broken:
+        name = "broken"
+
+        def propose(self, states, limits):
+            raise ShapeError("scores: a NaN")
+
+    model = embedded()
+    request = model._request(CODE, horizon=4, **OPTIONS)
+    stream = model.start(request, 512, Broken())
+    for _ in stream:
+        pass
+    assert stream.result.tokens == model.generate(CODE, horizon=0, **OPTIONS).tokens
+    assert set(stream.result.stats.fallbacks) == {"error"}
+    assert "scores: a NaN" in stream.result.stats.advice[0]
+
+
+def test_two_streams_of_one_scheduler_lose_nothing():
+    scheduler = embedded().scheduler(parallel=2)
+    first, second = scheduler.stream(CODE, **OPTIONS), scheduler.stream("The", **OPTIONS)
+    texts = ["".join(event.text for event in stream) for stream in (first, second)]
+    assert texts == [first.result.text, second.result.text]
+    assert texts[1]
