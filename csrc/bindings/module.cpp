@@ -19,7 +19,8 @@ using Unlocked = nb::gil_scoped_release;
 Format format_named(const std::string& name) {
     if (name == "f32") return Format::f32;
     if (name == "q8") return Format::q8;
-    throw ShapeError("format: got \"" + name + "\", expected \"f32\" or \"q8\"");
+    if (name == "q4") return Format::q4;
+    throw ShapeError("format: got \"" + name + "\", expected \"f32\", \"q8\" or \"q4\"");
 }
 
 Layout layout_named(const std::string& name) {
@@ -125,6 +126,20 @@ static void bind_linear(nb::module_& m) {
         require(o.dim(0) == packed_bytes(f, l, rows.rows, rows.cols), [] { return std::string("out: wrong length"); });
         const Unlocked unlocked;
         pack(rows, f, l, to);
+    });
+    m.def("pack_q4_0", [](Handle blocks, const std::string& layout, Handle out) {
+        const Array<const uint8_t> a("blocks", blocks);
+        const Array<uint8_t> o("out", out);
+        const uint8_t* from = a.dims(3);
+        require(a.dim(2) == sizeof(BlockQ4Row),
+                [&] { return "blocks: " + number(a.dim(2)) + " bytes a block, expected 18, as (N, K / 32, 18)"; });
+        const int64_t n = a.dim(0), count = a.dim(1);
+        const Layout l = layout_named(layout);
+        uint8_t* to = o.dims(1);
+        require(o.dim(0) == packed_bytes(Format::q4, l, n, count * kBlock),
+                [] { return std::string("out: wrong length"); });
+        const Unlocked unlocked;
+        pack_q4_0({reinterpret_cast<const BlockQ4Row*>(from), n, count, count}, l, to);
     });
     m.def("unpack", [](Handle weight, Handle out) {
         const WeightArgument w(weight);

@@ -1,16 +1,19 @@
-// The integer dot of q8 with AVX2: bytes are multiplied as |w| * (x with the sign of w), pairs add up to at most
+// The integer dots with AVX2. q8: bytes are multiplied as |w| * (x with the sign of w), pairs add up to at most
 // 2 * 128 * 127 = 32512 and so fit 16 bits, then pairs of pairs are added in 32 bits.
 // w is never -128 where x is not 0, since the grid stops at -127.
+// q4: codes 0 ... 15 are unsigned as they are. The sixteen products that fall on a 16-bit lane add up to at most 16 *
+// 15 * 127 = 30480 and so fit; 8 * sum(x) is taken off in 32 bits.
 #pragma once
 
 #include "base/vec_avx2.h"
-#include "kernels/linear_q8.h"
+#include "kernels/linear_blocks.h"
 
 namespace foretoken {
 
 template <>
-struct Dot<VecAvx2> {
-    static constexpr int kRows = 4;
+struct DotQ8<VecAvx2> {
+    using Panel = BlockQ8Panel;
+    static constexpr int kRows = 4, kAhead = 6;
 
     template <int R>
     static FT_INLINE void block(const uint8_t* w, const int8_t* q, int64_t q_stride, const int32_t*, int64_t,
@@ -30,6 +33,39 @@ struct Dot<VecAvx2> {
                 }
             }
             for (int r = 0; r < R; ++r) (half ? t[r].hi : t[r].lo) = _mm256_cvtepi32_ps(dot[r]);
+        }
+    }
+};
+
+template <>
+struct DotQ4<VecAvx2> {
+    using Panel = BlockQ4Panel;
+    static constexpr int kRows = 4, kAhead = 8;
+
+    template <int R>
+    static FT_INLINE void block(const uint8_t* w, const int8_t* q, int64_t q_stride, const int32_t* sum,
+                                int64_t sum_stride, VecAvx2* t) {
+        const __m256i low_bits = _mm256_set1_epi8(15), ones = _mm256_set1_epi16(1);
+        for (int half = 0; half < 2; ++half) {
+            __m256i dot[R];
+            for (int r = 0; r < R; ++r) dot[r] = _mm256_setzero_si256();
+            for (int g = 0; g < kBlock / 8; ++g) {
+                const __m256i pair = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(w + g * 64 + half * 32));
+                const __m256i low = _mm256_and_si256(pair, low_bits);
+                const __m256i high = _mm256_and_si256(_mm256_srli_epi16(pair, 4), low_bits);
+                for (int r = 0; r < R; ++r) {
+                    int32_t first, second;
+                    memcpy(&first, q + r * q_stride + g * 4, 4);
+                    memcpy(&second, q + r * q_stride + 16 + g * 4, 4);
+                    dot[r] = _mm256_add_epi16(dot[r], _mm256_maddubs_epi16(low, _mm256_set1_epi32(first)));
+                    dot[r] = _mm256_add_epi16(dot[r], _mm256_maddubs_epi16(high, _mm256_set1_epi32(second)));
+                }
+            }
+            for (int r = 0; r < R; ++r) {
+                const __m256i zero_point = _mm256_set1_epi32(8 * sum[r * sum_stride]);
+                const __m256i exact = _mm256_sub_epi32(_mm256_madd_epi16(dot[r], ones), zero_point);
+                (half ? t[r].hi : t[r].lo) = _mm256_cvtepi32_ps(exact);
+            }
         }
     }
 };

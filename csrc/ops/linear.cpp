@@ -26,8 +26,20 @@ ActivationsQ8 quantize(Session& session, const FloatRows& x) {
     return a;
 }
 
-void run_panels(Session& session, const LinearArgs& args, bool is_q8, int64_t rows, int64_t panel, int64_t panels) {
-    const auto kernel = is_q8 ? kernels().linear_q8 : kernels().linear_f32;
+LinearKernel kernel_for(Format format) {
+    switch (format) {
+        case Format::f32:
+            return kernels().linear_f32;
+        case Format::q8:
+            return kernels().linear_q8;
+        case Format::q4:
+            return kernels().linear_q4;
+    }
+    return nullptr;
+}
+
+void run_panels(Session& session, const LinearArgs& args, Format format, int64_t rows, int64_t panel, int64_t panels) {
+    const LinearKernel kernel = kernel_for(format);
     const bool is_small = rows * args.k * panels * kPanel < kSmallWork;
     // Runs of panels are multiples of 4, so that kernels can take several at once.
     const int64_t share = ceil_div(panels, 8 * static_cast<int64_t>(session.threads()));
@@ -54,8 +66,8 @@ void linear(FloatRows x, const Weight& w, Rows<float> out) {
     if (x.rows == 0) return;
     Session session;
     LinearArgs args{x.data, x.stride, {}, w.data, w.k, 0, w.n, out.data, out.stride};
-    if (w.format == Format::q8) args.activations = quantize(session, x);
-    run_panels(session, args, w.format == Format::q8, x.rows, 0, ceil_div(w.n, kPanel));
+    if (has_blocks(w.format)) args.activations = quantize(session, x);
+    run_panels(session, args, w.format, x.rows, 0, ceil_div(w.n, kPanel));
 }
 
 void cluster_logits(Floats z, const Weight& w, Ids clusters, int64_t cluster_len, Vector<float> out) {
@@ -72,10 +84,9 @@ void cluster_logits(Floats z, const Weight& w, Ids clusters, int64_t cluster_len
     }
     if (clusters.len == 0) return;
     Session session;
-    const bool is_q8 = w.format == Format::q8;
     ActivationsQ8 activations{};
-    if (is_q8) activations = quantize(session, {z.data, 1, z.len, z.len});
-    const auto kernel = is_q8 ? kernels().linear_q8 : kernels().linear_f32;
+    if (has_blocks(w.format)) activations = quantize(session, {z.data, 1, z.len, z.len});
+    const LinearKernel kernel = kernel_for(w.format);
     const int64_t grain = ceil_div(clusters.len, 4 * static_cast<int64_t>(session.threads()));
     session.each(clusters.len, grain, [&](int64_t from, int64_t to) {
         for (int64_t i = from; i < to; ++i) {

@@ -51,6 +51,13 @@ def pack(w: np.ndarray, format: str, layout: str) -> Packed:
     return Packed(format, layout, n, k, data)
 
 
+def pack_q4_0(blocks: np.ndarray, layout: str) -> Packed:
+    n, count, _ = blocks.shape if blocks.ndim == 3 else (0, 0, 0)
+    data = _aligned_bytes(_core.packed_bytes("q4", layout, n, count * 32))
+    _core.pack_q4_0(blocks, layout, data)
+    return Packed("q4", layout, n, count * 32, data)
+
+
 def unpack(weight: Packed) -> np.ndarray:
     out = np.empty((weight.n, weight.k), np.float32)
     _core.unpack(weight, out)
