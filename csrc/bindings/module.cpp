@@ -18,9 +18,10 @@ using Unlocked = nb::gil_scoped_release;
 
 Format format_named(const std::string& name) {
     if (name == "f32") return Format::f32;
+    if (name == "bf16") return Format::bf16;
     if (name == "q8") return Format::q8;
     if (name == "q4") return Format::q4;
-    throw ShapeError("format: got \"" + name + "\", expected \"f32\", \"q8\" or \"q4\"");
+    throw ShapeError("format: got \"" + name + "\", expected \"f32\", \"bf16\", \"q8\" or \"q4\"");
 }
 
 Layout layout_named(const std::string& name) {
@@ -139,7 +140,7 @@ static void bind_linear(nb::module_& m) {
         require(o.dim(0) == packed_bytes(Format::q4, l, n, count * kBlock),
                 [] { return std::string("out: wrong length"); });
         const Unlocked unlocked;
-        pack_q4_0({reinterpret_cast<const BlockQ4Row*>(from), n, count, count}, l, to);
+        pack_q4_0({from, n, count * 18, count * 18}, l, to);
     });
     m.def("unpack", [](Handle weight, Handle out) {
         const WeightArgument w(weight);

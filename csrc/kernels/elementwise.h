@@ -4,6 +4,7 @@
 
 #include <math.h>
 
+#include "base/bf16.h"
 #include "base/half.h"
 #include "base/inline.h"
 #include "base/math.h"
@@ -112,16 +113,18 @@ void norm_mix(const float* context, const float* weight, float eps, float contex
     });
 }
 
-// k weights, `step` floats apart -> weight * scale
-template <class V>
-void embed_f32(const float* row, int64_t step, int64_t k, float scale, float* out) {
-    if (step == 1) {
-        each_vector(k, [&](int64_t at, int64_t len) {
-            store_some(load_some<V>(row + at, len) * V::set1(scale), out + at, len);
-        });
-        return;
-    }
-    for (int64_t i = 0; i < k; ++i) out[i] = row[i * step] * scale;
+static FT_INLINE float widened(float w) { return w; }
+static FT_INLINE float widened(uint16_t w) { return bf16_to_float(w); }
+
+// k weights (float, or bf16 as uint16_t), `step` of them apart -> weight * scale
+template <class V, class W>
+void embed_floats(const W* row, int64_t step, int64_t k, float scale, float* out) {
+    const auto product = [&](int64_t at, int64_t len) {
+        float some[16];
+        for (int64_t i = 0; i < len; ++i) some[i] = widened(row[(at + i) * step]);
+        store_some(load_some<V>(some, len) * V::set1(scale), out + at, len);
+    };
+    each_vector(k, product);
 }
 
 // 32 weights of one block -> (q * weight scale) * scale, `len` of them stored

@@ -13,7 +13,7 @@
 #include "base/math.h"
 #include "formats/q4.h"
 #include "formats/q8.h"
-#include "kernels/linear_f32.h"
+#include "kernels/linear_floats.h"
 #include "kernels/table.h"
 
 namespace foretoken {

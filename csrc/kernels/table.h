@@ -15,7 +15,7 @@ struct ActivationsQ8 {
     int32_t* sum;
 };
 
-// One linear call. x: row t at x + t * x_stride (f32 only). weight: panels. Output n of row t goes to
+// One linear call. x: row t at x + t * x_stride (f32 and bf16 only). weight: panels. Output n of row t goes to
 // out[t * out_stride + n - first_output], for first_output <= n < last_output.
 struct LinearArgs {
     const float* x;
@@ -50,6 +50,7 @@ struct Kernels {
     const char* isa;
 
     LinearKernel linear_f32;
+    LinearKernel linear_bf16;
     LinearKernel linear_q8;
     LinearKernel linear_q4;
     void (*quantize_row)(const float* x, int64_t k, int8_t* q, float* scale, int32_t* sum);
@@ -67,6 +68,7 @@ struct Kernels {
     void (*norm_mix)(const float* context, const float* weight, float eps, float context_scale, int64_t d, float* out);
 
     void (*embed_f32)(const float* row, int64_t step, int64_t k, float scale, float* out);
+    void (*embed_bf16)(const uint16_t* row, int64_t step, int64_t k, float scale, float* out);
     EmbedRowKernel embed_q8_row, embed_q4_row;
     EmbedPanelKernel embed_q8_panel, embed_q4_panel;
 

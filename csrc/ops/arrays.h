@@ -5,6 +5,7 @@
 #include <string>
 
 #include "base/errors.h"
+#include "formats/bf16.h"
 #include "formats/q4.h"
 #include "formats/q8.h"
 
@@ -24,7 +25,7 @@ struct Rows {
     T* row(int64_t i) const { return data + i * stride; }
 };
 
-enum class Format { f32, q8, q4 };
+enum class Format { f32, bf16, q8, q4 };
 enum class Layout { panels, rows };
 
 // One packed matrix of n outputs and k inputs, in the bytes that packed_bytes() counts.
@@ -47,6 +48,8 @@ inline int64_t unit_bytes(Format format, Layout layout, int64_t k) {
     switch (format) {
         case Format::f32:
             return k * (is_panels ? 4 * kPanel : 4);
+        case Format::bf16:
+            return k * (is_panels ? 2 * kPanel : 2);
         case Format::q8:
             return blocks * static_cast<int64_t>(is_panels ? sizeof(BlockQ8Panel) : sizeof(BlockQ8Row));
         case Format::q4:

@@ -30,6 +30,8 @@ LinearKernel kernel_for(Format format) {
     switch (format) {
         case Format::f32:
             return kernels().linear_f32;
+        case Format::bf16:
+            return kernels().linear_bf16;
         case Format::q8:
             return kernels().linear_q8;
         case Format::q4:

@@ -53,7 +53,7 @@ void philox(const uint32_t counter[4], const uint32_t key[2], uint32_t out[4]);
 void pack(FloatRows w, Format format, Layout layout, uint8_t* out);
 void unpack(const Weight& w, Rows<float> out);
 
-// Blocks of a GGUF Q4_0 tensor, (rows, cols) blocks in layout rows, to layout `layout` of q4 as they are.
-void pack_q4_0(Rows<const BlockQ4Row> blocks, Layout layout, uint8_t* out);
+// The bytes of a GGUF Q4_0 tensor, cols a multiple of 18, to a layout of q4 with the values that they have.
+void pack_q4_0(Rows<const uint8_t> blocks, Layout layout, uint8_t* out);
 
 }  // namespace foretoken

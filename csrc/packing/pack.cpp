@@ -2,6 +2,7 @@
 #include <cmath>
 #include <cstring>
 
+#include "base/bf16.h"
 #include "base/half.h"
 #include "base/pool.h"
 #include "formats/q4.h"
@@ -85,12 +86,25 @@ Fault pack_blocks(Format format, const FloatRows& w, int64_t first, int lanes, u
     return Fault::none;
 }
 
-void pack_f32_panel(const FloatRows& w, int64_t first, uint8_t* out) {
-    float* panel = reinterpret_cast<float*>(out);
-    for (int o = 0; o < kPanel; ++o) {
-        const bool is_there = first + o < w.rows;
-        for (int64_t k = 0; k < w.cols; ++k) panel[k * kPanel + o] = is_there ? w.row(first + o)[k] : 0.0f;
+// Outputs unit * lanes ..., input by input; outputs past the end are 0.
+void pack_f32(const FloatRows& w, int64_t unit, int lanes, float* out) {
+    for (int64_t o = 0; o < lanes; ++o) {
+        const int64_t n = unit * lanes + o;
+        for (int64_t k = 0; k < w.cols; ++k) out[k * lanes + o] = n < w.rows ? w.row(n)[k] : 0.0f;
     }
+}
+
+Fault pack_bf16(const FloatRows& w, int64_t unit, int lanes, uint16_t* out) {
+    for (int64_t o = 0; o < lanes; ++o) {
+        const int64_t n = unit * lanes + o;
+        for (int64_t k = 0; k < w.cols; ++k) {
+            const float value = n < w.rows ? w.row(n)[k] : 0.0f;
+            if (!(std::fabs(value) <= 3.4028235e38f)) return Fault::not_finite;
+            out[k * lanes + o] = bf16_from_float(value);
+            if ((out[k * lanes + o] & 0x7fff) == 0x7f80) return Fault::too_large;
+        }
+    }
+    return Fault::none;
 }
 
 Fault pack_unit(const FloatRows& w, Format format, bool is_panels, int64_t i, uint8_t* out) {
@@ -102,11 +116,8 @@ Fault pack_unit(const FloatRows& w, Format format, bool is_panels, int64_t i, ui
         return is_panels ? pack_blocks<BlockQ4Panel>(format, w, i * kPanel, kPanel, out)
                          : pack_blocks<BlockQ4Row>(format, w, i, 1, out);
     }
-    if (is_panels) {
-        pack_f32_panel(w, i * kPanel, out);
-    } else {
-        std::memcpy(out, w.row(i), static_cast<size_t>(w.cols) * 4);
-    }
+    if (format == Format::bf16) return pack_bf16(w, i, is_panels ? kPanel : 1, reinterpret_cast<uint16_t*>(out));
+    pack_f32(w, i, is_panels ? kPanel : 1, reinterpret_cast<float*>(out));
     return Fault::none;
 }
 
@@ -131,6 +142,13 @@ void unpack_row(const Weight& w, int64_t n, float* out) {
         case Format::f32:
             for (int64_t k = 0; k < w.k; ++k) std::memcpy(out + k, unit + (k * step + lane) * 4, 4);
             return;
+        case Format::bf16:
+            for (int64_t k = 0; k < w.k; ++k) {
+                uint16_t bits;
+                std::memcpy(&bits, unit + (k * step + lane) * 2, 2);
+                out[k] = bf16_to_float(bits);
+            }
+            return;
         case Format::q8:
             is_panels ? unpack_blocks<BlockQ8Panel>(unit, lane, w.k, out)
                       : unpack_blocks<BlockQ8Row>(unit, lane, w.k, out);
@@ -143,7 +161,9 @@ void unpack_row(const Weight& w, int64_t n, float* out) {
 }
 
 std::string too_large(Format format) {
-    const char* rule = format == Format::q8 ? "q8: |w| / 127 must fit f16" : "q4: |w| / 8 must fit f16";
+    const char* rule = format == Format::bf16 ? "bf16"
+                       : format == Format::q8 ? "q8: |w| / 127 must fit f16"
+                                              : "q4: |w| / 8 must fit f16";
     return std::string("a weight is too large for format ") + rule + "; use format f32";
 }
 
@@ -171,31 +191,33 @@ void pack(FloatRows w, Format format, Layout layout, uint8_t* out) {
         (fault == Fault::not_finite ? "a weight is NaN or infinite: the file is damaged" : too_large(format)) + place);
 }
 
-void pack_q4_0(Rows<const BlockQ4Row> blocks, Layout layout, uint8_t* out) {
-    const int64_t k = blocks.cols * kBlock, unit = unit_bytes(Format::q4, layout, k);
-    const bool is_panels = layout == Layout::panels;
+void pack_q4_0(Rows<const uint8_t> blocks, Layout layout, uint8_t* out) {
+    constexpr int64_t block_len = sizeof(BlockQ4Row), panel_len = sizeof(BlockQ4Panel);
+    const int64_t count = blocks.cols / block_len, lanes = layout == Layout::panels ? kPanel : 1;
     std::atomic<bool> is_damaged{false};
     Session session;
-    session.each(
-        is_panels ? ceil_div(blocks.rows, kPanel) : blocks.rows, is_panels ? 4 : 64, [&](int64_t from, int64_t to) {
-            for (int64_t i = from; i < to; ++i) {
-                for (int64_t b = 0; b < blocks.cols; ++b) {
-                    BlockQ4Panel panel;
-                    for (int o = 0; o < (is_panels ? kPanel : 1); ++o) {
-                        const int64_t n = is_panels ? i * kPanel + o : i;
-                        int8_t q[kBlock] = {};
-                        uint16_t scale = 0;
-                        if (n < blocks.rows) read_codes(blocks.row(n)[b], 0, q, &scale);
-                        if ((scale & 0x7c00) == 0x7c00) is_damaged = true;
-                        write_codes(panel, o, q, scale);
-                    }
-                    if (is_panels) {
-                        std::memcpy(out + i * unit + b * static_cast<int64_t>(sizeof panel), &panel, sizeof panel);
-                    }
+    session.each(ceil_div(blocks.rows, lanes), 64 / lanes, [&](int64_t from, int64_t to) {
+        for (int64_t i = from * count; i < to * count; ++i) {  // block by block, in the order of the result
+            BlockQ4Panel panel;
+            BlockQ4Row row;
+            for (int64_t o = 0; o < lanes; ++o) {
+                const int64_t n = i / count * lanes + o;
+                int8_t q[kBlock] = {};
+                uint16_t scale = 0;
+                if (n < blocks.rows) {
+                    std::memcpy(&row, blocks.row(n) + i % count * block_len, sizeof row);
+                    read_codes(row, 0, q, &scale);
                 }
-                if (!is_panels) std::memcpy(out + i * unit, blocks.row(i), static_cast<size_t>(unit));
+                if ((scale & 0x7c00) == 0x7c00) is_damaged = true;
+                write_codes(panel, static_cast<int>(o), q, scale);
             }
-        });
+            if (layout == Layout::panels) {
+                std::memcpy(out + i * panel_len, &panel, sizeof panel);
+            } else {
+                std::memcpy(out + i * block_len, &row, sizeof row);
+            }
+        }
+    });
     if (is_damaged) throw WeightsError("a scale of a Q4_0 block is NaN or infinite: the file is damaged");
 }
 

@@ -7,7 +7,7 @@ from kernels.kernel_checks import EPS, assert_bits, assert_within, empty, floats
 from foretoken.errors import ShapeError, WeightsError
 from foretoken.ops import native, reference
 
-FORMATS = ["f32", "q8", "q4"]
+FORMATS = ["f32", "bf16", "q8", "q4"]
 
 
 def run_linear(x, weight):
@@ -100,6 +100,8 @@ def pack_bound(w, format):
     """The error of each weight that docs/formats.md allows."""
     if format == "f32":
         return np.zeros_like(w)
+    if format == "bf16":
+        return np.abs(w) * 2.0**-8  # half of the last of 8 bits
     blocks = reference._blocks(w)
     size = np.abs(blocks).max(-1, keepdims=True)
     # Half a step; the clip costs the rounding of the scale to 11 bits over all steps, and in q4 one step at the far
@@ -143,6 +145,20 @@ def test_pack_edges(format, steps):
             for module in (native, reference):
                 with pytest.raises(WeightsError, match=word):
                     module.pack(w, format, layout)
+
+
+def test_bf16_rounds_to_nearest_even():
+    middle = 1 + 2.0**-8  # between two neighbours, of which 1 is even
+    x = np.array([1, middle, middle + 2**-7, middle + 2**-20, -middle, 2**-133, -1e-45, -0.0, 3.38e38], np.float32)
+    expected = np.array([1, 1, 1 + 2**-6, 1 + 2**-7, -1, 2**-133, -0.0, -0.0, 254 * 2.0**120], np.float32)
+    for layout in ("panels", "rows"):
+        packed = native.pack(x[:, None], "bf16", layout)
+        assert_bits(np.ascontiguousarray(native.unpack(packed)[:, 0]), expected)
+        assert packed.data.size == 2 * (16 if layout == "panels" else 9)
+        for bad, word in ((3.3999e38, "too large"), (np.inf, "NaN or infinite"), (np.nan, "NaN or infinite")):
+            for module in (native, reference):
+                with pytest.raises(WeightsError, match=word):
+                    module.pack(np.full((3, 5), bad, np.float32), "bf16", layout)
 
 
 def q4_0_blocks(rng, n, count):

@@ -33,7 +33,8 @@ sample_row(logits, ids, temperature, top_k, top_p, min_p, seed, position)
                                             -> token id; top_k 0, top_p 1 and min_p 0 switch off
 finite(x)                                   True when every entry of a float32 array is finite
 
-pack(w, format, layout) -> Packed           w (N, K) float32; format "f32", "q8" or "q4"; layout "panels" or "rows"
+pack(w, format, layout) -> Packed           w (N, K) float32; format "f32", "bf16", "q8" or "q4"; layout "panels"
+                                            (for products) or "rows" (read by row)
 pack_q4_0(blocks, layout) -> Packed         blocks (N, K/32, 18) uint8 of a GGUF Q4_0 tensor, taken as they are
 unpack(weight) -> (N, K) float32            the exact values that the kernels multiply by
 set_threads(n), threads()                   the persistent thread pool of this process

@@ -26,7 +26,7 @@ def _same_shape(**arrays: np.ndarray) -> None:
 # Weights
 
 
-FORMATS = ("f32", "q8", "q4")
+FORMATS = ("f32", "bf16", "q8", "q4")
 
 
 def _blocks(x: np.ndarray) -> np.ndarray:
@@ -76,13 +76,25 @@ def _layout(q: np.ndarray, scale: np.ndarray, layout: str) -> np.ndarray:
     return np.concatenate([_in_panels(q), _scale_bytes(scale)], axis=-1).reshape(-1)
 
 
+def _bf16(w: np.ndarray) -> np.ndarray:
+    """float32 -> the bits of bfloat16 (uint16), to nearest even."""
+    if not np.isfinite(w).all():
+        raise WeightsError("a weight is NaN or infinite: the file is damaged")
+    bits = np.ascontiguousarray(w).view(np.uint32)
+    rounded = (bits + 0x7FFF + (bits >> 16 & 1) >> 16).astype(np.uint16)
+    if ((rounded & 0x7FFF) == 0x7F80).any():
+        raise WeightsError("a weight is too large for format bf16; use format f32")
+    return rounded
+
+
 def pack(w: np.ndarray, format: str, layout: str) -> Packed:
     _check(w.ndim == 2 and w.dtype == np.float32 and w.size > 0, f"w: expected float32 (N, K), got {w.dtype} {w.shape}")
     _check(format in FORMATS and layout in ("panels", "rows"), f"unknown format {format} or layout {layout}")
     n, k = w.shape
     if layout == "panels":
         w = np.pad(w, ((0, -n % PANEL), (0, 0)))
-    if format == "f32":
+    if format in ("f32", "bf16"):
+        w = w if format == "f32" else _bf16(w)
         data = w.reshape(-1, PANEL, k).swapaxes(1, 2) if layout == "panels" else w
         return Packed(format, layout, n, k, np.frombuffer(np.ascontiguousarray(data).tobytes(), np.uint8))
     q, scale = _grid(w, format)
@@ -109,8 +121,9 @@ def pack_q4_0(blocks: np.ndarray, layout: str) -> Packed:
 def unpack(weight: Packed) -> np.ndarray:
     n, k, data = weight.n, weight.k, np.ascontiguousarray(weight.data)
     is_panels = weight.layout == "panels"
-    if weight.format == "f32":
-        w = data.view(np.float32)
+    if weight.format in ("f32", "bf16"):
+        is_f32 = weight.format == "f32"
+        w = data.view(np.float32) if is_f32 else (data.view(np.uint16).astype(np.uint32) << 16).view(np.float32)
         return w.reshape(-1, k, PANEL).swapaxes(1, 2).reshape(-1, k)[:n] if is_panels else w.reshape(n, k)
     size, blocks = (16 if weight.format == "q4" else 32), -(-k // BLOCK)  # bytes of one output's block
     if is_panels:
