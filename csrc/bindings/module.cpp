@@ -177,6 +177,32 @@ static void bind_embedding(nb::module_& m) {
     });
 }
 
+static void bind_experts(nb::module_& m) {
+    m.def("route", [](Handle scores, Handle scale, Handle ids, Handle weights) {
+        const In s("scores", scores), f("scale", scale);
+        const Array<int32_t> i("ids", ids);
+        const Out w("weights", weights);
+        const auto rows = s.rows();
+        const auto factors = f.vector();
+        const auto to_ids = i.rows();
+        const auto to_weights = w.rows();
+        const Unlocked unlocked;
+        route(rows, factors, to_ids, to_weights);
+    });
+    m.def("experts",
+          [](Handle x, Handle ids, Handle weights, Handle gate_up, Handle down, int64_t num_experts, Handle out) {
+              const In a("x", x), w("weights", weights);
+              const InIds i("ids", ids);
+              const WeightArgument g(gate_up), d(down);
+              const Out o("out", out);
+              const auto rows = a.rows(), factors = w.rows();
+              const auto chosen = i.rows();
+              const auto to = o.rows();
+              const Unlocked unlocked;
+              experts(rows, chosen, factors, g.view(), d.view(), num_experts, to);
+          });
+}
+
 static void bind_norms(nb::module_& m) {
     m.def(
         "rms_norm",
@@ -385,6 +411,7 @@ NB_MODULE(_core, m) {
     });
     bind_linear(m);
     bind_embedding(m);
+    bind_experts(m);
     bind_norms(m);
     bind_elements(m);
     bind_attention(m);

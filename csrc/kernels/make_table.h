@@ -3,6 +3,7 @@
 
 #include "kernels/attention.h"
 #include "kernels/elementwise.h"
+#include "kernels/experts.h"
 #include "kernels/linear_blocks.h"
 #include "kernels/linear_floats.h"
 #include "kernels/sampling.h"
@@ -33,6 +34,8 @@ constexpr Kernels make_table(const char* isa) {
             embed_row<V, BlockQ4Row>,
             embed_panel<V, BlockQ8Panel>,
             embed_panel<V, BlockQ4Panel>,
+            softmax_row<V>,
+            add_weighted<V>,
             all_finite<V>,
             largest<V>,
             scores<V>,

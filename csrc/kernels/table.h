@@ -72,6 +72,9 @@ struct Kernels {
     EmbedRowKernel embed_q8_row, embed_q4_row;
     EmbedPanelKernel embed_q8_panel, embed_q4_panel;
 
+    void (*softmax_row)(const float* x, int64_t n, float largest, float* out);
+    void (*add_weighted)(const float* x, float weight, int64_t n, float* out);
+
     bool (*all_finite)(const float* x, int64_t n);
     bool (*largest)(const float* x, int64_t n, float* value);  // false if there is a NaN
     void (*scores)(const float* x, int64_t n, float largest, float temperature, float* out);

@@ -17,6 +17,10 @@ void embed(Ids ids, const Weight& w, float scale, Rows<float> out);
 void per_layer(FloatRows context, Ids ids, const Weight& table, Floats weight, float eps, float context_scale,
                float token_scale, Rows<float> out);
 
+void route(FloatRows scores, Floats scale, Rows<int32_t> ids, Rows<float> weights);
+void experts(FloatRows x, Rows<const int32_t> ids, FloatRows weights, const Weight& gate_up, const Weight& down,
+             int64_t num_experts, Rows<float> out);
+
 void rms_norm(FloatRows x, Floats weight, float eps, Rows<float> out);
 void norm_add(FloatRows x, Floats weight, float eps, float scale, Rows<float> residual);
 void gelu_mul(FloatRows gate, FloatRows up, Rows<float> out);

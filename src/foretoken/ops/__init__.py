@@ -23,6 +23,18 @@ per_layer(context, ids, table, weight, eps, context_scale, token_scale, out)
                                             context (T, L·P); table: packed rows (V, L·P); weight (P,)
                                             out (T, L·P) = (rms_norm over each P of context·context_scale,
                                             + table[ids]·token_scale) · 2^-1/2
+route(scores, scale, count) -> ids, weights scores rows (T, E), scale (E,) -> (T, count) int32 ids of each row's largest
+                                            scores, ties to the lowest, ascending; weights (T, count) = softmax over
+                                            all E, divided by the sum of the chosen (in ascending id), · scale[id].
+                                            ShapeError for a NaN, or where a row's largest score is infinite
+experts(x, ids, weights, gate_up, down, num_experts, out)
+                                            x rows (T, D); ids rows (T, k) int32, each row strictly ascending; weights
+                                            rows (T, k); gate_up packed panels (E·2F, D), expert e's rows e·2F …: F of
+                                            gate, then F of up; down packed panels (E·D, F); formats may differ.
+                                            out rows (T, D) = Σ down_e(gelu_tanh(gate_e · x) · (up_e · x)) · weight,
+                                            acc = fma(weight, y, acc) from 0 in ascending e. Rows are grouped by
+                                            expert, so a weight is read once for all rows that take it.
+                                            ShapeError unless D and 2F are multiples of 16 (experts begin at panels)
 softcap(x, cap)                             in place: cap · tanh(x / cap)
 top_clusters(scores, count)                 (C,) -> (count,) int32 ids of the largest, ties to the lowest, ascending
 cluster_logits(z, weight, clusters, cluster_len, out)

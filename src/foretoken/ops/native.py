@@ -22,6 +22,7 @@ head_norm_rope = _core.head_norm_rope
 append_kv = _core.append_kv
 attention = _core.attention
 per_layer = _core.per_layer
+experts = _core.experts
 softcap = _core.softcap
 cluster_logits = _core.cluster_logits
 sample_row = _core.sample_row
@@ -36,6 +37,13 @@ def rope_rows(positions: np.ndarray, inv_freq: np.ndarray) -> tuple[np.ndarray, 
     cos, sin = np.empty(shape, np.float32), np.empty(shape, np.float32)
     _core.rope_rows(positions, inv_freq, cos, sin)
     return cos, sin
+
+
+def route(scores: np.ndarray, scale: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
+    shape = (len(scores), max(count, 0))  # (T, count)
+    ids, weights = np.empty(shape, np.int32), np.empty(shape, np.float32)
+    _core.route(scores, scale, ids, weights)
+    return ids, weights
 
 
 def top_clusters(scores: np.ndarray, count: int) -> np.ndarray:

@@ -217,6 +217,44 @@ def per_layer(
     out[:] = (_normed(parts, weight, eps).reshape(context.shape) + tokens) * np.float32(0.5**0.5)
 
 
+def route(scores: np.ndarray, scale: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
+    _check(0 <= count <= scores.shape[1] and scale.shape == scores.shape[1:], f"count {count} of {scores.shape[1]}")
+    _check(bool(np.isfinite(scores.max(-1)).all()), "scores: a NaN, or a row's largest is infinite")
+    share = np.exp(scores.astype(np.float64) - scores.max(-1, keepdims=True))
+    share /= share.sum(-1, keepdims=True)
+    ids = np.sort(np.argsort(-scores, axis=-1, kind="stable")[:, :count], axis=-1)  # (T, count)
+    chosen = np.take_along_axis(share, ids, -1)
+    return ids.astype(np.int32), (chosen / chosen.sum(-1, keepdims=True) * scale[ids]).astype(np.float32)
+
+
+def experts(
+    x: np.ndarray,
+    ids: np.ndarray,
+    weights: np.ndarray,
+    gate_up: Packed,
+    down: Packed,
+    num_experts: int,
+    out: np.ndarray,
+) -> None:
+    f, d = down.k, x.shape[1]
+    _same_shape(x=x, out=out)
+    _same_shape(ids=ids, weights=weights)
+    _check((gate_up.n, gate_up.k, down.n) == (num_experts * 2 * f, d, num_experts * d), "gate_up or down: wrong shape")
+    _check(d % PANEL == 0 and 2 * f % PANEL == 0, f"D {d} and 2F {2 * f}: expected multiples of 16")
+    _check(bool(((ids >= 0) & (ids < num_experts)).all() and (np.diff(ids) > 0).all()), "ids: expected ascending ids")
+    hidden, y = np.empty((1, gate_up.n), np.float32), np.empty((1, down.n), np.float32)
+    for t, row in enumerate(x):
+        total = np.zeros(d)
+        for e, weight in zip(ids[t], weights[t], strict=True):
+            linear(row[None], gate_up, hidden)
+            gated = np.empty((1, f), np.float32)
+            own = hidden[:, e * 2 * f :]
+            gelu_mul(own[:, :f], own[:, f : 2 * f], gated)
+            linear(gated, down, y)
+            total += np.float64(weight) * y[0, e * d : (e + 1) * d]
+        out[t] = total
+
+
 def rope_rows(positions: np.ndarray, inv_freq: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     angles = (positions.astype(np.float32)[:, None] * inv_freq).astype(np.float64)  # the product is float32
     return np.cos(angles).astype(np.float32), np.sin(angles).astype(np.float32)
