@@ -71,10 +71,12 @@ void linear_floats_panels(const LinearArgs& a, int64_t row, int64_t panel, int64
 template <class V, class W>
 void linear_floats(const LinearArgs& a, int64_t row, int64_t rows, int64_t panel, int64_t last_panel) {
     using Tile = void (*)(const LinearArgs&, int64_t, int64_t, int64_t);
+    // Weights that must be widened take registers of their own, so fewer panels fit.
+    constexpr int two = sizeof(W) == 2 ? 2 : 3, three = sizeof(W) == 2 ? 1 : 2;
     static constexpr Tile wide[] = {nullptr,
                                     linear_floats_panels<V, W, 1, 4>,
-                                    linear_floats_panels<V, W, 2, 3>,
-                                    linear_floats_panels<V, W, 3, 2>,
+                                    linear_floats_panels<V, W, 2, two>,
+                                    linear_floats_panels<V, W, 3, three>,
                                     linear_floats_panels<V, W, 4, 1>,
                                     linear_floats_panels<V, W, 5, 1>,
                                     linear_floats_panels<V, W, 6, 1>};
