@@ -53,7 +53,7 @@ struct DotQ8<VecAvx2> {
 template <>
 struct DotQ4<VecAvx2> {
     using Panel = BlockQ4Panel;
-    static constexpr int kRows = 4, kAhead = 8;
+    static constexpr int kRows = 4, kAhead = 12;
 
     template <int R>
     static FT_INLINE void block(const uint8_t* w, const int8_t* q, int64_t q_stride, const int32_t* sum,

@@ -24,7 +24,7 @@ struct DotQ8<VecScalar> {
 template <>
 struct DotQ4<VecScalar> {
     using Panel = BlockQ4Panel;
-    static constexpr int kRows = 1, kAhead = 8;
+    static constexpr int kRows = 1, kAhead = 12;
 
     template <int R>
     static FT_INLINE void block(const uint8_t* w, const int8_t* q, int64_t, const int32_t*, int64_t, VecScalar* t) {

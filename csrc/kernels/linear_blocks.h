@@ -4,6 +4,7 @@
 // DotQ8<V> and DotQ4<V> are the only part written per instruction set (dot_*.h):
 //     Panel                                  the block of 16 outputs, which ends with its 16 scales
 //     kRows                                  most rows it takes at once
+//     kAhead                                 blocks to prefetch ahead: about 3.3 KB for either format
 //     block<R>(w, q, q_stride, sum, sum_stride, t)
 //         w: a panel block; q, sum: row r at + r * stride; t[r] = float of the 16 dots
 #pragma once
