@@ -43,21 +43,21 @@ Pairs sort_pairs(const Rows<const int32_t>& ids, int64_t num_experts) {
     return pairs;
 }
 
-// Ends of the waves, as indices into the groups. A wave never cuts a group.
-std::vector<size_t> wave_ends(const std::vector<Group>& groups, int64_t* most_pairs) {
-    std::vector<size_t> ends;
-    int64_t pairs = 0;
-    *most_pairs = 0;
-    for (size_t g = 0; g < groups.size(); ++g) {
-        if (pairs && pairs + groups[g].count > kWavePairs) {
-            ends.push_back(g);
-            pairs = 0;
-        }
-        pairs += groups[g].count;
-        *most_pairs = std::max(*most_pairs, pairs);
+// Groups that are worked on together: their pairs are [first, first + rows).
+struct Wave {
+    const Group* groups;
+    int64_t count, first, rows;
+};
+
+// Never cuts a group, so the pairs of one wave are at most kWavePairs or the rows of one expert.
+std::vector<Wave> cut_waves(const std::vector<Group>& groups) {
+    std::vector<Wave> waves;
+    for (const Group& group : groups) {
+        if (waves.empty() || waves.back().rows + group.count > kWavePairs) waves.push_back({&group, 0, group.first, 0});
+        ++waves.back().count;
+        waves.back().rows += group.count;
     }
-    ends.push_back(groups.size());
-    return ends;
+    return waves;
 }
 
 // Input rows of one product, in floats or as q8 blocks, whichever the weight takes.
@@ -86,17 +86,15 @@ struct Inputs {
     }
 };
 
-// For each group, its input rows times the expert's n outputs of w -> out (pairs of the wave, n).
-void multiply_groups(Session& session, const Inputs& in, const Weight& w, int64_t n, const Group* groups, size_t count,
-                     float* out) {
-    const int64_t panels = n / kPanel, unit = unit_bytes(w.format, w.layout, w.k);
-    const int64_t all = panels * static_cast<int64_t>(count);
+// For each group of the wave, its input rows times the expert's n outputs of w -> out (pairs of the wave, n).
+void multiply_groups(Session& session, const Wave& wave, const Inputs& in, const Weight& w, int64_t n, float* out) {
+    const int64_t panels = n / kPanel, unit = unit_bytes(w.format, w.layout, w.k), all = panels * wave.count;
     const LinearKernel kernel = linear_kernel(w.format);
     session.each(all, panel_grain(session, all), [&](int64_t from, int64_t to) {
         while (from < to) {
-            const Group& group = groups[from / panels];
+            const Group& group = wave.groups[from / panels];
             const int64_t first = from % panels, last = std::min(panels, first + to - from);
-            const int64_t at = group.first - groups[0].first;
+            const int64_t at = group.first - wave.first;
             const LinearArgs args{in.x ? in.x + at * w.k : nullptr,
                                   w.k,
                                   in.has_blocks ? from_row(in.activations, at, w.k) : ActivationsQ8{},
@@ -108,6 +106,75 @@ void multiply_groups(Session& session, const Inputs& in, const Weight& w, int64_
                                   n};
             multiply(kernel, args, group.count, first, last);
             from += last - first;
+        }
+    });
+}
+
+// A call's memory: tokens as q8 blocks, and for the pairs of one wave the inputs and outputs of both products.
+struct Buffers {
+    ActivationsQ8 tokens;
+    Inputs inputs, gated;
+    float *hidden, *gelu, *result;  // (pairs, 2F), (pairs, F), (pairs, D)
+};
+
+Buffers lay_out(Session& session, int64_t rows, int64_t pairs, const Weight& gate_up, const Weight& down) {
+    const int64_t d = gate_up.k, f = down.k;
+    const size_t parts[] = {activation_bytes(rows, d),          Inputs::bytes(gate_up, pairs),
+                            Inputs::bytes(down, pairs),         static_cast<size_t>(pairs * 2 * f) * 4,
+                            static_cast<size_t>(pairs * f) * 4, static_cast<size_t>(pairs * d) * 4};
+    size_t start[7] = {};
+    for (int i = 0; i < 6; ++i) start[i + 1] = start[i] + (parts[i] + 63) / 64 * 64;
+    unsigned char* memory = session.scratch(start[6]);
+    const auto floats = [&](int i) { return reinterpret_cast<float*>(memory + start[i]); };
+    return {activations_at(memory, rows, d),
+            Inputs(gate_up, memory + start[1], pairs),
+            Inputs(down, memory + start[2], pairs),
+            floats(3),
+            floats(4),
+            floats(5)};
+}
+
+// Runs of rows that a thread takes at a time.
+int64_t row_grain(const Session& session, int64_t rows) {
+    return ceil_div(rows, 4 * static_cast<int64_t>(session.threads()));
+}
+
+void gather(Session& session, const Wave& wave, const Pairs& pairs, const FloatRows& x, const Buffers& to) {
+    session.each(wave.rows, row_grain(session, wave.rows), [&](int64_t from, int64_t last) {
+        for (int64_t i = from; i < last; ++i) {
+            const int64_t t = pairs.row[static_cast<size_t>(wave.first + i)];
+            if (to.inputs.has_blocks) {
+                to.inputs.copy(i, to.tokens, t);
+            } else {
+                std::memcpy(to.inputs.x + i * x.cols, x.row(t), static_cast<size_t>(x.cols) * 4);
+            }
+        }
+    });
+}
+
+// hidden [gate; up] -> gelu(gate) * up as inputs of down
+void gate(Session& session, const Wave& wave, int64_t f, const Buffers& b) {
+    session.each(wave.rows, row_grain(session, wave.rows), [&](int64_t from, int64_t last) {
+        for (int64_t i = from; i < last; ++i) {
+            float* product = (b.gated.has_blocks ? b.gelu : b.gated.x) + i * f;
+            kernels().gelu_mul(b.hidden + i * 2 * f, b.hidden + i * 2 * f + f, f, product);
+            if (!b.gated.has_blocks) continue;
+            const ActivationsQ8 a = from_row(b.gated.activations, i, f);
+            kernels().quantize_row(product, f, a.q, a.scale, a.sum);
+        }
+    });
+}
+
+// Adds the wave's results to the rows. Waves and slots both ascend by expert, so each row's sum does, too.
+void combine(Session& session, const Wave& wave, const Pairs& pairs, const FloatRows& weights, const float* result,
+             const Rows<float>& out) {
+    session.each(out.rows, row_grain(session, out.rows), [&](int64_t from, int64_t last) {
+        for (int64_t t = from; t < last; ++t) {
+            for (int64_t j = 0; j < weights.cols; ++j) {
+                const int64_t at = pairs.position[static_cast<size_t>(t * weights.cols + j)] - wave.first;
+                if (at < 0 || at >= wave.rows) continue;
+                kernels().add_weighted(result + at * out.cols, weights.row(t)[j], out.cols, out.row(t));
+            }
         }
     });
 }
@@ -186,69 +253,21 @@ void experts(FloatRows x, Rows<const int32_t> ids, FloatRows weights, const Weig
              int64_t num_experts, Rows<float> out) {
     require_experts(x, ids, weights, gate_up, down, num_experts, out);
     if (x.rows == 0) return;
-    const int64_t d = x.cols, f = down.k;
+    for (int64_t t = 0; t < out.rows; ++t) std::memset(out.row(t), 0, static_cast<size_t>(out.cols) * 4);
     const Pairs pairs = sort_pairs(ids, num_experts);
-    int64_t most;
-    const std::vector<size_t> ends = wave_ends(pairs.groups, &most);
-
-    const auto rounded = [](size_t bytes) { return (bytes + 63) / 64 * 64; };
-    const bool has_x_blocks = has_blocks(gate_up.format);
-    const size_t tokens_bytes = rounded(has_x_blocks ? activation_bytes(x.rows, d) : 0);
-    const size_t inputs_bytes = rounded(Inputs::bytes(gate_up, most)), gated_bytes = rounded(Inputs::bytes(down, most));
-    const size_t hidden_bytes = rounded(static_cast<size_t>(most * 2 * f) * 4);
-    const size_t gelu_bytes = rounded(static_cast<size_t>(most * f) * 4);
-    const size_t result_bytes = static_cast<size_t>(most * d) * 4;
+    const std::vector<Wave> waves = cut_waves(pairs.groups);
+    int64_t most = 0;
+    for (const Wave& wave : waves) most = std::max(most, wave.rows);
 
     Session session;
-    unsigned char* memory =
-        session.scratch(tokens_bytes + inputs_bytes + gated_bytes + hidden_bytes + gelu_bytes + result_bytes);
-    const ActivationsQ8 tokens = activations_at(memory, x.rows, d);
-    const Inputs inputs(gate_up, memory += tokens_bytes, most), gated(down, memory += inputs_bytes, most);
-    float* hidden = reinterpret_cast<float*>(memory += gated_bytes);
-    float* gelu = reinterpret_cast<float*>(memory += hidden_bytes);
-    float* result = reinterpret_cast<float*>(memory += gelu_bytes);
-
-    if (has_x_blocks) quantize_into(session, x, tokens);
-    for (int64_t t = 0; t < out.rows; ++t) std::memset(out.row(t), 0, static_cast<size_t>(d) * 4);
-    size_t group = 0;
-    for (const size_t end : ends) {
-        if (group == end) break;
-        const Group* groups = &pairs.groups[group];
-        const int64_t first = groups->first, last = pairs.groups[end - 1].first + pairs.groups[end - 1].count;
-        const int64_t rows = last - first, grain = ceil_div(rows, 4 * static_cast<int64_t>(session.threads()));
-        session.each(rows, grain, [&](int64_t from, int64_t to) {
-            for (int64_t i = from; i < to; ++i) {
-                const int64_t t = pairs.row[static_cast<size_t>(first + i)];
-                if (has_x_blocks) {
-                    inputs.copy(i, tokens, t);
-                } else {
-                    std::memcpy(inputs.x + i * d, x.row(t), static_cast<size_t>(d) * 4);
-                }
-            }
-        });
-        multiply_groups(session, inputs, gate_up, 2 * f, groups, end - group, hidden);  // [gate; up]
-        session.each(rows, grain, [&](int64_t from, int64_t to) {
-            for (int64_t i = from; i < to; ++i) {
-                float* to_row = gated.has_blocks ? gelu + i * f : gated.x + i * f;
-                kernels().gelu_mul(hidden + i * 2 * f, hidden + i * 2 * f + f, f, to_row);
-                if (!gated.has_blocks) continue;
-                const ActivationsQ8 a = from_row(gated.activations, i, f);
-                kernels().quantize_row(to_row, f, a.q, a.scale, a.sum);
-            }
-        });
-        multiply_groups(session, gated, down, d, groups, end - group, result);
-        session.each(x.rows, ceil_div(x.rows, 4 * static_cast<int64_t>(session.threads())),
-                     [&](int64_t from, int64_t to) {
-                         for (int64_t t = from; t < to; ++t) {
-                             for (int64_t j = 0; j < ids.cols; ++j) {
-                                 const int64_t at = pairs.position[static_cast<size_t>(t * ids.cols + j)] - first;
-                                 if (at < 0 || at >= rows)
-                                     continue;  // another wave's; waves and slots both ascend by expert
-                                 kernels().add_weighted(result + at * d, weights.row(t)[j], d, out.row(t));
-                             }
-                         }
-                     });
-        group = end;
+    const Buffers b = lay_out(session, x.rows, most, gate_up, down);
+    if (b.inputs.has_blocks) quantize_into(session, x, b.tokens);
+    for (const Wave& wave : waves) {
+        gather(session, wave, pairs, x, b);
+        multiply_groups(session, wave, b.inputs, gate_up, 2 * down.k, b.hidden);
+        gate(session, wave, down.k, b);
+        multiply_groups(session, wave, b.gated, down, out.cols, b.result);
+        combine(session, wave, pairs, weights, b.result, out);
     }
 }
 
