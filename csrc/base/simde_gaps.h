@@ -36,6 +36,11 @@ static inline __m512i emulated_cvtepi8_epi32(__m128i a) {
     return joined<__m512i>(_mm256_cvtepi8_epi32(a), _mm256_cvtepi8_epi32(_mm_unpackhi_epi64(a, a)));
 }
 
+static inline __m512i emulated_cvtepu16_epi32(__m256i a) {
+    return joined<__m512i>(_mm256_cvtepu16_epi32(half_of<__m128i>(a, 0)),
+                           _mm256_cvtepu16_epi32(half_of<__m128i>(a, 1)));
+}
+
 static inline __m128i emulated_cvtepi32_epi8(__m512i a) {
     int wide[16];
     signed char narrow[16];
@@ -78,6 +83,7 @@ static inline __m512 emulated_min_ps(__m512 a, __m512 b) {
 #define _mm512_cvtepi32_ps emulated_cvtepi32_ps
 #define _mm512_cvtps_epi32 emulated_cvtps_epi32
 #define _mm512_cvtepi8_epi32 emulated_cvtepi8_epi32
+#define _mm512_cvtepu16_epi32 emulated_cvtepu16_epi32
 #define _mm512_cvtepi32_epi8 emulated_cvtepi32_epi8
 #define _mm512_srai_epi32(a, n) emulated_srai_epi32<n>(a)
 #define _mm512_cvtph_ps emulated_cvtph_ps

@@ -36,6 +36,11 @@ struct VecAvx2 {
         memcpy(buffer, p, static_cast<size_t>(n) * sizeof(uint16_t));
         return load_f16(buffer);
     }
+    static FT_INLINE VecAvx2 load_bf16(const uint16_t* p) {
+        const __m256i low = _mm256_cvtepu16_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
+        const __m256i high = _mm256_cvtepu16_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p + 8)));
+        return {_mm256_castsi256_ps(_mm256_slli_epi32(low, 16)), _mm256_castsi256_ps(_mm256_slli_epi32(high, 16))};
+    }
     static FT_INLINE VecAvx2 load_i8(const int8_t* p) {
         const __m128i b = _mm_loadu_si128(reinterpret_cast<const __m128i*>(p));
         return {_mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(b)),

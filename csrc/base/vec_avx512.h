@@ -42,6 +42,10 @@ struct VecAvx512 {
         memcpy(buffer, p, static_cast<size_t>(n) * sizeof(uint16_t));
         return load_f16(buffer);
     }
+    static FT_INLINE VecAvx512 load_bf16(const uint16_t* p) {
+        const __m512i wide = _mm512_cvtepu16_epi32(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)));
+        return {_mm512_castsi512_ps(_mm512_slli_epi32(wide, 16))};
+    }
     static FT_INLINE VecAvx512 load_i8(const int8_t* p) {
         return {_mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p))))};
     }

@@ -9,6 +9,7 @@
 #include <stdint.h>
 #include <string.h>
 
+#include "base/bf16.h"
 #include "base/half.h"
 #include "base/inline.h"
 
@@ -58,6 +59,9 @@ struct VecScalar {
     }
     static FT_INLINE VecScalar load_f16_n(const uint16_t* p, int n) {
         return each([&](int i) { return i < n ? half_to_float(p[i]) : 0.0f; });
+    }
+    static FT_INLINE VecScalar load_bf16(const uint16_t* p) {
+        return each([&](int i) { return bf16_to_float(p[i]); });
     }
     static FT_INLINE VecScalar load_i8(const int8_t* p) {
         return each([&](int i) { return static_cast<float>(p[i]); });

@@ -18,8 +18,10 @@ using Unlocked = nb::gil_scoped_release;
 
 Format format_named(const std::string& name) {
     if (name == "f32") return Format::f32;
+    if (name == "bf16") return Format::bf16;
     if (name == "q8") return Format::q8;
-    throw ShapeError("format: got \"" + name + "\", expected \"f32\" or \"q8\"");
+    if (name == "q4") return Format::q4;
+    throw ShapeError("format: got \"" + name + "\", expected \"f32\", \"bf16\", \"q8\" or \"q4\"");
 }
 
 Layout layout_named(const std::string& name) {
@@ -126,6 +128,20 @@ static void bind_linear(nb::module_& m) {
         const Unlocked unlocked;
         pack(rows, f, l, to);
     });
+    m.def("pack_q4_0", [](Handle blocks, const std::string& layout, Handle out) {
+        const Array<const uint8_t> a("blocks", blocks);
+        const Array<uint8_t> o("out", out);
+        const uint8_t* from = a.dims(3);
+        require(a.dim(2) == sizeof(BlockQ4Row),
+                [&] { return "blocks: " + number(a.dim(2)) + " bytes a block, expected 18, as (N, K / 32, 18)"; });
+        const int64_t n = a.dim(0), count = a.dim(1);
+        const Layout l = layout_named(layout);
+        uint8_t* to = o.dims(1);
+        require(o.dim(0) == packed_bytes(Format::q4, l, n, count * kBlock),
+                [] { return std::string("out: wrong length"); });
+        const Unlocked unlocked;
+        pack_q4_0({from, n, count * 18, count * 18}, l, to);
+    });
     m.def("unpack", [](Handle weight, Handle out) {
         const WeightArgument w(weight);
         const Out o("out", out);
@@ -159,6 +175,32 @@ static void bind_embedding(nb::module_& m) {
         const Unlocked unlocked;
         per_layer(rows, tokens, t.view(), norm, eps, context_scale, token_scale, to);
     });
+}
+
+static void bind_experts(nb::module_& m) {
+    m.def("route", [](Handle scores, Handle scale, Handle ids, Handle weights) {
+        const In s("scores", scores), f("scale", scale);
+        const Array<int32_t> i("ids", ids);
+        const Out w("weights", weights);
+        const auto rows = s.rows();
+        const auto factors = f.vector();
+        const auto to_ids = i.rows();
+        const auto to_weights = w.rows();
+        const Unlocked unlocked;
+        route(rows, factors, to_ids, to_weights);
+    });
+    m.def("experts",
+          [](Handle x, Handle ids, Handle weights, Handle gate_up, Handle down, int64_t num_experts, Handle out) {
+              const In a("x", x), w("weights", weights);
+              const InIds i("ids", ids);
+              const WeightArgument g(gate_up), d(down);
+              const Out o("out", out);
+              const auto rows = a.rows(), factors = w.rows();
+              const auto chosen = i.rows();
+              const auto to = o.rows();
+              const Unlocked unlocked;
+              experts(rows, chosen, factors, g.view(), d.view(), num_experts, to);
+          });
 }
 
 static void bind_norms(nb::module_& m) {
@@ -369,6 +411,7 @@ NB_MODULE(_core, m) {
     });
     bind_linear(m);
     bind_embedding(m);
+    bind_experts(m);
     bind_norms(m);
     bind_elements(m);
     bind_attention(m);

@@ -1,35 +1,90 @@
-// The integer dot of q8 with AVX2: bytes are multiplied as |w| * (x with the sign of w), pairs add up to at most
+// The integer dots with AVX2. q8: bytes are multiplied as |w| * (x with the sign of w), pairs add up to at most
 // 2 * 128 * 127 = 32512 and so fit 16 bits, then pairs of pairs are added in 32 bits.
 // w is never -128 where x is not 0, since the grid stops at -127.
+// q4: codes 0 ... 15 are unsigned as they are. The sixteen products that fall on a 16-bit lane add up to at most 16 *
+// 15 * 127 = 30480 and so fit; 8 * sum(x) is taken off in 32 bits.
 #pragma once
 
 #include "base/vec_avx2.h"
-#include "kernels/linear_q8.h"
+#include "kernels/linear_blocks.h"
+
+// Keeps a value in its register here: compilers otherwise turn the sums into trees and spill their leaves.
+#if defined(__GNUC__) || defined(__clang__)
+#define FT_PIN(value) __asm__("" : "+x"(value))
+#else
+#define FT_PIN(value) ((void)0)
+#endif
 
 namespace foretoken {
 
 template <>
-struct Dot<VecAvx2> {
-    static constexpr int kRows = 4;
+struct DotQ8<VecAvx2> {
+    using Panel = BlockQ8Panel;
+    static constexpr int kRows = 4, kAhead = 6;
 
     template <int R>
     static FT_INLINE void block(const uint8_t* w, const int8_t* q, int64_t q_stride, const int32_t*, int64_t,
                                 VecAvx2* t) {
         const __m256i offset = _mm256_set1_epi8(static_cast<char>(0x80)), ones = _mm256_set1_epi16(1);
-        for (int half = 0; half < 2; ++half) {
-            __m256i dot[R];
-            for (int r = 0; r < R; ++r) dot[r] = _mm256_setzero_si256();
-            for (int g = 0; g < kBlock / 4; ++g) {
-                const __m256i raw = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(w + g * 64 + half * 32));
-                const __m256i weight = _mm256_xor_si256(raw, offset), size = _mm256_abs_epi8(weight);
-                for (int r = 0; r < R; ++r) {
-                    int32_t four;
-                    memcpy(&four, q + r * q_stride + g * 4, 4);
-                    const __m256i x = _mm256_sign_epi8(_mm256_set1_epi32(four), weight);
-                    dot[r] = _mm256_add_epi32(dot[r], _mm256_madd_epi16(_mm256_maddubs_epi16(size, x), ones));
+        __m256i dot[R][2];
+        for (int r = 0; r < R; ++r) dot[r][0] = dot[r][1] = _mm256_setzero_si256();
+        for (int g = 0; g < kBlock / 4; ++g) {
+            __m256i weight[2], size[2];
+            for (int h = 0; h < 2; ++h) {
+                const __m256i raw = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(w + g * 64 + h * 32));
+                weight[h] = _mm256_xor_si256(raw, offset);
+                size[h] = _mm256_abs_epi8(weight[h]);
+            }
+            for (int r = 0; r < R; ++r) {
+                int32_t four;
+                memcpy(&four, q + r * q_stride + g * 4, 4);
+                const __m256i all = _mm256_set1_epi32(four);
+                for (int h = 0; h < 2; ++h) {
+                    const __m256i x = _mm256_sign_epi8(all, weight[h]);
+                    dot[r][h] = _mm256_add_epi32(dot[r][h], _mm256_madd_epi16(_mm256_maddubs_epi16(size[h], x), ones));
+                    FT_PIN(dot[r][h]);
                 }
             }
-            for (int r = 0; r < R; ++r) (half ? t[r].hi : t[r].lo) = _mm256_cvtepi32_ps(dot[r]);
+        }
+        for (int r = 0; r < R; ++r) t[r] = {_mm256_cvtepi32_ps(dot[r][0]), _mm256_cvtepi32_ps(dot[r][1])};
+    }
+};
+
+template <>
+struct DotQ4<VecAvx2> {
+    using Panel = BlockQ4Panel;
+    static constexpr int kRows = 4, kAhead = 12;
+
+    template <int R>
+    static FT_INLINE void block(const uint8_t* w, const int8_t* q, int64_t q_stride, const int32_t* sum,
+                                int64_t sum_stride, VecAvx2* t) {
+        const __m256i low_bits = _mm256_set1_epi8(15), ones = _mm256_set1_epi16(1);
+        __m256i dot[R][2];
+        for (int r = 0; r < R; ++r) dot[r][0] = dot[r][1] = _mm256_setzero_si256();
+        for (int g = 0; g < kBlock / 8; ++g) {
+            __m256i low[2], high[2];
+            for (int h = 0; h < 2; ++h) {
+                const __m256i pair = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(w + g * 64 + h * 32));
+                low[h] = _mm256_and_si256(pair, low_bits);
+                high[h] = _mm256_and_si256(_mm256_srli_epi16(pair, 4), low_bits);
+            }
+            for (int r = 0; r < R; ++r) {
+                int32_t four[2];
+                memcpy(four, q + r * q_stride + g * 4, 4);
+                memcpy(four + 1, q + r * q_stride + 16 + g * 4, 4);
+                const __m256i first = _mm256_set1_epi32(four[0]), second = _mm256_set1_epi32(four[1]);
+                for (int h = 0; h < 2; ++h) {
+                    dot[r][h] = _mm256_add_epi16(dot[r][h], _mm256_maddubs_epi16(low[h], first));
+                    FT_PIN(dot[r][h]);
+                    dot[r][h] = _mm256_add_epi16(dot[r][h], _mm256_maddubs_epi16(high[h], second));
+                    FT_PIN(dot[r][h]);
+                }
+            }
+        }
+        for (int r = 0; r < R; ++r) {
+            const __m256i zero_point = _mm256_slli_epi32(_mm256_set1_epi32(sum[r * sum_stride]), 3);
+            t[r].lo = _mm256_cvtepi32_ps(_mm256_sub_epi32(_mm256_madd_epi16(dot[r][0], ones), zero_point));
+            t[r].hi = _mm256_cvtepi32_ps(_mm256_sub_epi32(_mm256_madd_epi16(dot[r][1], ones), zero_point));
         }
     }
 };

@@ -1,14 +1,16 @@
-// The integer dot of q8 with VNNI: unsigned weights (w + 128) times signed activations, begun at -128 * sum(x).
+// The integer dots with VNNI: unsigned weights (w + 128, or codes w + 8) times signed activations, begun at -128 or -8
+// times sum(x).
 #pragma once
 
 #include "base/vec_avx512.h"
-#include "kernels/linear_q8.h"
+#include "kernels/linear_blocks.h"
 
 namespace foretoken {
 
 template <>
-struct Dot<VecAvx512> {
-    static constexpr int kRows = 8;
+struct DotQ8<VecAvx512> {
+    using Panel = BlockQ8Panel;
+    static constexpr int kRows = 8, kAhead = 6;
 
     template <int R>
     static FT_INLINE void block(const uint8_t* w, const int8_t* q, int64_t q_stride, const int32_t* sum,
@@ -21,6 +23,33 @@ struct Dot<VecAvx512> {
                 int32_t four;
                 memcpy(&four, q + r * q_stride + g * 4, 4);
                 dot[r] = _mm512_dpbusd_epi32(dot[r], weight, _mm512_set1_epi32(four));
+            }
+        }
+        for (int r = 0; r < R; ++r) t[r].v = _mm512_cvtepi32_ps(dot[r]);
+    }
+};
+
+template <>
+struct DotQ4<VecAvx512> {
+    using Panel = BlockQ4Panel;
+    static constexpr int kRows = 8, kAhead = 12;
+
+    template <int R>
+    static FT_INLINE void block(const uint8_t* w, const int8_t* q, int64_t q_stride, const int32_t* sum,
+                                int64_t sum_stride, VecAvx512* t) {
+        const __m512i low_bits = _mm512_set1_epi8(15);
+        __m512i dot[R];
+        for (int r = 0; r < R; ++r) dot[r] = _mm512_set1_epi32(-8 * sum[r * sum_stride]);
+        for (int g = 0; g < kBlock / 8; ++g) {
+            const __m512i pair = _mm512_loadu_si512(reinterpret_cast<const void*>(w + g * 64));
+            const __m512i low = _mm512_and_si512(pair, low_bits);
+            const __m512i high = _mm512_and_si512(_mm512_srli_epi16(pair, 4), low_bits);
+            for (int r = 0; r < R; ++r) {
+                int32_t first, second;
+                memcpy(&first, q + r * q_stride + g * 4, 4);
+                memcpy(&second, q + r * q_stride + 16 + g * 4, 4);
+                dot[r] = _mm512_dpbusd_epi32(dot[r], low, _mm512_set1_epi32(first));
+                dot[r] = _mm512_dpbusd_epi32(dot[r], high, _mm512_set1_epi32(second));
             }
         }
         for (int r = 0; r < R; ++r) t[r].v = _mm512_cvtepi32_ps(dot[r]);

@@ -4,10 +4,11 @@
 
 #include <math.h>
 
+#include "base/bf16.h"
 #include "base/half.h"
 #include "base/inline.h"
 #include "base/math.h"
-#include "formats/q8.h"
+#include "kernels/codes.h"
 #include "kernels/table.h"
 
 namespace foretoken {
@@ -112,16 +113,18 @@ void norm_mix(const float* context, const float* weight, float eps, float contex
     });
 }
 
-// k weights, `step` floats apart -> weight * scale
-template <class V>
-void embed_f32(const float* row, int64_t step, int64_t k, float scale, float* out) {
-    if (step == 1) {
-        each_vector(k, [&](int64_t at, int64_t len) {
-            store_some(load_some<V>(row + at, len) * V::set1(scale), out + at, len);
-        });
-        return;
-    }
-    for (int64_t i = 0; i < k; ++i) out[i] = row[i * step] * scale;
+static FT_INLINE float widened(float w) { return w; }
+static FT_INLINE float widened(uint16_t w) { return bf16_to_float(w); }
+
+// k weights (float, or bf16 as uint16_t), `step` of them apart -> weight * scale
+template <class V, class W>
+void embed_floats(const W* row, int64_t step, int64_t k, float scale, float* out) {
+    const auto product = [&](int64_t at, int64_t len) {
+        float some[16];
+        for (int64_t i = 0; i < len; ++i) some[i] = widened(row[(at + i) * step]);
+        store_some(load_some<V>(some, len) * V::set1(scale), out + at, len);
+    };
+    each_vector(k, product);
 }
 
 // 32 weights of one block -> (q * weight scale) * scale, `len` of them stored
@@ -133,27 +136,24 @@ FT_INLINE void embed_block(const int8_t* q, uint16_t half, float scale, int64_t 
     if (len > 16) store_some(b, out + 16, len - 16);
 }
 
-// row: layout rows; k weights from index `first`, a multiple of 32
-template <class V>
-void embed_q8_row(const uint8_t* row, int64_t first, int64_t k, float scale, float* out) {
-    const uint8_t* p = row + first / kBlock * static_cast<int64_t>(sizeof(BlockQ8Row));
-    for (int64_t at = 0; at < k; at += kBlock, p += sizeof(BlockQ8Row)) {
-        BlockQ8Row block;
-        memcpy(&block, p, sizeof block);
-        embed_block<V>(block.w, block.scale, scale, k - at < kBlock ? k - at : kBlock, out + at);
+template <class V, class Block>
+FT_INLINE void embed_blocks(const uint8_t* at, int lane, int64_t k, float scale, float* out) {
+    for (int64_t i = 0; i < k; i += kBlock, at += sizeof(Block)) {
+        int8_t q[kBlock];
+        uint16_t half;
+        read_codes(*reinterpret_cast<const Block*>(at), lane, q, &half);
+        embed_block<V>(q, half, scale, k - i < kBlock ? k - i : kBlock, out + i);
     }
 }
 
-// panel: layout panels, output `lane` of it
-template <class V>
-void embed_q8_panel(const uint8_t* panel, int lane, int64_t k, float scale, float* out) {
-    for (int64_t at = 0; at < k; at += kBlock, panel += sizeof(BlockQ8Panel)) {
-        int8_t q[kBlock];
-        for (int i = 0; i < kBlock; ++i) q[i] = static_cast<int8_t>(panel[(i / 4) * 64 + lane * 4 + i % 4] ^ 0x80);
-        uint16_t half;
-        memcpy(&half, panel + kBlock * kPanel + lane * 2, 2);
-        embed_block<V>(q, half, scale, k - at < kBlock ? k - at : kBlock, out + at);
-    }
+template <class V, class Block>
+void embed_row(const uint8_t* row, int64_t k, float scale, float* out) {
+    embed_blocks<V, Block>(row, 0, k, scale, out);
+}
+
+template <class V, class Block>
+void embed_panel(const uint8_t* panel, int lane, int64_t k, float scale, float* out) {
+    embed_blocks<V, Block>(panel, lane, k, scale, out);
 }
 
 }  // namespace foretoken

@@ -3,8 +3,9 @@
 
 #include "kernels/attention.h"
 #include "kernels/elementwise.h"
-#include "kernels/linear_f32.h"
-#include "kernels/linear_q8.h"
+#include "kernels/experts.h"
+#include "kernels/linear_blocks.h"
+#include "kernels/linear_floats.h"
 #include "kernels/sampling.h"
 #include "kernels/table.h"
 
@@ -13,8 +14,10 @@ namespace foretoken {
 template <class V>
 constexpr Kernels make_table(const char* isa) {
     return {isa,
-            linear_f32<V>,
-            linear_q8<V>,
+            linear_floats<V, float>,
+            linear_floats<V, uint16_t>,
+            linear_blocks<V, DotQ8<V>>,
+            linear_blocks<V, DotQ4<V>>,
             quantize_row<V>,
             attention_chunk<V>,
             attention_merge<V>,
@@ -25,9 +28,14 @@ constexpr Kernels make_table(const char* isa) {
             softcap<V>,
             head_norm_rope<V>,
             norm_mix<V>,
-            embed_f32<V>,
-            embed_q8_row<V>,
-            embed_q8_panel<V>,
+            embed_floats<V, float>,
+            embed_floats<V, uint16_t>,
+            embed_row<V, BlockQ8Row>,
+            embed_row<V, BlockQ4Row>,
+            embed_panel<V, BlockQ8Panel>,
+            embed_panel<V, BlockQ4Panel>,
+            softmax_row<V>,
+            add_weighted<V>,
             all_finite<V>,
             largest<V>,
             scores<V>,

@@ -7,14 +7,15 @@
 
 namespace foretoken {
 
-// T activation rows as q8 blocks. q: [T][blocks * 32] int8, scale and sum (of the 32 q): [T][blocks].
+// T activation rows as q8 blocks, for weights in q8 and q4. q: [T][blocks * 32] int8, scale and sum (of the 32 q):
+// [T][blocks].
 struct ActivationsQ8 {
     int8_t* q;
     float* scale;
     int32_t* sum;
 };
 
-// One linear call. x: row t at x + t * x_stride (f32 only). weight: panels. Output n of row t goes to
+// One linear call. x: row t at x + t * x_stride (f32 and bf16 only). weight: panels. Output n of row t goes to
 // out[t * out_stride + n - first_output], for first_output <= n < last_output.
 struct LinearArgs {
     const float* x;
@@ -38,12 +39,20 @@ struct AttentionArgs {
     float* part;      // per head: weighted values (head_len), largest score, sum of weights
 };
 
+// Rows [row, row + rows) of the call against panels [panel, last_panel).
+using LinearKernel = void (*)(const LinearArgs&, int64_t row, int64_t rows, int64_t panel, int64_t last_panel);
+
+// k weights of one output, in layout rows or as output `lane` of a panel: weight * scale -> out.
+using EmbedRowKernel = void (*)(const uint8_t* row, int64_t k, float scale, float* out);
+using EmbedPanelKernel = void (*)(const uint8_t* panel, int lane, int64_t k, float scale, float* out);
+
 struct Kernels {
     const char* isa;
 
-    // Rows [row, row + rows) of the call against panels [panel, last_panel).
-    void (*linear_f32)(const LinearArgs&, int64_t row, int64_t rows, int64_t panel, int64_t last_panel);
-    void (*linear_q8)(const LinearArgs&, int64_t row, int64_t rows, int64_t panel, int64_t last_panel);
+    LinearKernel linear_f32;
+    LinearKernel linear_bf16;
+    LinearKernel linear_q8;
+    LinearKernel linear_q4;
     void (*quantize_row)(const float* x, int64_t k, int8_t* q, float* scale, int32_t* sum);
 
     void (*attention_chunk)(const AttentionArgs&);
@@ -59,8 +68,12 @@ struct Kernels {
     void (*norm_mix)(const float* context, const float* weight, float eps, float context_scale, int64_t d, float* out);
 
     void (*embed_f32)(const float* row, int64_t step, int64_t k, float scale, float* out);
-    void (*embed_q8_row)(const uint8_t* row, int64_t first, int64_t k, float scale, float* out);
-    void (*embed_q8_panel)(const uint8_t* panel, int lane, int64_t k, float scale, float* out);
+    void (*embed_bf16)(const uint16_t* row, int64_t step, int64_t k, float scale, float* out);
+    EmbedRowKernel embed_q8_row, embed_q4_row;
+    EmbedPanelKernel embed_q8_panel, embed_q4_panel;
+
+    void (*softmax_row)(const float* x, int64_t n, float largest, float* out);
+    void (*add_weighted)(const float* x, float weight, int64_t n, float* out);
 
     bool (*all_finite)(const float* x, int64_t n);
     bool (*largest)(const float* x, int64_t n, float* value);  // false if there is a NaN

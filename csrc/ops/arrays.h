@@ -5,6 +5,8 @@
 #include <string>
 
 #include "base/errors.h"
+#include "formats/bf16.h"
+#include "formats/q4.h"
 #include "formats/q8.h"
 
 namespace foretoken {
@@ -23,7 +25,7 @@ struct Rows {
     T* row(int64_t i) const { return data + i * stride; }
 };
 
-enum class Format { f32, q8 };
+enum class Format { f32, bf16, q8, q4 };
 enum class Layout { panels, rows };
 
 // One packed matrix of n outputs and k inputs, in the bytes that packed_bytes() counts.
@@ -34,13 +36,26 @@ struct Weight {
     const uint8_t* data;
 };
 
+// Products of these take quantised activations.
+inline bool has_blocks(Format format) { return format == Format::q8 || format == Format::q4; }
+
 inline int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
 // Bytes of one output (rows) or of 16 outputs (panels).
 inline int64_t unit_bytes(Format format, Layout layout, int64_t k) {
-    if (format == Format::f32) return k * (layout == Layout::panels ? 4 * kPanel : 4);
-    const int64_t block = layout == Layout::panels ? sizeof(BlockQ8Panel) : sizeof(BlockQ8Row);
-    return ceil_div(k, kBlock) * block;
+    const bool is_panels = layout == Layout::panels;
+    const int64_t blocks = ceil_div(k, kBlock);
+    switch (format) {
+        case Format::f32:
+            return k * (is_panels ? 4 * kPanel : 4);
+        case Format::bf16:
+            return k * (is_panels ? 2 * kPanel : 2);
+        case Format::q8:
+            return blocks * static_cast<int64_t>(is_panels ? sizeof(BlockQ8Panel) : sizeof(BlockQ8Row));
+        case Format::q4:
+            return blocks * static_cast<int64_t>(is_panels ? sizeof(BlockQ4Panel) : sizeof(BlockQ4Row));
+    }
+    return 0;
 }
 
 inline int64_t packed_bytes(Format format, Layout layout, int64_t n, int64_t k) {

@@ -44,10 +44,13 @@ void embed_row(const Weight& w, int64_t id, float scale, float* out) {
     if (w.format == Format::f32) {
         const float* row = reinterpret_cast<const float*>(at) + (is_panels ? lane : 0);
         kernels().embed_f32(row, is_panels ? kPanel : 1, w.k, scale, out);
+    } else if (w.format == Format::bf16) {
+        const uint16_t* row = reinterpret_cast<const uint16_t*>(at) + (is_panels ? lane : 0);
+        kernels().embed_bf16(row, is_panels ? kPanel : 1, w.k, scale, out);
     } else if (is_panels) {
-        kernels().embed_q8_panel(at, lane, w.k, scale, out);
+        (w.format == Format::q8 ? kernels().embed_q8_panel : kernels().embed_q4_panel)(at, lane, w.k, scale, out);
     } else {
-        kernels().embed_q8_row(at, 0, w.k, scale, out);
+        (w.format == Format::q8 ? kernels().embed_q8_row : kernels().embed_q4_row)(at, w.k, scale, out);
     }
 }
 

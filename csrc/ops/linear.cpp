@@ -1,65 +1,90 @@
-// Matrix products. Work is split over panels of outputs, never over the inner dimension.
-#include "base/pool.h"
-#include "ops/dispatch.h"
-#include "ops/ops.h"
+// Matrix products, and the pieces of ops/products.h.
+#include "ops/products.h"
 
 namespace foretoken {
 namespace {
 
-constexpr int64_t kRowTile = 32;         // rows that a thread keeps in its cache beside one panel
-constexpr int64_t kSmallWork = 1 << 16;  // multiply-adds below which waking threads costs more than it saves
+constexpr int64_t kRowTile = 32;  // rows that a thread keeps in its cache beside one panel
 
 // Rows of x as q8 blocks in the session's scratch.
 ActivationsQ8 quantize(Session& session, const FloatRows& x) {
-    const int64_t blocks = ceil_div(x.cols, kBlock);
-    unsigned char* memory = session.scratch(static_cast<size_t>(x.rows * blocks * (kBlock + 8)));
-    ActivationsQ8 a;
-    a.q = reinterpret_cast<int8_t*>(memory);
-    a.scale = reinterpret_cast<float*>(memory + x.rows * blocks * kBlock);
-    a.sum = reinterpret_cast<int32_t*>(a.scale + x.rows * blocks);
-    session.each(x.rows, x.rows >= 16 ? 4 : x.rows, [&](int64_t first, int64_t last) {
-        for (int64_t t = first; t < last; ++t) {
-            kernels().quantize_row(x.row(t), x.cols, a.q + t * blocks * kBlock, a.scale + t * blocks,
-                                   a.sum + t * blocks);
-        }
-    });
+    const ActivationsQ8 a = activations_at(session.scratch(activation_bytes(x.rows, x.cols)), x.rows, x.cols);
+    quantize_into(session, x, a);
     return a;
-}
-
-void run_panels(Session& session, const LinearArgs& args, bool is_q8, int64_t rows, int64_t panel, int64_t panels) {
-    const auto kernel = is_q8 ? kernels().linear_q8 : kernels().linear_f32;
-    const bool is_small = rows * args.k * panels * kPanel < kSmallWork;
-    // Runs of panels are multiples of 4, so that kernels can take several at once.
-    const int64_t share = ceil_div(panels, 8 * static_cast<int64_t>(session.threads()));
-    const int64_t grain = is_small ? panels : ceil_div(share, 4) * 4;
-    session.each(panels, grain, [&](int64_t first, int64_t last) {
-        for (int64_t row = 0; row < rows; row += kRowTile) {
-            const int64_t tile = rows - row < kRowTile ? rows - row : kRowTile;
-            kernel(args, row, tile, panel + first, panel + last);
-        }
-    });
-}
-
-void require_panels(const Weight& w) {
-    require(w.layout == Layout::panels,
-            [] { return std::string("weight: layout rows, expected panels; pack it with layout=\"panels\""); });
 }
 
 }  // namespace
 
+LinearKernel linear_kernel(Format format) {
+    switch (format) {
+        case Format::f32:
+            return kernels().linear_f32;
+        case Format::bf16:
+            return kernels().linear_bf16;
+        case Format::q8:
+            return kernels().linear_q8;
+        case Format::q4:
+            return kernels().linear_q4;
+    }
+    return nullptr;
+}
+
+void require_panels(const char* name, const Weight& w) {
+    require(w.layout == Layout::panels,
+            [&] { return std::string(name) + ": layout rows, expected panels; pack it with layout=\"panels\""; });
+}
+
+size_t activation_bytes(int64_t rows, int64_t k) {
+    return static_cast<size_t>(rows * ceil_div(k, kBlock) * (kBlock + 8));
+}
+
+ActivationsQ8 activations_at(unsigned char* memory, int64_t rows, int64_t k) {
+    const int64_t blocks = rows * ceil_div(k, kBlock);
+    float* scale = reinterpret_cast<float*>(memory + blocks * kBlock);
+    return {reinterpret_cast<int8_t*>(memory), scale, reinterpret_cast<int32_t*>(scale + blocks)};
+}
+
+ActivationsQ8 from_row(const ActivationsQ8& a, int64_t row, int64_t k) {
+    const int64_t blocks = row * ceil_div(k, kBlock);
+    return {a.q + blocks * kBlock, a.scale + blocks, a.sum + blocks};
+}
+
+void quantize_into(Session& session, const FloatRows& x, const ActivationsQ8& a) {
+    session.each(x.rows, x.rows >= 16 ? 4 : x.rows, [&](int64_t first, int64_t last) {
+        for (int64_t t = first; t < last; ++t) {
+            const ActivationsQ8 to = from_row(a, t, x.cols);
+            kernels().quantize_row(x.row(t), x.cols, to.q, to.scale, to.sum);
+        }
+    });
+}
+
+void multiply(LinearKernel kernel, const LinearArgs& args, int64_t rows, int64_t first, int64_t last) {
+    for (int64_t row = 0; row < rows; row += kRowTile) {
+        kernel(args, row, rows - row < kRowTile ? rows - row : kRowTile, first, last);
+    }
+}
+
+int64_t panel_grain(const Session& session, int64_t panels) {
+    return ceil_div(ceil_div(panels, 8 * static_cast<int64_t>(session.threads())), 4) * 4;
+}
+
 void linear(FloatRows x, const Weight& w, Rows<float> out) {
-    require_panels(w);
+    require_panels("weight", w);
     require_shape("x", x, x.rows, w.k);
     require_shape("out", out, x.rows, w.n);
     if (x.rows == 0) return;
     Session session;
     LinearArgs args{x.data, x.stride, {}, w.data, w.k, 0, w.n, out.data, out.stride};
-    if (w.format == Format::q8) args.activations = quantize(session, x);
-    run_panels(session, args, w.format == Format::q8, x.rows, 0, ceil_div(w.n, kPanel));
+    if (has_blocks(w.format)) args.activations = quantize(session, x);
+    const LinearKernel kernel = linear_kernel(w.format);
+    const int64_t panels = ceil_div(w.n, kPanel);
+    const bool is_small = x.rows * w.k * panels * kPanel < kSmallWork;
+    session.each(panels, is_small ? panels : panel_grain(session, panels),
+                 [&](int64_t first, int64_t last) { multiply(kernel, args, x.rows, first, last); });
 }
 
 void cluster_logits(Floats z, const Weight& w, Ids clusters, int64_t cluster_len, Vector<float> out) {
-    require_panels(w);
+    require_panels("weight", w);
     require_len("z", z, w.k);
     require(cluster_len > 0 && cluster_len <= w.n,
             [&] { return "cluster_len: " + number(cluster_len) + ", expected 1 to " + number(w.n); });
@@ -72,10 +97,9 @@ void cluster_logits(Floats z, const Weight& w, Ids clusters, int64_t cluster_len
     }
     if (clusters.len == 0) return;
     Session session;
-    const bool is_q8 = w.format == Format::q8;
     ActivationsQ8 activations{};
-    if (is_q8) activations = quantize(session, {z.data, 1, z.len, z.len});
-    const auto kernel = is_q8 ? kernels().linear_q8 : kernels().linear_f32;
+    if (has_blocks(w.format)) activations = quantize(session, {z.data, 1, z.len, z.len});
+    const LinearKernel kernel = linear_kernel(w.format);
     const int64_t grain = ceil_div(clusters.len, 4 * static_cast<int64_t>(session.threads()));
     session.each(clusters.len, grain, [&](int64_t from, int64_t to) {
         for (int64_t i = from; i < to; ++i) {

@@ -17,6 +17,10 @@ void embed(Ids ids, const Weight& w, float scale, Rows<float> out);
 void per_layer(FloatRows context, Ids ids, const Weight& table, Floats weight, float eps, float context_scale,
                float token_scale, Rows<float> out);
 
+void route(FloatRows scores, Floats scale, Rows<int32_t> ids, Rows<float> weights);
+void experts(FloatRows x, Rows<const int32_t> ids, FloatRows weights, const Weight& gate_up, const Weight& down,
+             int64_t num_experts, Rows<float> out);
+
 void rms_norm(FloatRows x, Floats weight, float eps, Rows<float> out);
 void norm_add(FloatRows x, Floats weight, float eps, float scale, Rows<float> residual);
 void gelu_mul(FloatRows gate, FloatRows up, Rows<float> out);
@@ -52,5 +56,8 @@ void philox(const uint32_t counter[4], const uint32_t key[2], uint32_t out[4]);
 // Float weights (w) -> format and layout at `out`, which has packed_bytes(); and back, exactly.
 void pack(FloatRows w, Format format, Layout layout, uint8_t* out);
 void unpack(const Weight& w, Rows<float> out);
+
+// The bytes of a GGUF Q4_0 tensor, cols a multiple of 18, to a layout of q4 with the values that they have.
+void pack_q4_0(Rows<const uint8_t> blocks, Layout layout, uint8_t* out);
 
 }  // namespace foretoken

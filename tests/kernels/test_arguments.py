@@ -60,8 +60,8 @@ def test_linear(weight):
 
 def test_packed(weight):
     changes = [
-        {"n": 33}, {"n": -1}, {"n": 2**40}, {"k": 0}, {"k": 65}, {"k": "a"}, {"format": "q4"}, {"layout": "x"},
-        {"format": 3}, {"data": weight.data[:-1]}, {"data": weight.data.view(np.int8)}, {"data": None},
+        {"n": 33}, {"n": -1}, {"n": 2**40}, {"k": 0}, {"k": 65}, {"k": "a"}, {"format": "q4"}, {"format": "q5"},
+        {"layout": "x"}, {"format": 3}, {"data": weight.data[:-1]}, {"data": weight.data.view(np.int8)}, {"data": None},
     ]  # fmt: skip
     for change in changes:
         with pytest.raises(ShapeError):

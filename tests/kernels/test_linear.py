@@ -7,7 +7,7 @@ from kernels.kernel_checks import EPS, assert_bits, assert_within, empty, floats
 from foretoken.errors import ShapeError, WeightsError
 from foretoken.ops import native, reference
 
-FORMATS = ["f32", "q8"]
+FORMATS = ["f32", "bf16", "q8", "q4"]
 
 
 def run_linear(x, weight):
@@ -17,10 +17,11 @@ def run_linear(x, weight):
 
 
 def linear_bound(x, weight):
-    # A chain of n roundings errs by at most n * eps times the sum of magnitudes; q8 has one chain step a block and
-    # two more roundings in it, and the twin's quantised activations differ in at most one rounding of q * d.
-    steps = weight.k if weight.format == "f32" else -(-weight.k // 32) + 3
-    seen = reference.quantized(x) if weight.format == "q8" else x
+    # A chain of n roundings errs by at most n * eps times the sum of magnitudes; q8 and q4 have one chain step a
+    # block and two more roundings in it, and the twin's quantised activations differ in at most one rounding of q * d.
+    has_blocks = weight.format in ("q8", "q4")
+    steps = -(-weight.k // 32) + 3 if has_blocks else weight.k
+    seen = reference.quantized(x) if has_blocks else x
     return (steps + 1) * EPS * (np.abs(seen).astype(np.float64) @ np.abs(native.unpack(weight)).T.astype(np.float64))
 
 
@@ -64,8 +65,9 @@ def test_column_slices(format, rng):
     assert np.isnan(out[:, :30]).all() and np.isnan(out[:, 70:]).all()
 
 
-def test_extreme_activations(rng):
-    weight = native.pack(floats(rng, 33, 128), "q8", "panels")
+@pytest.mark.parametrize("format", ["q8", "q4"])
+def test_extreme_activations(format, rng):
+    weight = native.pack(floats(rng, 33, 128), format, "panels")
     x = floats(rng, 5, 128)
     x[0] = 0
     x[1] *= 2.0**-125  # below the smallest amax
@@ -94,37 +96,139 @@ def test_cluster_logits(format, cluster_len, rng):
     assert_within(run(), expected, linear_bound(z[None], weight)[0, rows])
 
 
+def pack_bound(w, format):
+    """The error of each weight that docs/formats.md allows."""
+    if format == "f32":
+        return np.zeros_like(w)
+    if format == "bf16":
+        return np.abs(w) * 2.0**-8  # half of the last of 8 bits
+    blocks = reference._blocks(w)
+    size = np.abs(blocks).max(-1, keepdims=True)
+    # Half a step; the clip costs the rounding of the scale to 11 bits over all steps, and in q4 one step at the far
+    # end.
+    if format == "q8":
+        bound = np.broadcast_to(size / 127 * (1 + 2.0**-11) * (0.5 + 127 * 2.0**-11), blocks.shape)
+    else:
+        top = np.take_along_axis(blocks, np.abs(blocks).argmax(-1)[..., None], -1)
+        is_far = -blocks * np.sign(top) > 7.49 / 8 * size
+        bound = size / 8 * (1 + 2.0**-11) * (np.where(is_far, 1, 0.5) + 8 * 2.0**-11)
+    return bound.reshape(len(w), -1)[:, : w.shape[1]]
+
+
+@pytest.mark.parametrize("format", FORMATS)
 @pytest.mark.parametrize("layout", ["panels", "rows"])
 @pytest.mark.parametrize("shape", [(1, 1), (16, 32), (17, 33), (50, 200)])
-def test_pack_bytes_and_bound(layout, shape, rng):
+def test_pack_bytes_and_bound(format, layout, shape, rng):
     w = floats(rng, *shape)
     w[0, 0] = 0
-    exact, rough = native.pack(w, "f32", layout), native.pack(w, "q8", layout)
-    for packed in (exact, rough):
-        twin = reference.pack(w, packed.format, layout)
-        assert_bits(packed.data, twin.data)
-        assert_bits(native.unpack(packed), np.ascontiguousarray(reference.unpack(packed)))
-        assert packed.data.ctypes.data % 64 == 0
-    assert_bits(native.unpack(exact), w)
-    # Half a step of the grid, whose step is amax / 127 rounded to 11 bits; the clip at 127 costs 127 steps of that.
-    blocks = reference._q8_blocks(w)
-    step = np.abs(blocks).max(-1, keepdims=True) / 127 * (1 + 2.0**-11)
-    bound = np.broadcast_to(step * (0.5 + 127 * 2.0**-11), blocks.shape).reshape(len(w), -1)[:, : w.shape[1]]
-    assert_within(native.unpack(rough), w, bound)
+    w[-1] = np.round(w[-1])  # ties for the largest
+    packed, twin = native.pack(w, format, layout), reference.pack(w, format, layout)
+    assert_bits(packed.data, twin.data)
+    assert_bits(native.unpack(packed), np.ascontiguousarray(reference.unpack(packed)))
+    assert packed.data.ctypes.data % 64 == 0
+    assert_within(native.unpack(packed), w, pack_bound(w, format))
+    if format == "f32":
+        assert_bits(native.unpack(packed), w)
 
 
-def test_pack_edges():
+@pytest.mark.parametrize(("format", "steps"), [("q8", 127), ("q4", 8)])
+def test_pack_edges(format, steps):
     w = np.zeros((2, 32), np.float32)
     w[0, :3] = [1e-9, -2e-9, 1e-30]  # the scale rounds to 0
-    w[1, :3] = [65504 * 127, -5, 1.5 * 65504]
-    packed = native.pack(w, "q8", "panels")
-    assert (native.unpack(packed)[0] == 0).all()
-    assert native.unpack(packed)[1, 0] == 65504 * 127
-    for bad, word in ((65520 * 127.0, "too large"), (np.inf, "NaN or infinite"), (np.nan, "NaN or infinite")):
+    w[1, :3] = [65504 * steps, -5, 1.5 * 65504]
+    packed = native.pack(w, format, "panels")
+    assert_bits(native.unpack(packed)[0], np.zeros(32, np.float32))
+    assert native.unpack(packed)[1, 0] == 65504 * steps
+    for bad, word in ((65520.0 * steps, "too large"), (np.inf, "NaN or infinite"), (np.nan, "NaN or infinite")):
         w[1, 7] = bad
         for layout in ("panels", "rows"):
-            with pytest.raises(WeightsError, match=word):
-                native.pack(w, "q8", layout)
+            for module in (native, reference):
+                with pytest.raises(WeightsError, match=word):
+                    module.pack(w, format, layout)
+
+
+def test_bf16_rounds_to_nearest_even():
+    middle = 1 + 2.0**-8  # between two neighbours, of which 1 is even
+    x = np.array([1, middle, middle + 2**-7, middle + 2**-20, -middle, 2**-133, -1e-45, -0.0, 3.38e38], np.float32)
+    expected = np.array([1, 1, 1 + 2**-6, 1 + 2**-7, -1, 2**-133, -0.0, -0.0, 254 * 2.0**120], np.float32)
+    for layout in ("panels", "rows"):
+        packed = native.pack(x[:, None], "bf16", layout)
+        assert_bits(np.ascontiguousarray(native.unpack(packed)[:, 0]), expected)
+        assert packed.data.size == 2 * (16 if layout == "panels" else 9)
+        for bad, word in ((3.3999e38, "too large"), (np.inf, "NaN or infinite"), (np.nan, "NaN or infinite")):
+            for module in (native, reference):
+                with pytest.raises(WeightsError, match=word):
+                    module.pack(np.full((3, 5), bad, np.float32), "bf16", layout)
+
+
+def q4_0_blocks(rng, n, count):
+    """Any codes, any finite scales: both signs, denormals and both zeros among them."""
+    blocks = rng.integers(0, 256, (n, count, 18), dtype=np.uint8)
+    scale = floats(rng, n, count).astype(np.float16)
+    scale.reshape(-1)[:4] = [0.0, -0.0, 6e-8, -65504]
+    blocks[..., :2] = scale[..., None].view(np.uint8)
+    return blocks
+
+
+@pytest.mark.parametrize(("n", "count"), [(1, 4), (16, 1), (17, 3), (70, 5)])
+def test_q4_0_as_it_is(n, count, rng):
+    blocks = q4_0_blocks(rng, n, count)
+    # By the book of the format: byte j holds input j in its low half and input j + 16 in its high half.
+    expected = empty(n, count, 32)
+    scale = np.ascontiguousarray(blocks[..., :2]).view(np.float16).astype(np.float32)
+    for j in range(16):
+        expected[..., j] = ((blocks[..., 2 + j] & 15).astype(np.float32) - 8) * scale[..., 0]
+        expected[..., j + 16] = ((blocks[..., 2 + j] >> 4).astype(np.float32) - 8) * scale[..., 0]
+    x, results = floats(rng, 3, 32 * count), []
+    for layout in ("panels", "rows"):
+        packed = native.pack_q4_0(blocks, layout)
+        assert (packed.format, packed.layout, packed.n, packed.k) == ("q4", layout, n, 32 * count)
+        assert_bits(packed.data, reference.pack_q4_0(blocks, layout).data)
+        assert_bits(native.unpack(packed), expected.reshape(n, -1))
+    assert_bits(packed.data, blocks.reshape(-1))
+    packed = native.pack_q4_0(blocks, "panels")
+    results = empty(3, n)
+    reference.linear(x, packed, results)
+    assert_within(same_bits(lambda: run_linear(x, packed)), results, linear_bound(x, packed))
+
+
+def test_q4_0_of_our_own_packing(rng):
+    """Blocks whose largest weight is a whole step are found again from their floats."""
+    blocks = q4_0_blocks(rng, 33, 4)
+    blocks.reshape(-1, 18)[:4, :2] = 0, 60
+    blocks[..., 2] &= 0xF0  # code 0: 8 steps, the largest
+    w = native.unpack(native.pack_q4_0(blocks, "rows"))
+    for layout in ("panels", "rows"):
+        assert_bits(native.pack(w, "q4", layout).data, native.pack_q4_0(blocks, layout).data)
+
+
+def test_q4_0_hostile(rng):
+    good = q4_0_blocks(rng, 20, 2)
+    for bad in (good[..., :17], good.reshape(20, 36), good.view(np.int8), good[:, ::2], good[:0], good[:, :0], "text"):
+        with pytest.raises((ShapeError, AttributeError)):
+            native.pack_q4_0(bad, "panels")
+    with pytest.raises(ShapeError):
+        native.pack_q4_0(good, "columns")
+    for scale in (np.inf, -np.inf, np.nan):
+        bad = good.copy()
+        bad[19, 1, :2] = np.array([scale], np.float16).view(np.uint8)
+        for layout in ("panels", "rows"):
+            for module in (native, reference):
+                with pytest.raises(WeightsError, match="damaged"):
+                    module.pack_q4_0(bad, layout)
+
+
+def test_q4_extreme_codes():
+    """The largest sums that the integer dot can meet, of either sign."""
+    for byte in (0x00, 0xFF, 0x0F, 0xF0):
+        blocks = np.full((16, 2, 18), byte, np.uint8)
+        blocks[..., :2] = np.array([1.0], np.float16).view(np.uint8)
+        packed = native.pack_q4_0(blocks, "panels")
+        w = native.unpack(packed).astype(np.float64)
+        for x in (np.full((5, 64), 127, np.float32), np.full((5, 64), -127, np.float32)):
+            assert_bits(
+                same_bits(lambda x=x, p=packed: run_linear(x, p)), (x.astype(np.float64) @ w.T).astype(np.float32)
+            )
 
 
 def test_wrong_layout(rng):

@@ -100,7 +100,7 @@ def test_rope_rows(rng):
     assert_bits(alone[0], np.ascontiguousarray(got[0][3:4]))
 
 
-@pytest.mark.parametrize("format", ["f32", "q8"])
+@pytest.mark.parametrize("format", ["f32", "bf16", "q8", "q4"])
 @pytest.mark.parametrize("k", [1, 16, 31, 32, 33, 100])
 def test_embed(format, k, rng):
     w, ids = floats(rng, 37, k), np.array([0, 36, 5, 5, 17], np.int32)
@@ -118,7 +118,7 @@ def test_embed(format, k, rng):
     assert_bits(results[0], results[1])
 
 
-@pytest.mark.parametrize("format", ["f32", "q8"])
+@pytest.mark.parametrize("format", ["f32", "bf16", "q8", "q4"])
 @pytest.mark.parametrize(("layers", "width"), [(1, 1), (3, 32), (4, 24), (2, 256)])
 def test_per_layer(format, layers, width, rng):
     table = native.pack(floats(rng, 21, layers * width), format, "rows")

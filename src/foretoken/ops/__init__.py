@@ -23,6 +23,18 @@ per_layer(context, ids, table, weight, eps, context_scale, token_scale, out)
                                             context (T, L·P); table: packed rows (V, L·P); weight (P,)
                                             out (T, L·P) = (rms_norm over each P of context·context_scale,
                                             + table[ids]·token_scale) · 2^-1/2
+route(scores, scale, count) -> ids, weights scores rows (T, E), scale (E,) -> (T, count) int32 ids of each row's largest
+                                            scores, ties to the lowest, ascending; weights (T, count) = softmax over
+                                            all E, divided by the sum of the chosen (in ascending id), · scale[id].
+                                            ShapeError for a NaN, or where a row's largest score is infinite
+experts(x, ids, weights, gate_up, down, num_experts, out)
+                                            x rows (T, D); ids rows (T, k) int32, each row strictly ascending; weights
+                                            rows (T, k); gate_up packed panels (E·2F, D), expert e's rows e·2F …: F of
+                                            gate, then F of up; down packed panels (E·D, F); formats may differ.
+                                            out rows (T, D) = Σ down_e(gelu_tanh(gate_e · x) · (up_e · x)) · weight,
+                                            acc = fma(weight, y, acc) from 0 in ascending e. Rows are grouped by
+                                            expert, so a weight is read once for all rows that take it.
+                                            ShapeError unless D and 2F are multiples of 16 (experts begin at panels)
 softcap(x, cap)                             in place: cap · tanh(x / cap)
 top_clusters(scores, count)                 (C,) -> (count,) int32 ids of the largest, ties to the lowest, ascending
 cluster_logits(z, weight, clusters, cluster_len, out)
@@ -33,7 +45,9 @@ sample_row(logits, ids, temperature, top_k, top_p, min_p, seed, position)
                                             -> token id; top_k 0, top_p 1 and min_p 0 switch off
 finite(x)                                   True when every entry of a float32 array is finite
 
-pack(w, format, layout) -> Packed           w (N, K) float32; format "f32" or "q8"; layout "panels" or "rows"
+pack(w, format, layout) -> Packed           w (N, K) float32; format "f32", "bf16", "q8" or "q4"; layout "panels"
+                                            (for products) or "rows" (read by row)
+pack_q4_0(blocks, layout) -> Packed         blocks (N, K/32, 18) uint8 of a GGUF Q4_0 tensor, taken as they are
 unpack(weight) -> (N, K) float32            the exact values that the kernels multiply by
 set_threads(n), threads()                   the persistent thread pool of this process
 isas() -> tuple, isa(), set_isa(name)       instruction sets this processor can run, best last; FORETOKEN_ISA chooses

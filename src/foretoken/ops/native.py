@@ -22,6 +22,7 @@ head_norm_rope = _core.head_norm_rope
 append_kv = _core.append_kv
 attention = _core.attention
 per_layer = _core.per_layer
+experts = _core.experts
 softcap = _core.softcap
 cluster_logits = _core.cluster_logits
 sample_row = _core.sample_row
@@ -38,6 +39,13 @@ def rope_rows(positions: np.ndarray, inv_freq: np.ndarray) -> tuple[np.ndarray, 
     return cos, sin
 
 
+def route(scores: np.ndarray, scale: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
+    shape = (len(scores), max(count, 0))  # (T, count)
+    ids, weights = np.empty(shape, np.int32), np.empty(shape, np.float32)
+    _core.route(scores, scale, ids, weights)
+    return ids, weights
+
+
 def top_clusters(scores: np.ndarray, count: int) -> np.ndarray:
     chosen = np.empty(max(count, 0), np.int32)
     _core.top_clusters(scores, chosen)
@@ -49,6 +57,13 @@ def pack(w: np.ndarray, format: str, layout: str) -> Packed:
     data = _aligned_bytes(_core.packed_bytes(format, layout, n, k))
     _core.pack(w, format, layout, data)
     return Packed(format, layout, n, k, data)
+
+
+def pack_q4_0(blocks: np.ndarray, layout: str) -> Packed:
+    n, count, _ = blocks.shape if blocks.ndim == 3 else (0, 0, 0)
+    data = _aligned_bytes(_core.packed_bytes("q4", layout, n, count * 32))
+    _core.pack_q4_0(blocks, layout, data)
+    return Packed("q4", layout, n, count * 32, data)
 
 
 def unpack(weight: Packed) -> np.ndarray:

@@ -26,67 +26,123 @@ def _same_shape(**arrays: np.ndarray) -> None:
 # Weights
 
 
-def _q8_blocks(x: np.ndarray) -> np.ndarray:
+FORMATS = ("f32", "bf16", "q8", "q4")
+
+
+def _blocks(x: np.ndarray) -> np.ndarray:
     rows, k = x.shape
     return np.pad(x, ((0, 0), (0, -k % BLOCK))).reshape(rows, -1, BLOCK)  # (N, blocks, 32)
 
 
-def _q8_grid(w: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    blocks = _q8_blocks(w)
+def _grid(w: np.ndarray, format: str) -> tuple[np.ndarray, np.ndarray]:
+    """(N, K) -> whole numbers (N, blocks, 32) int8 and scales (N, blocks) float16."""
+    blocks = _blocks(w)
     if not np.isfinite(blocks).all():
         raise WeightsError("a weight is NaN or infinite: the file is damaged")
+    largest = np.abs(blocks).argmax(-1)[..., None]  # the first of equals
+    top = np.take_along_axis(blocks, largest, -1)[..., 0]
+    steps, low, high = (127, -127, 127) if format == "q8" else (8, -8, 7)
     with np.errstate(over="ignore"):
-        scale = (np.abs(blocks).max(-1) / np.float32(127)).astype(np.float16)
+        scale = (np.abs(top) / np.float32(127) if format == "q8" else top / np.float32(-8)).astype(np.float16)
     if np.isinf(scale).any():
-        raise WeightsError("a weight is too large for format q8: |w| / 127 must fit f16; use format f32")
+        raise WeightsError(f"a weight is too large for format {format}: |w| / {steps} must fit f16; use format f32")
+    scale[scale == 0] = 0  # not -0
     grid = scale.astype(np.float32)[..., None]
     with np.errstate(over="ignore"):
-        ratio = np.divide(blocks, grid, out=np.zeros_like(blocks), where=grid > 0)
-    return np.rint(np.clip(ratio, -127, 127)).astype(np.int8), scale
+        ratio = np.divide(blocks, grid, out=np.zeros_like(blocks), where=grid != 0)
+    return np.rint(np.clip(ratio, low, high)).astype(np.int8), scale
+
+
+def _scale_bytes(scale: np.ndarray) -> np.ndarray:
+    return np.ascontiguousarray(scale).view(np.uint8)
+
+
+def _in_panels(q: np.ndarray) -> np.ndarray:
+    """(N, blocks, bytes) -> (panels, blocks, bytes · 16): 4 bytes of each of 16 outputs in turn."""
+    n, blocks, count = q.shape
+    return q.reshape(n // PANEL, PANEL, blocks, count // 4, 4).transpose(0, 2, 3, 1, 4).reshape(-1, blocks, count * 16)
+
+
+def _from_panels(q: np.ndarray) -> np.ndarray:
+    panels, blocks, count = q.shape
+    return q.reshape(panels, blocks, -1, PANEL, 4).transpose(0, 3, 1, 2, 4).reshape(-1, blocks, count // 16)
+
+
+def _layout(q: np.ndarray, scale: np.ndarray, layout: str) -> np.ndarray:
+    """Bytes of every output's blocks (N, blocks, 32 or 16) and scales (N, blocks) -> packed bytes."""
+    if layout == "rows":
+        return np.concatenate([_scale_bytes(scale[..., None]), q], axis=-1).reshape(-1)
+    scale = scale.reshape(-1, PANEL, scale.shape[1]).swapaxes(1, 2)  # (panels, blocks, 16)
+    return np.concatenate([_in_panels(q), _scale_bytes(scale)], axis=-1).reshape(-1)
+
+
+def _bf16(w: np.ndarray) -> np.ndarray:
+    """float32 -> the bits of bfloat16 (uint16), to nearest even."""
+    if not np.isfinite(w).all():
+        raise WeightsError("a weight is NaN or infinite: the file is damaged")
+    bits = np.ascontiguousarray(w).view(np.uint32)
+    rounded = (bits + 0x7FFF + (bits >> 16 & 1) >> 16).astype(np.uint16)
+    if ((rounded & 0x7FFF) == 0x7F80).any():
+        raise WeightsError("a weight is too large for format bf16; use format f32")
+    return rounded
 
 
 def pack(w: np.ndarray, format: str, layout: str) -> Packed:
     _check(w.ndim == 2 and w.dtype == np.float32 and w.size > 0, f"w: expected float32 (N, K), got {w.dtype} {w.shape}")
-    _check(format in ("f32", "q8") and layout in ("panels", "rows"), f"unknown format {format} or layout {layout}")
+    _check(format in FORMATS and layout in ("panels", "rows"), f"unknown format {format} or layout {layout}")
     n, k = w.shape
     if layout == "panels":
         w = np.pad(w, ((0, -n % PANEL), (0, 0)))
-    if format == "f32":
+    if format in ("f32", "bf16"):
+        w = w if format == "f32" else _bf16(w)
         data = w.reshape(-1, PANEL, k).swapaxes(1, 2) if layout == "panels" else w
         return Packed(format, layout, n, k, np.frombuffer(np.ascontiguousarray(data).tobytes(), np.uint8))
-    q, scale = _q8_grid(w)
-    if layout == "rows":
-        data = np.concatenate([scale[..., None].view(np.uint8), q.view(np.uint8)], axis=-1)  # (N, blocks, 34)
-        return Packed(format, layout, n, k, data.reshape(-1))
-    blocks = q.shape[1]
-    q = (q.view(np.uint8) ^ 0x80).reshape(-1, PANEL, blocks, BLOCK // 4, 4).transpose(0, 2, 3, 1, 4)
-    scale = np.ascontiguousarray(scale.reshape(-1, PANEL, blocks).swapaxes(1, 2)).view(np.uint8)
-    data = np.concatenate([q.reshape(-1, blocks, 512), scale], axis=-1)  # (panels, blocks, 544)
-    return Packed(format, layout, n, k, data.reshape(-1))
+    q, scale = _grid(w, format)
+    if format == "q4":
+        code = (q + 8).astype(np.uint8)
+        data = code[..., :16] | code[..., 16:] << 4
+    else:
+        data = q.view(np.uint8) ^ np.uint8(0x80 if layout == "panels" else 0)
+    return Packed(format, layout, n, k, _layout(data, scale, layout))
+
+
+def pack_q4_0(blocks: np.ndarray, layout: str) -> Packed:
+    _check(blocks.ndim == 3 and blocks.dtype == np.uint8 and blocks.size > 0 and blocks.shape[2] == 18, "blocks")
+    n, count, _ = blocks.shape
+    if layout == "panels":
+        missing = np.array([0, 0] + [0x88] * 16, np.uint8)
+        blocks = np.concatenate([blocks, np.broadcast_to(missing, (-n % PANEL, count, 18))])
+    scale = np.ascontiguousarray(blocks[..., :2]).view(np.float16)[..., 0]
+    if not np.isfinite(scale).all():
+        raise WeightsError("a scale of a Q4_0 block is NaN or infinite: the file is damaged")
+    return Packed("q4", layout, n, count * BLOCK, _layout(blocks[..., 2:], scale, layout))
 
 
 def unpack(weight: Packed) -> np.ndarray:
     n, k, data = weight.n, weight.k, np.ascontiguousarray(weight.data)
-    if weight.format == "f32":
-        w = data.view(np.float32)
-        return (
-            w.reshape(-1, k, PANEL).swapaxes(1, 2).reshape(-1, k)[:n] if weight.layout == "panels" else w.reshape(n, k)
-        )
-    blocks = -(-k // BLOCK)
-    if weight.layout == "rows":
-        data = data.reshape(n, blocks, 34)
-        scale, q = np.ascontiguousarray(data[..., :2]).view(np.float16), data[..., 2:].view(np.int8)
+    is_panels = weight.layout == "panels"
+    if weight.format in ("f32", "bf16"):
+        is_f32 = weight.format == "f32"
+        w = data.view(np.float32) if is_f32 else (data.view(np.uint16).astype(np.uint32) << 16).view(np.float32)
+        return w.reshape(-1, k, PANEL).swapaxes(1, 2).reshape(-1, k)[:n] if is_panels else w.reshape(n, k)
+    size, blocks = (16 if weight.format == "q4" else 32), -(-k // BLOCK)  # bytes of one output's block
+    if is_panels:
+        data = data.reshape(-1, blocks, (size + 2) * PANEL)
+        q = _from_panels(data[..., : size * PANEL])
+        scale = np.ascontiguousarray(data[..., size * PANEL :]).view(np.float16).swapaxes(1, 2).reshape(-1, blocks, 1)
     else:
-        data = data.reshape(-1, blocks, 544)
-        q = (data[..., :512] ^ 0x80).view(np.int8).reshape(-1, blocks, BLOCK // 4, PANEL, 4)
-        q = q.transpose(0, 3, 1, 2, 4).reshape(-1, blocks, BLOCK)
-        scale = np.ascontiguousarray(data[..., 512:]).view(np.float16).swapaxes(1, 2).reshape(-1, blocks, 1)
+        data = data.reshape(n, blocks, size + 2)
+        q, scale = data[..., 2:], np.ascontiguousarray(data[..., :2]).view(np.float16)
+    if weight.format == "q4":
+        q = np.concatenate([q & 15, q >> 4], axis=-1).astype(np.int8) - np.int8(8)
+    else:
+        q = (q ^ np.uint8(0x80 if is_panels else 0)).view(np.int8)
     return (q * scale.astype(np.float32)).reshape(len(q), -1)[:n, :k]
 
 
 def quantized(x: np.ndarray) -> np.ndarray:
-    """(T, K) as a q8 linear sees it: per row and block of 32, q · d."""
-    blocks = _q8_blocks(x)
+    """(T, K) as a q8 or q4 linear sees it: per row and block of 32, q · d."""
+    blocks = _blocks(x)
     amax = np.abs(blocks).max(-1, keepdims=True)
     amax = np.where(amax < np.float32(2.0**-120), np.float32(0), amax)
     inverse = np.divide(np.float32(127), amax, out=np.zeros_like(amax), where=amax > 0)
@@ -100,7 +156,7 @@ def quantized(x: np.ndarray) -> np.ndarray:
 def linear(x: np.ndarray, weight: Packed, out: np.ndarray) -> None:
     _check(x.shape[1:] == (weight.k,), f"x: shape {x.shape}, expected (T, {weight.k})")
     _check(out.shape == (len(x), weight.n), f"out: shape {out.shape}, expected ({len(x)}, {weight.n})")
-    x, w = quantized(x) if weight.format == "q8" else x, unpack(weight)
+    x, w = quantized(x) if weight.format in ("q8", "q4") else x, unpack(weight)
     for row, result in zip(x, out, strict=True):  # row by row: NumPy's @ gives other bits for other row counts
         result[:] = w.astype(np.float64) @ row.astype(np.float64)
 
@@ -159,6 +215,44 @@ def per_layer(
     embed(ids, table, token_scale, tokens)
     parts = context.reshape(len(context), -1, len(weight)) * np.float32(context_scale)  # (T, L, P)
     out[:] = (_normed(parts, weight, eps).reshape(context.shape) + tokens) * np.float32(0.5**0.5)
+
+
+def route(scores: np.ndarray, scale: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
+    _check(0 <= count <= scores.shape[1] and scale.shape == scores.shape[1:], f"count {count} of {scores.shape[1]}")
+    _check(bool(np.isfinite(scores.max(-1)).all()), "scores: a NaN, or a row's largest is infinite")
+    share = np.exp(scores.astype(np.float64) - scores.max(-1, keepdims=True))
+    share /= share.sum(-1, keepdims=True)
+    ids = np.sort(np.argsort(-scores, axis=-1, kind="stable")[:, :count], axis=-1)  # (T, count)
+    chosen = np.take_along_axis(share, ids, -1)
+    return ids.astype(np.int32), (chosen / chosen.sum(-1, keepdims=True) * scale[ids]).astype(np.float32)
+
+
+def experts(
+    x: np.ndarray,
+    ids: np.ndarray,
+    weights: np.ndarray,
+    gate_up: Packed,
+    down: Packed,
+    num_experts: int,
+    out: np.ndarray,
+) -> None:
+    f, d = down.k, x.shape[1]
+    _same_shape(x=x, out=out)
+    _same_shape(ids=ids, weights=weights)
+    _check((gate_up.n, gate_up.k, down.n) == (num_experts * 2 * f, d, num_experts * d), "gate_up or down: wrong shape")
+    _check(d % PANEL == 0 and 2 * f % PANEL == 0, f"D {d} and 2F {2 * f}: expected multiples of 16")
+    _check(bool(((ids >= 0) & (ids < num_experts)).all() and (np.diff(ids) > 0).all()), "ids: expected ascending ids")
+    hidden, y = np.empty((1, gate_up.n), np.float32), np.empty((1, down.n), np.float32)
+    for t, row in enumerate(x):
+        total = np.zeros(d)
+        for e, weight in zip(ids[t], weights[t], strict=True):
+            linear(row[None], gate_up, hidden)
+            gated = np.empty((1, f), np.float32)
+            own = hidden[:, e * 2 * f :]
+            gelu_mul(own[:, :f], own[:, f : 2 * f], gated)
+            linear(gated, down, y)
+            total += np.float64(weight) * y[0, e * d : (e + 1) * d]
+        out[t] = total
 
 
 def rope_rows(positions: np.ndarray, inv_freq: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -1,23 +1,28 @@
-// linear, format q8: activations quantised per row and block of 32; per output, blocks in order,
+// linear, formats q8 and q4: activations quantised per row and block of 32; per output, blocks in order,
 // acc = fma(float(t) * d, weight scale, acc) with t the exact integer dot of the block.
 //
-// Dot<V> is the only part written per instruction set (dot_*.h):
-//     Dot<V>::kRows                                  most rows it takes at once
-//     Dot<V>::block<R>(w, q, q_stride, sum, sum_stride, t)
-//         w: 512 weight bytes of a panel block; q, sum: row r at + r * stride; t[r] = float of the 16 dots
+// DotQ8<V> and DotQ4<V> are the only part written per instruction set (dot_*.h):
+//     Panel                                  the block of 16 outputs, which ends with its 16 scales
+//     kRows                                  most rows it takes at once
+//     kAhead                                 blocks to prefetch ahead: about 3.3 KB for either format
+//     block<R>(w, q, q_stride, sum, sum_stride, t)
+//         w: a panel block; q, sum: row r at + r * stride; t[r] = float of the 16 dots
 #pragma once
 
 #include "base/half.h"
 #include "base/inline.h"
 #include "base/math.h"
+#include "formats/q4.h"
 #include "formats/q8.h"
-#include "kernels/linear_f32.h"
+#include "kernels/linear_floats.h"
 #include "kernels/table.h"
 
 namespace foretoken {
 
 template <class V>
-struct Dot;
+struct DotQ8;
+template <class V>
+struct DotQ4;
 
 // x: k floats -> q: ceil(k / 32) * 32, scale and sum: ceil(k / 32). A block that is not finite makes NaN outputs.
 template <class V>
@@ -49,15 +54,15 @@ void quantize_row(const float* x, int64_t k, int8_t* q, float* scale, int32_t* s
     }
 }
 
-constexpr int kBlockLines = (sizeof(BlockQ8Panel) + 63) / 64;
-constexpr int kAhead = 6 * sizeof(BlockQ8Panel);
-
 // R rows times P panels. Several panels give a single row several streams from memory at once; one panel is read once
 // and then serves all rows of the call from the cache.
-template <class V, int R, int P>
-void linear_q8_tile(const LinearArgs& a, int64_t row, int64_t panel) {
+template <class V, class Dot, int R, int P>
+void linear_blocks_tile(const LinearArgs& a, int64_t row, int64_t panel) {
+    using Panel = typename Dot::Panel;
+    constexpr int64_t block_len = sizeof(Panel), scale_at = block_len - kPanel * 2;
+    constexpr int64_t lines = (block_len + 63) / 64, ahead = Dot::kAhead * block_len;
     const int64_t blocks = (a.k + kBlock - 1) / kBlock;
-    const int64_t panel_len = blocks * static_cast<int64_t>(sizeof(BlockQ8Panel));
+    const int64_t panel_len = blocks * block_len;
     const uint8_t* w = a.weight + panel * panel_len;
     const int8_t* q = a.activations.q + row * blocks * kBlock;
     const float* scale = a.activations.scale + row * blocks;
@@ -66,14 +71,14 @@ void linear_q8_tile(const LinearArgs& a, int64_t row, int64_t panel) {
     for (int p = 0; p < P; ++p) {
         for (int r = 0; r < R; ++r) acc[p][r] = V::zero();
     }
-    for (int64_t b = 0; b < blocks; ++b, w += sizeof(BlockQ8Panel), q += kBlock, ++scale, ++sum) {
+    for (int64_t b = 0; b < blocks; ++b, w += block_len, q += kBlock, ++scale, ++sum) {
         for (int p = 0; p < P; ++p) {
             const uint8_t* block = w + p * panel_len;
             // Hardware prefetchers stop at page ends; a prefetch past the end of the weights does nothing.
-            for (int line = 0; line < kBlockLines; ++line) FT_PREFETCH(block + kAhead + line * 64);
+            for (int64_t line = 0; line < lines; ++line) FT_PREFETCH(block + ahead + line * 64);
             V t[R];
-            Dot<V>::template block<R>(block, q, blocks * kBlock, sum, blocks, t);
-            const V weight_scale = V::load_f16(reinterpret_cast<const uint16_t*>(block + kBlock * kPanel));
+            Dot::template block<R>(block, q, blocks * kBlock, sum, blocks, t);
+            const V weight_scale = V::load_f16(reinterpret_cast<const uint16_t*>(block + scale_at));
             for (int r = 0; r < R; ++r) acc[p][r] = V::fma(t[r] * V::set1(scale[r * blocks]), weight_scale, acc[p][r]);
         }
     }
@@ -82,32 +87,32 @@ void linear_q8_tile(const LinearArgs& a, int64_t row, int64_t panel) {
     }
 }
 
-// Calls tile<rows> for rows = 1 ... R.
-template <class V, int R>
-FT_INLINE void linear_q8_rows(const LinearArgs& a, int64_t row, int64_t rows, int64_t panel) {
+// Calls the tile of `rows` rows, rows = 1 ... R.
+template <class V, class Dot, int R>
+FT_INLINE void linear_blocks_rows(const LinearArgs& a, int64_t row, int64_t rows, int64_t panel) {
     if (rows == R) {
-        linear_q8_tile<V, R, 1>(a, row, panel);
+        linear_blocks_tile<V, Dot, R, 1>(a, row, panel);
     } else if constexpr (R > 1) {
-        linear_q8_rows<V, R - 1>(a, row, rows, panel);
+        linear_blocks_rows<V, Dot, R - 1>(a, row, rows, panel);
     }
 }
 
-template <class V>
-void linear_q8(const LinearArgs& a, int64_t row, int64_t rows, int64_t panel, int64_t last_panel) {
-    constexpr int kRows = Dot<V>::kRows;
+template <class V, class Dot>
+void linear_blocks(const LinearArgs& a, int64_t row, int64_t rows, int64_t panel, int64_t last_panel) {
+    constexpr int kRows = Dot::kRows;
     if (rows == 1) {
-        for (; panel + 4 <= last_panel; panel += 4) linear_q8_tile<V, 1, 4>(a, row, panel);
+        for (; panel + 4 <= last_panel; panel += 4) linear_blocks_tile<V, Dot, 1, 4>(a, row, panel);
     }
     if constexpr (kRows >= 2) {
         if (rows == 2) {
-            for (; panel + 2 <= last_panel; panel += 2) linear_q8_tile<V, 2, 2>(a, row, panel);
+            for (; panel + 2 <= last_panel; panel += 2) linear_blocks_tile<V, Dot, 2, 2>(a, row, panel);
         }
     }
     const int64_t groups = (rows + kRows - 1) / kRows;
     for (; panel < last_panel; ++panel) {
         for (int64_t g = 0; g < groups; ++g) {
             const int64_t from = rows * g / groups, to = rows * (g + 1) / groups;
-            linear_q8_rows<V, kRows>(a, row + from, to - from, panel);
+            linear_blocks_rows<V, Dot, kRows>(a, row + from, to - from, panel);
         }
     }
 }

@@ -1,0 +1,28 @@
+// What the ops that multiply by packed panels share. Work is split over panels of outputs, never over the inner
+// dimension.
+#pragma once
+
+#include "base/pool.h"
+#include "ops/dispatch.h"
+#include "ops/ops.h"
+
+namespace foretoken {
+
+constexpr int64_t kSmallWork = 1 << 16;  // multiply-adds below which waking threads costs more than it saves
+
+LinearKernel linear_kernel(Format format);
+void require_panels(const char* name, const Weight& w);
+
+// Rows of k inputs as q8 blocks: the bytes they take, and their place in memory of that many bytes (64-byte aligned).
+size_t activation_bytes(int64_t rows, int64_t k);
+ActivationsQ8 activations_at(unsigned char* memory, int64_t rows, int64_t k);
+ActivationsQ8 from_row(const ActivationsQ8& a, int64_t row, int64_t k);
+void quantize_into(Session& session, const FloatRows& x, const ActivationsQ8& a);
+
+// All rows of a call against panels [first, last), on this thread.
+void multiply(LinearKernel kernel, const LinearArgs& args, int64_t rows, int64_t first, int64_t last);
+
+// Panels that a thread takes at a time out of `panels`: a multiple of 4, so that kernels can take several at once.
+int64_t panel_grain(const Session& session, int64_t panels);
+
+}  // namespace foretoken
