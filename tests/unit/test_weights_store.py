@@ -64,7 +64,7 @@ def table(request, monkeypatch):
     return request.param
 
 
-@pytest.mark.parametrize("name", ["e2b", "e4b", "e2b-assistant", "e4b-assistant"])
+@pytest.mark.parametrize("name", ["e2b", "e4b", "26b", "e2b-assistant", "12b-assistant"])
 @pytest.mark.parametrize("format", ["f32", "q8"])
 def test_the_second_start_reads_what_the_first_made(name, format, table, monkeypatch):
     folder = GOLDEN / name
