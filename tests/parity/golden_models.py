@@ -3,6 +3,7 @@
 from functools import cache
 from pathlib import Path
 
+import expert_twins
 import numpy as np
 
 from foretoken import config as configs
@@ -17,14 +18,27 @@ TOLERANCE = 1e-4
 F16_TOLERANCE = 4e-3  # the same rounding inside transformers moves these goldens by 2.7e-3 of the largest
 
 
-class _F32Pages:
-    """The native ops, but keys and values are stored and read by the twins, which take pages of any dtype."""
+EXPERT_OPS = ("route", "experts")
+
+
+class _Ops:
+    """Some ops, with `twins` (names) taken from the reference and expert ops of our own where they have none."""
+
+    def __init__(self, ops, twins=()):
+        self._ops = ops
+        self._twins = twins
 
     def __getattr__(self, name):
-        return getattr(reference if name in ("append_kv", "attention") else native, name)
+        ops = reference if name in self._twins else self._ops
+        return getattr(expert_twins if name in EXPERT_OPS and not hasattr(ops, name) else ops, name)
 
 
-OPS = {"native f16": native, "native": _F32Pages(), "twins": reference}
+OPS = {
+    "native f16": _Ops(native),
+    "native": _Ops(native, twins=("append_kv", "attention")),  # they take pages of any dtype: keys and values in f32
+    "twins": _Ops(reference),
+}
+NAMES = ("e2b", "e4b", "12b", "26b", "31b")
 
 
 @cache
