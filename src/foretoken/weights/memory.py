@@ -21,7 +21,16 @@ CGROUPS = Path("/sys/fs/cgroup")
 
 def packed_bytes(parts: Sequence[Part], ops: Any) -> int:
     """Bytes that settled parts stay in memory with; a mapped table is none of them."""
-    return sum(_part_bytes(part, ops) for part in parts if not part.is_mapped)
+    kinds = {(part.format, part.layout, part.size[1]) for part in parts if part.is_packed}
+    sizes = {kind: _unit_bytes(*kind, ops) for kind in kinds}  # each asked once: a model has few widths
+
+    def size(part: Part) -> int:
+        if not part.is_packed:
+            return 4 * math.prod(part.shapes[0])
+        rows, width = part.size
+        return -(-rows // _unit(part.layout)) * sizes[part.format, part.layout, width]
+
+    return sum(size(part) for part in parts if not part.is_mapped)
 
 
 def refuse_too_large(
@@ -57,12 +66,13 @@ def available_bytes() -> int | None:
     return min(limits, default=None)
 
 
-def _part_bytes(part: Part, ops: Any) -> int:
-    if not part.is_packed:
-        return 4 * math.prod(part.shapes[0])
-    rows, width = part.size
-    unit = PANEL if part.layout == "panels" else 1
-    return -(-rows // unit) * len(ops.pack(np.zeros((unit, width), np.float32), part.format, part.layout).data)
+def _unit(layout: str) -> int:
+    """Rows that are packed together."""
+    return PANEL if layout == "panels" else 1
+
+
+def _unit_bytes(format: str | None, layout: str, width: int, ops: Any) -> int:
+    return len(ops.pack(np.zeros((_unit(layout), width), np.float32), format, layout).data)
 
 
 def _shown(count: int) -> str:
