@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from checkpoints import GOLDEN, copy_of, join, overwrite, save, split
+from checkpoints import GOLDEN, PACKABLE, copy_of, join, overwrite, save, split
 
 from foretoken import config as configs
 from foretoken import weights
@@ -146,7 +146,7 @@ def test_embedding_scale_is_rounded_as_stored(width, bf16):
     assert embed_scale(width, "F16") == float(np.float16(width**0.5))
 
 
-@pytest.mark.parametrize("format", ["f32", "q8"])
+@pytest.mark.parametrize("format", PACKABLE)
 @pytest.mark.parametrize("name", ["e2b", "e4b", "e2b-assistant", "12b", "26b"])
 def test_pieces_join_without_a_seam(name, format, monkeypatch):
     folder = GOLDEN / name

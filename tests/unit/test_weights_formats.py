@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from checkpoints import GOLDEN, copy_of, save
+from checkpoints import GOLDEN, PACKABLE, copy_of, save
 
 from foretoken import config as configs
 from foretoken import weights
@@ -86,7 +86,7 @@ def test_what_was_asked_holds_for_all_but_the_router(asked):
     assert all(part.format is None for part in parts if not part.is_packed)
 
 
-@pytest.mark.parametrize("format", ["f32", "q8"])
+@pytest.mark.parametrize("format", PACKABLE)
 @pytest.mark.parametrize("name", ["e2b", "26b", "31b"])
 def test_the_bytes_foretold_are_those_packed(name, format):
     folder, config = GOLDEN / name, config_of(name)
