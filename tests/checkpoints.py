@@ -7,7 +7,22 @@ from pathlib import Path
 
 import numpy as np
 
+from foretoken.errors import ShapeError
+from foretoken.ops import reference
+from foretoken.weights import FORMATS
+
 GOLDEN = Path(__file__).parent / "golden"
+
+
+def _can_pack(format):
+    try:
+        reference.pack(np.zeros((16, 32), np.float32), format, "panels")
+    except ShapeError:
+        return False
+    return True
+
+
+PACKABLE = [format for format in FORMATS if _can_pack(format)]
 
 
 def copy_of(name, folder):

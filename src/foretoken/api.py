@@ -33,7 +33,7 @@ from foretoken.scheduler import Scheduler
 from foretoken.stream import Answer, Event, Result, Stream
 from foretoken.tokenizer import TextStream, Tokenizer
 
-FORMATS = ("auto", "f32", "q8")
+FORMATS = ("auto", *weights.FORMATS)
 ASSETS = Path(__file__).parent / "assets"
 Progress = Callable[[int, int], None]
 
@@ -287,7 +287,7 @@ def load(
     """Load a target and its drafter from Hugging Face folders; None is the pair that comes with Foretoken.
 
     drafter   "auto" (the pair's own, or a folder MODEL-assistant beside a model), "none", or a folder
-    format    "auto" (q8), "f32" or "q8"; drafter_format likewise
+    format    "f32", "bf16", "q8", "q4", or "auto" (q4 for files that are 4-bit already, else q8); also drafter_format
     threads   worker threads of this process, default one per core
     chunk     prompt rows per pass
     progress  called with bytes done and bytes in all while weights are packed
@@ -310,9 +310,9 @@ def load(
             f"the tokenizer of {folder} has {tokenizer.vocab_len} ids, its config {config.vocab_len}. "
             "Use the tokenizer made for this model."
         )
-    packed, info = weights.load(folder, config, _format(format), native, progress)
+    packed, info = weights.load(folder, config, format, native, progress)
     target = Gemma4(config, packed, native)
-    proposer, state = _load_drafter(drafter, model, folder, target, _format(drafter_format), say)
+    proposer, state = _load_drafter(drafter, model, folder, target, drafter_format, say)
     for sentence in info.warnings:
         say(sentence)
     return Model(
@@ -325,7 +325,7 @@ def load(
         drafter_state=state,
         figures={
             "kind": config.model_type,
-            "format": _format(format),
+            "format": info.format,
             "parameters": info.parameters,
             "packed_bytes": info.packed_bytes,
         },
@@ -383,10 +383,6 @@ def _open_drafter(
     for sentence in info.warnings:
         say(sentence)
     return MtpDrafter(Assistant(config, packed, target, native)), DrafterState(path.name, "on", reason)
-
-
-def _format(asked: str) -> str:
-    return "q8" if asked == "auto" else asked
 
 
 def _stops(value: Any) -> tuple[str, ...]:

@@ -1,4 +1,4 @@
-"""Make the parity goldens: two tiny random Gemma 4 pairs and what transformers computes with them in f32.
+"""Make the parity goldens: tiny random Gemma 4 pairs and what transformers computes with them in f32.
 
     python tests/golden/make_goldens.py            writes beside this file
     python tests/golden/make_goldens.py OTHER      writes elsewhere, to compare with what is stored
@@ -13,16 +13,24 @@ e2b-assistant  centroid head, 32 clusters of 8 tokens, top 4; f32, released spel
 e4b            outer `gemma4`, layers S S S S S F + shared S F (donors 4 and 5), two kv heads, PLE, window 12, V 192;
                bf16, config as transformers writes it, two shards
 e4b-assistant  dense head (the default num_centroids that the class assumes mean nothing); bf16, as transformers writes
+12b            outer `gemma4_unified`, S S F S F, nothing shared, no PLE (its class has no such fields), full layers
+               with one kv head whose keys are the values; window 16
+26b            outer `gemma4`, S S F, 8 experts of which a row passes 2, keys used as values; window 16
+31b            `gemma4_text`, S S S F, 8 heads over 4 and 2 kv heads, keys used as values; window 12
+12b-, 26b-, 31b-assistant  dense heads, donors with several kv heads; `gemma4_unified_assistant` for 12b
+               these six: V 128, bf16; config.json in the released spelling, config-saved.json as transformers writes it
 
 The e4b shards also hold what a loader has to skip: k_proj, v_proj, k_norm (as in released files; v_norm has no
-weight) of the shared layers, and one tensor of a vision tower. D is 64 and P 16, whose square roots are exact in bf16,
-so the rounding of embedding scales (numerics.md) cannot matter. Norm weights are random around 1, with two
-exceptions: q_norm and k_norm around 0.5, so that the softmax is not one-hot, and the target's last norm around 1.6,
-so that logits have a standard deviation near 2. Id 0 (padding) is in every prompt and is an ordinary token. Seeds of
-prompts were searched for, so that no argmax and no choice of clusters is a near-tie: the best token leads by at
-least 0.06 in every target row and by 0.18 in every draft step, the last chosen cluster by 0.06.
+weight) of the shared layers, and one tensor of a vision tower; 12b and 26b a tensor of another modality. D is 64 and
+P 16, whose square roots are exact in bf16, so the rounding of embedding scales (numerics.md) cannot matter. Norm
+weights are random around 1, with two exceptions: q_norm and k_norm around 0.5, so that the softmax is not one-hot, and
+the target's last norm around 1.6, so that logits have a standard deviation near 2. Id 0 (padding) is in every prompt
+and is an ordinary token. Seeds of prompts were searched for, so that no argmax and no choice of clusters is a
+near-tie: the best token leads by at least 0.06 in every target row and by 0.18 in every draft step, the last chosen
+cluster by 0.06. In 26b the best token leads by 0.05, and the score of the last chosen expert by 0.05 in every layer
+and row (the seed of its weights was chosen for that: the first token is always the same).
 
-Keys of e2b.npz and e4b.npz. {n} is `p7` (prompt of 7 tokens, inside the window) or `p45` (longer than it):
+Keys of NAME.npz. {n} is `p7` (prompt of 7 tokens, inside the window) or `p45` (longer than it):
 
 versions             () str          versions of torch, transformers, numpy
 {n}_ids              (T,) i32        prompt
@@ -49,237 +57,34 @@ sees it; transformers itself would hand the sliding layers up to two older keys 
 from __future__ import annotations
 
 import argparse
-import json
 import shutil
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
 import transformers
-from safetensors.torch import save_file
+from golden_shapes import E2B, E4B, FULL, LARGE, SLIDING, Shape, write_configs, write_weights
 from transformers import (
     DynamicCache,
-    Gemma4AssistantConfig,
     Gemma4AssistantForCausalLM,
-    Gemma4Config,
     Gemma4ForCausalLM,
     Gemma4ForConditionalGeneration,
-    Gemma4TextConfig,
+    Gemma4UnifiedAssistantForCausalLM,
+    Gemma4UnifiedForConditionalGeneration,
 )
 
-SLIDING, FULL = "sliding_attention", "full_attention"
-ROPE = {
-    FULL: {"partial_rotary_factor": 0.25, "rope_theta": 1000000.0, "rope_type": "proportional"},
-    SLIDING: {"rope_theta": 10000.0, "rope_type": "default"},
-}
 VERSIONS = f"torch {torch.__version__}, transformers {transformers.__version__}, numpy {np.__version__}"
 PROMPTS = (7, 45)
 NUM_NEXT = 6
 NUM_DRAFT = 4
-
-
-@dataclass(frozen=True)
-class Shape:
-    """Sizes of a pair; `draft_*` are the drafter's own, everything else it takes from the target."""
-
-    layer_types: tuple[str, ...]
-    num_shared: int
-    vocab: int
-    head_dim: int
-    global_head_dim: int
-    num_kv_heads: int
-    intermediate: int
-    is_double_wide: bool
-    window: int
-    draft_intermediate: int
-    num_clusters: int  # 0: dense head
-    top_clusters: int
-    prompt_seeds: tuple[int, int]  # see module docstring: chosen so that no choice is a near-tie
-    hidden: int = 64
-    per_layer: int = 16
-    num_heads: int = 4
-    draft_hidden: int = 32
-
-    def width(self, kind: str) -> int:
-        return self.head_dim if kind == SLIDING else self.global_head_dim
-
-
-E2B = Shape((SLIDING, SLIDING, FULL, SLIDING, FULL), 2, 256, 16, 32, 1, 96, True, 16, 64, 32, 4, (2, 151))
-E4B = Shape((SLIDING,) * 5 + (FULL, SLIDING, FULL), 2, 192, 8, 24, 2, 32, False, 12, 64, 0, 0, (3064, 254))
-DRAFT_TYPES = (SLIDING, SLIDING, SLIDING, FULL)
-
-
-# ---- configs ---------------------------------------------------------------------------------------------------
-
-
-def released_text(s: Shape, dtype: str) -> dict:
-    """The text fields that target and drafter share, as released files spell them."""
-    return {
-        "attention_bias": False, "attention_dropout": 0.0, "attention_k_eq_v": False, "bos_token_id": 2, "dtype": dtype,
-        "enable_moe_block": False, "eos_token_id": 1, "global_head_dim": s.global_head_dim, "head_dim": s.head_dim,
-        "hidden_activation": "gelu_pytorch_tanh", "initializer_range": 0.02, "max_position_embeddings": 256,
-        "model_type": "gemma4_text", "moe_intermediate_size": None, "num_attention_heads": s.num_heads,
-        "num_experts": None, "num_global_key_value_heads": None, "num_key_value_heads": s.num_kv_heads,
-        "pad_token_id": 0, "rms_norm_eps": 1e-6, "rope_parameters": ROPE, "sliding_window": s.window,
-        "tie_word_embeddings": True, "top_k_experts": None, "use_bidirectional_attention": None, "use_cache": True,
-        "vocab_size": s.vocab,
-    }  # fmt: skip
-
-
-def target_text(s: Shape, dtype: str) -> dict:
-    return released_text(s, dtype) | {
-        "final_logit_softcapping": 30.0, "hidden_size": s.hidden, "hidden_size_per_layer_input": s.per_layer,
-        "intermediate_size": s.intermediate, "layer_types": list(s.layer_types),
-        "num_hidden_layers": len(s.layer_types), "num_kv_shared_layers": s.num_shared,
-        "use_double_wide_mlp": s.is_double_wide, "vocab_size_per_layer_input": s.vocab,
-    }  # fmt: skip
-
-
-def drafter_text(s: Shape, dtype: str) -> dict:
-    return released_text(s, dtype) | {
-        "final_logit_softcapping": None, "hidden_size": s.draft_hidden, "hidden_size_per_layer_input": 0,
-        "intermediate_size": s.draft_intermediate, "layer_types": list(DRAFT_TYPES), "num_hidden_layers": 4,
-        "num_kv_shared_layers": 4, "use_double_wide_mlp": False, "vocab_size_per_layer_input": 0,
-    }  # fmt: skip
-
-
-def write_config(out: Path, config: dict) -> None:
-    (out / "config.json").write_text(json.dumps(config, indent=2) + "\n")
-
-
-def write_configs(out: Path) -> None:
-    """e2b pair by hand in the released spelling, e4b pair by `save_pretrained`."""
-    write_config(out / "e2b", target_text(E2B, "bfloat16") | {"architectures": ["Gemma4ForCausalLM"]})
-    write_config(out / "e2b-assistant", {
-        "architectures": ["Gemma4AssistantForCausalLM"], "backbone_hidden_size": E2B.hidden,
-        "centroid_intermediate_top_k": E2B.top_clusters, "dtype": "float32", "model_type": "gemma4_assistant",
-        "num_centroids": E2B.num_clusters, "text_config": drafter_text(E2B, "float32"), "tie_word_embeddings": True,
-        "use_ordered_embeddings": True,
-    })  # fmt: skip
-    text = Gemma4TextConfig(**target_text(E4B, "bfloat16"))
-    outer = Gemma4Config(text_config=text, vision_config=None, audio_config=None, dtype="bfloat16")
-    outer.architectures = ["Gemma4ForConditionalGeneration"]
-    outer.save_pretrained(out / "e4b")
-    text = Gemma4TextConfig(**drafter_text(E4B, "bfloat16"))
-    drafter = Gemma4AssistantConfig(text_config=text, backbone_hidden_size=E4B.hidden, dtype="bfloat16")
-    drafter.architectures = ["Gemma4AssistantForCausalLM"]
-    drafter.save_pretrained(out / "e4b-assistant")
-
-
-# ---- weights ---------------------------------------------------------------------------------------------------
-
-
-def layer_shapes(s: Shape, p: str, kind: str, hidden: int, mlp: int, has_kv: bool) -> dict[str, tuple[int, ...]]:
-    """Tensors of one decoder layer without its per-layer embedding."""
-    d = s.width(kind)
-    norms = ("input_layernorm", "post_attention_layernorm", "pre_feedforward_layernorm", "post_feedforward_layernorm")
-    shapes: dict[str, tuple[int, ...]] = {f"{p}{name}.weight": (hidden,) for name in norms}
-    shapes |= {
-        f"{p}self_attn.q_proj.weight": (s.num_heads * d, hidden),
-        f"{p}self_attn.q_norm.weight": (d,),
-        f"{p}self_attn.o_proj.weight": (hidden, s.num_heads * d),
-        f"{p}mlp.gate_proj.weight": (mlp, hidden),
-        f"{p}mlp.up_proj.weight": (mlp, hidden),
-        f"{p}mlp.down_proj.weight": (hidden, mlp),
-        f"{p}layer_scalar": (1,),
-    }
-    if has_kv:
-        shapes |= {
-            f"{p}self_attn.k_proj.weight": (s.num_kv_heads * d, hidden),
-            f"{p}self_attn.k_norm.weight": (d,),
-            f"{p}self_attn.v_proj.weight": (s.num_kv_heads * d, hidden),
-        }
-    return shapes
-
-
-def target_shapes(s: Shape, prefix: str, has_unused_kv: bool) -> dict[str, tuple[int, ...]]:
-    num_layers = len(s.layer_types)
-    shapes: dict[str, tuple[int, ...]] = {
-        "embed_tokens.weight": (s.vocab, s.hidden),
-        "embed_tokens_per_layer.weight": (s.vocab, num_layers * s.per_layer),
-        "per_layer_model_projection.weight": (num_layers * s.per_layer, s.hidden),
-        "per_layer_projection_norm.weight": (s.per_layer,),
-        "norm.weight": (s.hidden,),
-    }
-    for i, kind in enumerate(s.layer_types):
-        is_shared = i >= num_layers - s.num_shared
-        mlp = s.intermediate * (2 if is_shared and s.is_double_wide else 1)
-        shapes |= layer_shapes(s, f"layers.{i}.", kind, s.hidden, mlp, has_unused_kv or not is_shared)
-        shapes |= {
-            f"layers.{i}.per_layer_input_gate.weight": (s.per_layer, s.hidden),
-            f"layers.{i}.per_layer_projection.weight": (s.hidden, s.per_layer),
-            f"layers.{i}.post_per_layer_input_norm.weight": (s.hidden,),
-        }
-    return {prefix + name: shape for name, shape in shapes.items()}
-
-
-def drafter_shapes(s: Shape) -> dict[str, tuple[int, ...]]:
-    shapes: dict[str, tuple[int, ...]] = {
-        "model.embed_tokens.weight": (s.vocab, s.draft_hidden),
-        "model.norm.weight": (s.draft_hidden,),
-        "pre_projection.weight": (s.draft_hidden, 2 * s.hidden),
-        "post_projection.weight": (s.hidden, s.draft_hidden),
-    }
-    for i, kind in enumerate(DRAFT_TYPES):
-        shapes |= layer_shapes(s, f"model.layers.{i}.", kind, s.draft_hidden, s.draft_intermediate, has_kv=False)
-    if s.num_clusters:
-        shapes["masked_embedding.centroids.weight"] = (s.num_clusters, s.draft_hidden)
-    return shapes
-
-
-def random_weight(name: str, shape: tuple[int, ...], g: torch.Generator, is_drafter: bool) -> torch.Tensor:
-    """One f32 tensor; vectors uniform within 40 % of their centre, matrices normal."""
-    if len(shape) == 1:
-        centre = 1.0
-        if name.endswith(("q_norm.weight", "k_norm.weight")):
-            centre = 0.5
-        elif name.endswith(".norm.weight") and not is_drafter:
-            centre = 1.6
-        return centre * (0.6 + 0.8 * torch.rand(shape, generator=g))
-    if name.endswith("embed_tokens_per_layer.weight"):
-        std = 0.25  # times sqrt(P) = 4: as large as the normed context part
-    elif name.endswith("embed_tokens.weight"):
-        std = 0.35 if is_drafter else 0.15
-    elif name.endswith("post_projection.weight"):
-        std = 1.6 * shape[1] ** -0.5  # as large as the target's hidden rows
-    else:
-        std = shape[1] ** -0.5
-    return std * torch.randn(shape, generator=g)
-
-
-def random_weights(shapes: dict, seed: int, dtype: torch.dtype, is_drafter: bool = False) -> dict[str, torch.Tensor]:
-    g = torch.Generator().manual_seed(seed)
-    return {name: random_weight(name, shapes[name], g, is_drafter).to(dtype) for name in sorted(shapes)}
-
-
-def write_sharded(out: Path, tensors: dict[str, torch.Tensor]) -> None:
-    """Two shards, split in the middle of the sorted names, and their index."""
-    names = sorted(tensors)
-    half = len(names) // 2
-    weight_map = {}
-    for part, own in enumerate((names[:half], names[half:]), 1):
-        file = f"model-{part:05}-of-00002.safetensors"
-        save_file({n: tensors[n] for n in own}, out / file, metadata={"format": "pt"})
-        weight_map |= dict.fromkeys(own, file)
-    size = sum(t.numel() * t.element_size() for t in tensors.values())
-    index = {"metadata": {"total_size": size}, "weight_map": weight_map}
-    (out / "model.safetensors.index.json").write_text(json.dumps(index, indent=0) + "\n")
-
-
-def write_weights(out: Path) -> None:
-    pt = {"format": "pt"}
-    tensors = random_weights(target_shapes(E2B, "model.", has_unused_kv=False), 21, torch.bfloat16)
-    save_file(tensors, out / "e2b" / "model.safetensors", metadata=pt)
-    tensors = random_weights(drafter_shapes(E2B), 22, torch.float32, is_drafter=True)
-    order = torch.randperm(E2B.vocab, generator=torch.Generator().manual_seed(23))  # row-major (cluster, member)
-    tensors["masked_embedding.token_ordering"] = order
-    save_file(tensors, out / "e2b-assistant" / "model.safetensors", metadata=pt)
-    tensors = random_weights(target_shapes(E4B, "model.language_model.", has_unused_kv=True), 41, torch.bfloat16)
-    tensors["model.vision_tower.patch_embedder.input_proj.weight"] = torch.full((4, 6), 0.5, dtype=torch.bfloat16)
-    write_sharded(out / "e4b", tensors)
-    tensors = random_weights(drafter_shapes(E4B), 42, torch.bfloat16, is_drafter=True)
-    save_file(tensors, out / "e4b-assistant" / "model.safetensors", metadata=pt)
+SHAPES = {"e2b": E2B, "e4b": E4B} | LARGE
+TARGETS = {
+    "e2b": Gemma4ForCausalLM,
+    "e4b": Gemma4ForConditionalGeneration,
+    "12b": Gemma4UnifiedForConditionalGeneration,
+    "26b": Gemma4ForConditionalGeneration,
+    "31b": Gemma4ForCausalLM,
+}
 
 
 # ---- goldens ---------------------------------------------------------------------------------------------------
@@ -372,7 +177,7 @@ def prompt_goldens(s: Shape, target, drafter, length: int, seed: int) -> dict[st
     ids, following = prompt(s, length, seed)
     logits, hidden, out = target_pass(target, ids, use_cache=False)
     donors = {kind: out.shared_kv_states[kind] for kind in (SLIDING, FULL)}
-    assert all(keys.shape == (1, s.num_kv_heads, length, s.width(kind)) for kind, (keys, _) in donors.items())
+    assert all(keys.shape == (1, s.kv_heads(kind), length, s.width(kind)) for kind, (keys, _) in donors.items())
     next_logits, next_hidden = next_steps(target, ids, following)
     first = logits[-1].argmax()
     arrays = {
@@ -390,13 +195,18 @@ def prompt_goldens(s: Shape, target, drafter, length: int, seed: int) -> dict[st
     return {f"p{length}_{key}": value for key, value in arrays.items()}
 
 
+def load_pair(folder: Path, name: str):
+    """Target and drafter of a golden pair."""
+    drafter = Gemma4UnifiedAssistantForCausalLM if SHAPES[name].is_unified else Gemma4AssistantForCausalLM
+    return load(TARGETS[name], folder / name), load(drafter, folder / f"{name}-assistant")
+
+
 @torch.no_grad()
-def write_goldens(out: Path, name: str, s: Shape, kind: type) -> None:
-    target = load(kind, out / name)
-    drafter = load(Gemma4AssistantForCausalLM, out / f"{name}-assistant")
+def write_goldens(out: Path, name: str) -> None:
+    target, drafter = load_pair(out, name)
     arrays = {"versions": np.array(VERSIONS)}
-    for length, seed in zip(PROMPTS, s.prompt_seeds, strict=True):
-        arrays |= prompt_goldens(s, target, drafter, length, seed)
+    for length, seed in zip(PROMPTS, SHAPES[name].prompt_seeds, strict=True):
+        arrays |= prompt_goldens(SHAPES[name], target, drafter, length, seed)
     np.savez_compressed(out / f"{name}.npz", **arrays)
 
 
@@ -406,15 +216,16 @@ def main() -> None:
     out = parser.parse_args().out
     print(VERSIONS)
     torch.set_num_threads(1)
-    for name in ("e2b", "e2b-assistant", "e4b", "e4b-assistant"):
-        shutil.rmtree(out / name, ignore_errors=True)
-        (out / name).mkdir(parents=True)
+    for name in SHAPES:
+        for folder in (out / name, out / f"{name}-assistant"):
+            shutil.rmtree(folder, ignore_errors=True)
+            folder.mkdir(parents=True)
     write_configs(out)
     write_weights(out)
     for path in out.glob("*/*.safetensors"):
         path.chmod(0o644)  # safetensors writes 0600
-    write_goldens(out, "e2b", E2B, Gemma4ForCausalLM)
-    write_goldens(out, "e4b", E4B, Gemma4ForConditionalGeneration)
+    for name in SHAPES:
+        write_goldens(out, name)
 
 
 if __name__ == "__main__":

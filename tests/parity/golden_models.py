@@ -25,6 +25,7 @@ class _F32Pages:
 
 
 OPS = {"native f16": native, "native": _F32Pages(), "twins": reference}
+NAMES = ("e2b", "e4b", "12b", "26b", "31b")
 
 
 @cache

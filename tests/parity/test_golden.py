@@ -10,8 +10,9 @@ product as it is, f16 pages included, is then held to about what that rounding d
 
 import numpy as np
 import pytest
-from golden_models import OPS, TOLERANCE, arrays, close, new_cache, pair, run, tolerance
+from golden_models import GOLDEN, NAMES, OPS, TOLERANCE, arrays, close, new_cache, pair, run, tolerance
 
+from foretoken import config as configs
 from foretoken.cache import read_only_segments
 
 
@@ -22,7 +23,7 @@ def ops_name(request):
 
 @pytest.mark.parametrize("chunk", [64, 5])
 @pytest.mark.parametrize("length", [7, 45])
-@pytest.mark.parametrize("name", ["e2b", "e4b"])
+@pytest.mark.parametrize("name", NAMES)
 def test_target(name, length, chunk, ops_name):
     target, golden = pair(name, ops_name)[0], arrays(name, length)
     one = new_cache(target, ops_name)
@@ -35,7 +36,7 @@ def test_target(name, length, chunk, ops_name):
 
 
 @pytest.mark.parametrize("length", [7, 45])
-@pytest.mark.parametrize("name", ["e2b", "e4b"])
+@pytest.mark.parametrize("name", NAMES)
 def test_drafter_first_round(name, length, ops_name):
     (target, assistant), golden = pair(name, ops_name), arrays(name, length)
     one = new_cache(target, ops_name)
@@ -51,6 +52,16 @@ def test_drafter_first_round(name, length, ops_name):
         assert close(logits, golden["draft_logits"][step]) < tolerance(ops_name)
         assert close(projected[0], golden["draft_hidden"][step]) < tolerance(ops_name)
         token, hidden = golden["draft_tokens"][step], golden["draft_hidden"][step : step + 1]
+
+
+@pytest.mark.parametrize("name", ["12b", "26b", "31b"])
+def test_the_other_spelling_is_the_same_model(name):
+    """What transformers writes of these configs (config-saved.json), so that parity holds for both."""
+    for folder, read in ((name, configs.target_config), (f"{name}-assistant", configs.drafter_config)):
+        one, other = (read(configs.read_json(GOLDEN / folder / file)) for file in ("config.json", "config-saved.json"))
+        assert one == other and one.unknown_fields == other.unknown_fields == ()
+        assert one.rope.keys() == other.rope.keys()
+        assert all(np.array_equal(one.rope[kind], other.rope[kind]) for kind in one.rope)
 
 
 def test_the_test_can_fail():

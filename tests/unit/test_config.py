@@ -11,6 +11,8 @@ from checkpoints import GOLDEN
 from foretoken import config as configs
 from foretoken.errors import ConfigError
 
+NAMES = ("e2b", "e4b", "12b", "26b", "31b")
+
 
 def golden(name):
     return json.loads((GOLDEN / name / "config.json").read_text())
@@ -26,16 +28,20 @@ def other_spelling(data):
     text = text_of(data)
     full = [index for index, kind in enumerate(text["layer_types"]) if kind == "full_attention"]
     if "per_layer_config" in text:
-        text["global_head_dim"] = text.pop("per_layer_config")[str(full[0])]["head_dim"]
-        text["num_global_key_value_heads"] = None
+        listed = text.pop("per_layer_config")[str(full[0])]
+        text["global_head_dim"] = listed["head_dim"]
+        text["num_global_key_value_heads"] = listed.get("num_key_value_heads")
     else:
-        text["per_layer_config"] = {str(index): {"head_dim": text["global_head_dim"]} for index in full}
+        listed = {"head_dim": text["global_head_dim"]}
+        if text["num_global_key_value_heads"] is not None:
+            listed["num_key_value_heads"] = text["num_global_key_value_heads"]
+        text["per_layer_config"] = {str(index): listed for index in full}
         del text["global_head_dim"], text["num_global_key_value_heads"]
     return data
 
 
 def read(data):
-    is_drafter = data["model_type"] == "gemma4_assistant"
+    is_drafter = "backbone_hidden_size" in data
     return configs.drafter_config(data) if is_drafter else configs.target_config(data)
 
 
@@ -77,7 +83,116 @@ def test_e4b_as_released():
     assert {layer.num_kv_heads for layer in config.layers} == {2}
 
 
-@pytest.mark.parametrize("name", ["e2b", "e4b", "e2b-assistant", "e4b-assistant"])
+def large(model_type, num_layers, **sizes):
+    """12B, 26B-A4B or 31B as released: five sliding layers to one full, no shared ones, keys used as values."""
+    text = released(num_layers, 6, 0, attention_k_eq_v=True, sliding_window=1024, model_type=model_type, **sizes)
+    if model_type == "gemma4_unified_text":
+        del text["hidden_size_per_layer_input"], text["vocab_size_per_layer_input"]
+    else:
+        text["hidden_size_per_layer_input"] = 0
+    return text
+
+
+G12B = large("gemma4_unified_text", 48, hidden_size=3840, intermediate_size=15360, num_attention_heads=16,
+             num_key_value_heads=8, num_global_key_value_heads=1)  # fmt: skip
+G26B = large("gemma4_text", 30, hidden_size=2816, intermediate_size=2112, num_attention_heads=16, num_key_value_heads=8,
+             num_global_key_value_heads=2, enable_moe_block=True, num_experts=128, top_k_experts=8,
+             moe_intermediate_size=704)  # fmt: skip
+G31B = large("gemma4_text", 60, hidden_size=5376, intermediate_size=21504, num_attention_heads=32,
+             num_key_value_heads=16, num_global_key_value_heads=4)  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("data", "donor", "sliding_heads", "full_heads"),
+    [(G12B, {"sliding": 46, "full": 47}, 8, 1), (G26B, {"sliding": 28, "full": 29}, 8, 2),
+     (G31B, {"sliding": 58, "full": 59}, 16, 4)],
+    ids=["12b", "26b", "31b"],
+)  # fmt: skip
+def test_large_models_as_released(data, donor, sliding_heads, full_heads):
+    config = configs.target_config(data)
+    assert config.donor == donor and config.first_shared == len(config.layers) == len(config.cache_layers)
+    assert config.per_layer_len == 0 and config.unknown_fields == ()
+    sliding, full = config.layers[0], config.layers[5]
+    assert (sliding.kind, sliding.head_len, sliding.num_kv_heads, sliding.k_eq_v) == (
+        "sliding",
+        256,
+        sliding_heads,
+        False,
+    )
+    assert (full.kind, full.head_len, full.num_kv_heads, full.k_eq_v) == ("full", 512, full_heads, True)
+    assert [layer.kv_source for layer in config.layers] == list(range(len(config.layers)))
+
+
+def test_experts():
+    layer = configs.target_config(G26B).layers[3]
+    assert (layer.num_experts, layer.top_experts, layer.expert_len, layer.mlp_len) == (128, 8, 704, 2112)
+    off = configs.target_config(G26B | {"enable_moe_block": False})
+    assert {layer.num_experts for layer in off.layers} == {0}, "sizes alone mean nothing"
+    assert off.unknown_fields == ()
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("num_experts", None), ("num_experts", 0), ("num_experts", 1 << 20), ("num_experts", 4), ("top_k_experts", None),
+     ("top_k_experts", 129), ("top_k_experts", 0), ("moe_intermediate_size", None), ("moe_intermediate_size", "704"),
+     ("enable_moe_block", "yes"), ("attention_k_eq_v", 1), ("num_global_key_value_heads", 3),
+     ("num_global_key_value_heads", "two"), ("num_global_key_value_heads", 0)],
+)  # fmt: skip
+def test_a_bad_expert_or_head_field_is_refused_by_name(field, value):
+    named = {"num_experts": "top_k_experts"}.get(field, field) if value == 4 else field
+    named = "num_attention_heads" if value == 3 else named
+    with pytest.raises(ConfigError, match=named):
+        configs.target_config(G26B | {field: value})
+
+
+def test_own_heads_of_full_layers_need_keys_used_as_values():
+    with pytest.raises(
+        ConfigError, match=r"num_global_key_value_heads .* is 2, expected null or 8 without attention_k"
+    ):
+        configs.target_config(G26B | {"attention_k_eq_v": False})
+    same = configs.target_config(G26B | {"attention_k_eq_v": False, "num_global_key_value_heads": 8})
+    assert {layer.num_kv_heads for layer in same.layers} == {8}
+    silent = configs.target_config(G26B | {"num_global_key_value_heads": None})
+    assert {layer.num_kv_heads for layer in silent.layers} == {8}
+
+
+def test_spellings_that_differ_in_heads():
+    data = golden("31b")
+    data["per_layer_config"] = {"3": {"head_dim": 16, "num_key_value_heads": 2}}
+    assert read(data) == read(golden("31b"))
+    data["per_layer_config"]["3"]["num_key_value_heads"] = 4
+    with pytest.raises(
+        ConfigError, match=r"layer 3 has key/value heads 4 by per_layer_config, 2 by num_global_key_value_heads"
+    ):
+        read(data)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("hidden_size_per_layer_input", 256), ("enable_moe_block", True), ("model_type", "gemma4_text"),
+     ("model_type", "gemma4_unified")],
+)  # fmt: skip
+def test_a_unified_model_has_no_such_part(field, value):
+    data = golden("12b")
+    data["text_config"][field] = value
+    with pytest.raises(ConfigError, match=field):
+        read(data)
+
+
+def test_unified_models():
+    outer = read(golden("12b"))
+    assert outer.model_type == "gemma4_unified" and outer.has_other_parts and outer.per_layer_len == 0
+    alone = read(golden("12b")["text_config"])
+    assert alone.layers == outer.layers and not alone.has_other_parts
+    drafter = read(golden("12b-assistant"))
+    assert drafter.model_type == "gemma4_unified_assistant"
+    assert drafter.num_kv_heads == {"sliding": 2, "full": 1}
+    assert (drafter.num_clusters, golden("12b-assistant")["num_centroids"]) == (0, 2048), "declared, not there"
+    with pytest.raises(ConfigError, match="gemma4_unified"):
+        configs.drafter_config(golden("12b"))
+
+
+@pytest.mark.parametrize("name", [*NAMES, *(f"{name}-assistant" for name in NAMES)])
 def test_both_spellings_say_the_same(name):
     one, other = read(golden(name)), read(other_spelling(golden(name)))
     assert one == other
@@ -190,20 +305,6 @@ def test_a_bad_rotary_parameter_is_refused(kind, change):
 
 
 @pytest.mark.parametrize(
-    ("change", "word"),
-    [
-        ({"model_type": "gemma4_unified"}, "12B"),
-        ({"model_type": "gemma4_unified_text"}, "12B"),
-        ({"enable_moe_block": True}, "mixture-of-experts"),
-        ({"attention_k_eq_v": True}, "keys used as values"),
-    ],
-)
-def test_what_is_not_yet_supported_says_so(change, word):
-    with pytest.raises(ConfigError, match=f"{word}.*not yet supported|not yet supported.*{word}"):
-        configs.target_config(golden("e2b") | change)
-
-
-@pytest.mark.parametrize(
     ("field", "value"),
     [("num_centroids", 7), ("num_centroids", 0), ("centroid_intermediate_top_k", 33), ("backbone_hidden_size", None),
      ("use_ordered_embeddings", "yes"), ("text_config", None), ("text_config", []), ("model_type", "gemma4_text")],
@@ -215,8 +316,8 @@ def test_a_bad_drafter_is_refused_by_name(field, value):
 
 @pytest.mark.parametrize(
     ("field", "value"),
-    [("hidden_size_per_layer_input", 8), ("use_double_wide_mlp", True), ("final_logit_softcapping", 30.0),
-     ("num_kv_shared_layers", 3)],
+    [("hidden_size_per_layer_input", 8), ("use_double_wide_mlp", True), ("enable_moe_block", True),
+     ("final_logit_softcapping", 30.0), ("num_kv_shared_layers", 3)],
 )  # fmt: skip
 def test_a_drafter_has_no_such_parts(field, value):
     data = golden("e2b-assistant")
@@ -233,7 +334,7 @@ def test_a_target_is_no_drafter_and_a_drafter_no_target():
 
 
 def test_a_fitting_pair_has_no_problems():
-    for name in ("e2b", "e4b"):
+    for name in NAMES:
         assert configs.pairing_problems(read(golden(name)), read(golden(f"{name}-assistant"))) == []
 
 
@@ -250,6 +351,13 @@ def test_every_reason_why_a_pair_does_not_fit_is_listed_with_both_values():
         ("width of sliding", "8", "16"),
     ):
         assert any(all(word in problem for word in words) for problem in problems), (words, problems)
+
+
+def test_a_drafter_of_other_global_heads_does_not_fit():
+    data = golden("31b-assistant")
+    data["text_config"]["num_global_key_value_heads"] = 4
+    [problem] = configs.pairing_problems(read(golden("31b")), read(data))
+    assert problem == "its key/value heads of full layers are 4, the target has 2"
 
 
 def test_other_rotary_frequencies_do_not_fit():

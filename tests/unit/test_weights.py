@@ -1,14 +1,17 @@
 """Model folders to packed weights: what fits, every mismatch at once, damaged values."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
-from checkpoints import GOLDEN, copy_of, join, overwrite, save, split
+from checkpoints import GOLDEN, PACKABLE, copy_of, join, overwrite, save, split
 
 from foretoken import config as configs
 from foretoken import weights
 from foretoken.errors import WeightsError
 from foretoken.ops import reference
 from foretoken.weights import pack
+from foretoken.weights.formats import settled
 from foretoken.weights.gemma4 import embed_scale, plan
 from foretoken.weights.safetensors import Checkpoint
 
@@ -99,6 +102,34 @@ def test_drafter_head_in_cluster_order():
     assert found.layers[0].per_layer_gate is None
 
 
+def test_keys_used_as_values_have_no_rows_of_values():
+    folder = GOLDEN / "12b"
+    config, found, files = config_of(folder), load(folder)[0], Checkpoint(folder)
+    for layer, own in zip(config.layers, found.layers, strict=True):
+        kv_len = layer.num_kv_heads * layer.head_len
+        assert own.qkv.n == layer.num_heads * layer.head_len + (1 if layer.k_eq_v else 2) * kv_len
+    assert not [name for name in files.entries if "layers.2.self_attn.v_proj" in name]
+    assert any("vision_embedder" in name for name in files.entries)
+    assert found.per_layer_table is None and found.layers[0].experts is None
+
+
+def test_experts_are_stacked_by_rows_and_their_router_stays_f32():
+    folder = GOLDEN / "26b"
+    files, prefix = Checkpoint(folder), "model.language_model.layers.1."
+    experts = load(folder)[0].layers[1].experts
+    assert (experts.gate_up.n, experts.gate_up.k) == (8 * 32, 64) and (experts.down.n, experts.down.k) == (8 * 64, 16)
+    for name, part in (("gate_up_proj", experts.gate_up), ("down_proj", experts.down)):
+        stored = files.read(f"{prefix}experts.{name}")
+        np.testing.assert_array_equal(reference.unpack(part), stored.reshape(-1, stored.shape[-1]))
+    np.testing.assert_array_equal(experts.router_norm, files.read(f"{prefix}router.scale") / 8)
+    np.testing.assert_array_equal(experts.scale, files.read(f"{prefix}router.per_expert_scale"))
+    np.testing.assert_array_equal(experts.post_mlp_norm, files.read(f"{prefix}post_feedforward_layernorm_1.weight"))
+    np.testing.assert_array_equal(experts.post_norm, files.read(f"{prefix}post_feedforward_layernorm_2.weight"))
+    np.testing.assert_array_equal(experts.norm, files.read(f"{prefix}pre_feedforward_layernorm_2.weight"))
+    small = load(folder, "q8")[0].layers[1]
+    assert (small.experts.router.format, small.experts.down.format, small.qkv.format) == ("f32", "q8", "q8")
+
+
 def test_dense_drafter_head():
     found = load(GOLDEN / "e4b-assistant")[0]
     assert found.token_ids is None and found.centroids is None
@@ -115,19 +146,20 @@ def test_embedding_scale_is_rounded_as_stored(width, bf16):
     assert embed_scale(width, "F16") == float(np.float16(width**0.5))
 
 
-@pytest.mark.parametrize("format", ["f32", "q8"])
-@pytest.mark.parametrize("name", ["e2b", "e4b", "e2b-assistant"])
+@pytest.mark.parametrize("format", PACKABLE)
+@pytest.mark.parametrize("name", ["e2b", "e4b", "e2b-assistant", "12b", "26b"])
 def test_pieces_join_without_a_seam(name, format, monkeypatch):
     folder = GOLDEN / name
     config, files = config_of(folder), Checkpoint(folder)
     monkeypatch.setattr(pack, "PIECE_VALUES", 1)  # 16 rows a piece
-    packer = pack.Packer(files, format, reference, lambda count: None)
-    for part in plan(config):
-        if part.layout not in ("panels", "rows"):
+    packer = pack.Packer(files, reference, lambda count: None)
+    for part in settled(plan(config), format, files)[1]:
+        if not part.is_packed:
             continue
-        rows = np.concatenate([files.read(tensor) for tensor in part.tensors])
+        tensors = [files.read(tensor) for tensor in part.tensors]
+        rows = np.concatenate([tensor.reshape(-1, tensor.shape[-1]) for tensor in tensors])
         rows = rows[files.read_ids(part.order)] if part.order else rows
-        whole, made = reference.pack(rows, format, part.layout), packer.make(part)
+        whole, made = reference.pack(rows, part.format, part.layout), packer.make(part)
         np.testing.assert_array_equal(made.data, whole.data, err_msg=part.name)
         np.testing.assert_array_equal(np.concatenate(list(packer.pieces(part))), whole.data, err_msg=part.name)
         assert (made.n, made.k) == (whole.n, whole.k)
@@ -175,6 +207,43 @@ def test_every_mismatch_is_listed_at_once_before_anything_is_read(tmp_path, monk
         "model.surprise is left over",
         "model.layers.1.layer_scalar has dtype I16, expected F32 or BF16 or F16",
         "model.layers.2.mlp.up_proj.weight is missing",
+    )
+
+
+def test_every_mismatch_of_experts_is_listed(tmp_path):
+    folder, prefix = copy_of("26b", tmp_path), "model.language_model.layers.0."
+
+    def change(header):
+        header[prefix + "experts.down_proj"]["shape"] = [8, 16, 64]
+        header[prefix + "experts.gate_up_proj.weight"] = header.pop(prefix + "experts.gate_up_proj")
+        del header[prefix + "router.scale"]
+        header["model.language_model.layers.2.self_attn.v_proj.weight"] = alias(header)
+
+    change_header(folder, change)
+    refused(
+        folder,
+        f"{prefix}experts.down_proj has shape [8, 16, 64], expected [8, 64, 16]",
+        f"{prefix}experts.gate_up_proj is missing",
+        f"{prefix}experts.gate_up_proj.weight is left over",
+        f"{prefix}router.scale is missing",
+        "model.language_model.layers.2.self_attn.v_proj.weight is left over",
+    )
+
+
+def test_an_expert_fills_whole_panels(tmp_path):
+    folder = copy_of("26b", tmp_path)
+    config = config_of(folder)
+    config = replace(config, layers=tuple(replace(layer, expert_len=12) for layer in config.layers))
+
+    def change(header):
+        for name, entry in header.items():
+            if "experts." in name:
+                entry["shape"] = [8, 24, 64] if "gate_up" in name else [8, 64, 12]
+                entry["data_offsets"][1] = entry["data_offsets"][0] + 2 * int(np.prod(entry["shape"]))
+
+    change_header(folder, change)
+    assert "layers.0.experts.gate_up_proj has 24 rows per expert, expected a multiple of 16" in refused_with(
+        folder, config
     )
 
 

@@ -11,7 +11,7 @@ from dataclasses import fields, is_dataclass
 
 import numpy as np
 import pytest
-from checkpoints import GOLDEN, copy_of, overwrite
+from checkpoints import GOLDEN, PACKABLE, copy_of, overwrite
 
 from foretoken import config as configs
 from foretoken import weights
@@ -64,8 +64,8 @@ def table(request, monkeypatch):
     return request.param
 
 
-@pytest.mark.parametrize("name", ["e2b", "e4b", "e2b-assistant", "e4b-assistant"])
-@pytest.mark.parametrize("format", ["f32", "q8"])
+@pytest.mark.parametrize("name", ["e2b", "e4b", "26b", "e2b-assistant", "12b-assistant"])
+@pytest.mark.parametrize("format", PACKABLE)
 def test_the_second_start_reads_what_the_first_made(name, format, table, monkeypatch):
     folder = GOLDEN / name
     is_drafter = name.endswith("assistant")

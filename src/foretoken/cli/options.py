@@ -17,8 +17,12 @@ Drafter = Annotated[
         "--drafter", metavar="auto|none|PATH", help="auto: the folder PATH-assistant beside the model, if any."
     ),
 ]
-Format = Annotated[str, typer.Option("--format", metavar="auto|f32|q8", help="Weights of the target; auto is q8.")]
-DrafterFormat = Annotated[str, typer.Option("--drafter-format", metavar="f32|q8", help="Weights of the drafter.")]
+FORMATS = "auto|f32|bf16|q8|q4"
+Format = Annotated[
+    str,
+    typer.Option("--format", metavar=FORMATS, help="Weights of the target; auto is q4 for 4-bit files, else q8."),
+]
+DrafterFormat = Annotated[str, typer.Option("--drafter-format", metavar=FORMATS, help="Weights of the drafter.")]
 Threads = Annotated[int | None, typer.Option("--threads", help="Worker threads. Default: one per core.")]
 Chunk = Annotated[int, typer.Option("--chunk", help="Prompt rows per pass.")]
 Horizon = Annotated[

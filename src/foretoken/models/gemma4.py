@@ -57,7 +57,7 @@ class Gemma4:
                 ops, hidden, w, layer, layer.kv_source, config.eps, rotations[layer.kind], segments.pool, view
             )
             has_per_layer = w.per_layer_gate is not None
-            feed_forward_block(ops, hidden, w, config.eps, 1.0 if has_per_layer else w.layer_scalar)
+            feed_forward_block(ops, hidden, w, layer, config.eps, 1.0 if has_per_layer else w.layer_scalar)
             if has_per_layer:
                 width = config.per_layer_len
                 self._per_layer_block(hidden, w, per_layer[:, index * width : (index + 1) * width])

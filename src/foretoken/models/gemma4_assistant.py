@@ -60,7 +60,7 @@ class Assistant:
             view, rotation = segments.views[layer.kind], rotations[layer.kind]
             donor = self._donor[layer.kind]
             attention_block(ops, x, layer_weights, layer, donor, config.eps, rotation, segments.pool, view)
-            feed_forward_block(ops, x, layer_weights, config.eps, layer_weights.layer_scalar)
+            feed_forward_block(ops, x, layer_weights, layer, config.eps, layer_weights.layer_scalar)
         z = normed(ops, x, w.norm, config.eps)
         return self._candidates(z), linear(ops, z, w.post_projection)
 

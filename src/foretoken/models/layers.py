@@ -1,7 +1,7 @@
-"""Wiring that target and drafter share: one attention block and one feed-forward block (specification 2.4, 2.5).
+"""Wiring that target and drafter share: one attention block and one feed-forward block (specification 2.4 to 2.6).
 
 Knows ops, a layer's weights and where keys and values lie; nothing of tokens, heads for logits, or rounds.
-Shape letters: T rows, D hidden width, Hq and Hkv heads, Dh head width, F MLP width.
+Shape letters: T rows, D hidden width, Hq and Hkv heads, Dh head width, F MLP width, E experts.
 """
 
 from __future__ import annotations
@@ -47,12 +47,13 @@ def attention_block(
     """
     cos, sin = rotation
     q_len, kv_len = layer.num_heads * layer.head_len, layer.num_kv_heads * layer.head_len
-    qkv = linear(ops, normed(ops, hidden, w.input_norm, eps), w.qkv)  # (T, Hq·Dh [+ 2·Hkv·Dh])
+    qkv = linear(ops, normed(ops, hidden, w.input_norm, eps), w.qkv)  # (T, Hq·Dh [+ Hkv·Dh, or 2·Hkv·Dh])
     q = qkv[:, :q_len]
     ops.head_norm_rope(q, layer.head_len, w.q_norm, eps, cos, sin)
     keys, values = pool.keys[source], pool.values[source]
     if not layer.is_shared:
-        k, v = qkv[:, q_len : q_len + kv_len], qkv[:, q_len + kv_len :]
+        k = qkv[:, q_len : q_len + kv_len]
+        v = k.copy() if layer.k_eq_v else qkv[:, q_len + kv_len :]  # the raw keys: before their norm and rotation
         ops.head_norm_rope(k, layer.head_len, w.k_norm, eps, cos, sin)
         ops.head_norm_rope(v, layer.head_len, None, eps, None, None)
         ops.append_kv(k, v, keys, values, view.tables, view.row_segment, view.positions)
@@ -61,10 +62,29 @@ def attention_block(
     ops.norm_add(linear(ops, mixed, w.o), w.post_attention_norm, eps, 1.0, hidden)
 
 
-def feed_forward_block(ops: Ops, hidden: np.ndarray, w: Any, eps: float, scale: float) -> None:
-    """hidden (T, D) = (hidden + post_norm(mlp(norm(hidden)))) · scale."""
-    both = linear(ops, normed(ops, hidden, w.pre_feedforward_norm, eps), w.gate_up)  # (T, 2·F)
+def feed_forward_block(ops: Ops, hidden: np.ndarray, w: Any, layer: Any, eps: float, scale: float) -> None:
+    """hidden (T, D) = (hidden + post_norm(mlp(norm(hidden)) [and experts(hidden)])) · scale."""
+    out = _mlp(ops, normed(ops, hidden, w.pre_feedforward_norm, eps), w)
+    if layer.num_experts:
+        mixed = _expert_branch(ops, hidden, w.experts, layer, eps)
+        ops.norm_add(out, w.experts.post_mlp_norm, eps, 1.0, mixed)  # both branches have a norm of their own
+        out = mixed
+    ops.norm_add(out, w.post_feedforward_norm, eps, scale, hidden)
+
+
+def _mlp(ops: Ops, x: np.ndarray, w: Any) -> np.ndarray:
+    """down(gelu(gate(x)) · up(x)) of rows (T, D)."""
+    both = linear(ops, x, w.gate_up)  # (T, 2·F)
     mlp_len = both.shape[1] // 2
-    inner = np.empty((len(hidden), mlp_len), dtype=np.float32)
+    inner = np.empty((len(x), mlp_len), dtype=np.float32)
     ops.gelu_mul(both[:, :mlp_len], both[:, mlp_len:], inner)
-    ops.norm_add(linear(ops, inner, w.down), w.post_feedforward_norm, eps, scale, hidden)
+    return linear(ops, inner, w.down)
+
+
+def _expert_branch(ops: Ops, hidden: np.ndarray, w: Any, layer: Any, eps: float) -> np.ndarray:
+    """post_norm(weighted sum of each row's experts) of the residual stream (T, D), which is not normed yet (2.6)."""
+    scores = linear(ops, normed(ops, hidden, w.router_norm, eps), w.router)  # (T, E)
+    ids, weights = ops.route(scores, w.scale, layer.top_experts)  # (T, top_experts), ascending ids
+    out = np.empty_like(hidden)
+    ops.experts(normed(ops, hidden, w.norm, eps), ids, weights, w.gate_up, w.down, layer.num_experts, out)
+    return normed(ops, out, w.post_norm, eps)

@@ -16,10 +16,14 @@ import platformdirs
 from foretoken.config import DrafterConfig, TargetConfig
 from foretoken.errors import WeightsError
 from foretoken.ops import NUMERICS_VERSION, Packed
+from foretoken.weights.formats import FORMATS, settled
 from foretoken.weights.gemma4 import Part, assemble, embed_scale, plan, problems
-from foretoken.weights.pack import Packer
+from foretoken.weights.memory import refuse_too_large
+from foretoken.weights.pack import Packer, packed
 from foretoken.weights.safetensors import Checkpoint
 from foretoken.weights.store import Writer, restore
+
+__all__ = ["FORMATS", "Info", "cache_dir", "load"]
 
 PACKER_VERSION = 2
 SHOWN_PROBLEMS = 40
@@ -29,8 +33,9 @@ Config = TargetConfig | DrafterConfig
 
 @dataclass(frozen=True)
 class Info:
-    """What came of loading: stored parameters, bytes in memory, whether from the cache, and what to tell the user."""
+    """What came of loading: the format, stored parameters, bytes in memory, whether from the cache, what to tell."""
 
+    format: str
     parameters: int
     packed_bytes: int
     is_from_cache: bool
@@ -38,11 +43,13 @@ class Info:
 
 
 def load(folder: Path, config: Config, format: str, ops: Any, progress: Progress | None = None) -> tuple[Any, Info]:
-    """`TargetWeights` or `DrafterWeights` of the model in `folder`, packed in `format` ("f32" or "q8").
+    """`TargetWeights` or `DrafterWeights` of the model in `folder`, packed in `format`.
 
+    format    one of FORMATS, or "auto": what the files ask for (`weights.formats`)
     ops       pack and finite are used
     progress  called with bytes done and bytes in all while packing
-    raises    WeightsError listing every mismatch at once, before memory is taken; or naming a NaN or infinity
+    raises    WeightsError listing every mismatch at once, or saying that memory is too small and which format would
+              fit, before memory is taken; or naming a NaN or infinity
     """
     checkpoint = Checkpoint(folder)
     found = problems(checkpoint, config)
@@ -50,12 +57,15 @@ def load(folder: Path, config: Config, format: str, ops: Any, progress: Progress
         rest = f"; and {len(found) - SHOWN_PROBLEMS} more" if len(found) > SHOWN_PROBLEMS else ""
         listed = "; ".join(found[:SHOWN_PROBLEMS]) + rest
         raise WeightsError(f"{folder} does not fit its config: {listed}. Use files of one and the same model.")
-    parts, warnings = plan(config), []
+    planned, warnings = plan(config), []
+    format, parts = settled(planned, format, checkpoint)
+    refuse_too_large(checkpoint, parts, format, planned, ops)
     if config.unknown_fields:
         warnings.append(f"config fields of {folder} that are not known here: {', '.join(config.unknown_fields)[:400]}")
-    made, is_from_cache = _made(checkpoint, parts, format, ops, progress, warnings)
+    made, is_from_cache = _made(checkpoint, parts, ops, progress, warnings)
     arrays = [part.data if isinstance(part, Packed) else part for part in made.values()]
     info = Info(
+        format=format,
         parameters=sum(math.prod(shape) for part in parts if part.layout != "ids" for shape in part.shapes),
         packed_bytes=sum(array.nbytes for array in arrays),
         is_from_cache=is_from_cache,
@@ -76,31 +86,29 @@ def _scale(checkpoint: Checkpoint, config: Config, parts: list[Part]) -> float:
 
 
 def _made(
-    checkpoint: Checkpoint, parts: list[Part], format: str, ops: Any, progress: Progress | None, warnings: list[str]
+    checkpoint: Checkpoint, parts: list[Part], ops: Any, progress: Progress | None, warnings: list[str]
 ) -> tuple[dict[str, Any], bool]:
     """Parts from the cache, or made now and kept there. A cache that cannot be used is said, not fatal."""
     folder = cache_dir()
-    packer = Packer(checkpoint, format, ops, _counter(checkpoint, parts, progress))
+    packer = Packer(checkpoint, ops, _counter(checkpoint, parts, progress))
     try:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     except OSError as error:
         warnings.append(_not_kept(folder, error))
         return {part.name: packer.make(part) for part in parts}, False
     fingerprint = checkpoint.fingerprint(folder)
-    key = hashlib.sha256(repr((fingerprint, parts, format, PACKER_VERSION, NUMERICS_VERSION)).encode()).hexdigest()
+    key = hashlib.sha256(repr((fingerprint, parts, PACKER_VERSION, NUMERICS_VERSION)).encode()).hexdigest()
     path = folder / f"{key}.packed"
     try:
         payloads = restore(path, key)
         if payloads is not None:
-            return {part.name: _part(part, format, payloads[part.name]) for part in parts}, True
+            return {part.name: _part(part, payloads[part.name]) for part in parts}, True
     except (WeightsError, KeyError, ValueError) as error:  # the latter: not the payloads of this plan
         warnings.append(f"packed weights {path} were made anew: {error}")
-    return _make_and_keep(packer, parts, format, path, key, warnings), False
+    return _make_and_keep(packer, parts, path, key, warnings), False
 
 
-def _make_and_keep(
-    packer: Packer, parts: list[Part], format: str, path: Path, key: str, warnings: list[str]
-) -> dict[str, Any]:
+def _make_and_keep(packer: Packer, parts: list[Part], path: Path, key: str, warnings: list[str]) -> dict[str, Any]:
     """Pack everything and write it to `path` on the way; tables go straight to the file, then are mapped from it."""
     made: dict[str, Any] = {}
     with Writer(path, key) as writer:
@@ -116,7 +124,7 @@ def _make_and_keep(
         warnings.append(_not_kept(path.parent, writer.error))
     for part in parts:
         if part.is_mapped:
-            made[part.name] = _part(part, format, tables[part.name]) if part.name in tables else packer.make(part)
+            made[part.name] = _part(part, tables[part.name]) if part.name in tables else packer.make(part)
     return made
 
 
@@ -125,13 +133,13 @@ def _bytes(part: Any) -> np.ndarray:
     return array.view(np.uint8)
 
 
-def _part(part: Part, format: str, data: np.ndarray) -> Any:
+def _part(part: Part, data: np.ndarray) -> Any:
     """A part from its bytes, (bytes,) uint8."""
     if part.layout == "ids":
         return data.view(np.int32)
     if part.layout == "array":
         return data.view(np.float32)
-    return Packed(format, part.layout, *part.size, data)
+    return packed(part, data)
 
 
 def _not_kept(folder: Path, error: OSError) -> str:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -27,6 +27,7 @@ ORDERING = "masked_embedding.token_ordering"  # row (cluster, member) to token i
 LAYER_NORMS = ("input_layernorm", "post_attention_layernorm", "pre_feedforward_layernorm", "post_feedforward_layernorm")
 FLOATS = ("F32", "BF16", "F16")
 MAPPED_VALUES = 64 << 20
+PANEL = 16  # rows of one panel (ops, layout "panels")
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,7 @@ class Part:
 
     layout  "panels" or "rows": packed;  "array": float32 as it is;  "ids": int32
     order   the tensor of ids in whose order the rows are taken, or None
+    format  how a packed part is packed; None in a plan where the user or the files decide (`weights.formats`)
     """
 
     name: str
@@ -42,16 +44,40 @@ class Part:
     shapes: tuple[tuple[int, ...], ...]
     layout: str
     order: str | None = None
+    format: str | None = None
+
+    @property
+    def is_packed(self) -> bool:
+        return self.layout in ("panels", "rows")
+
+    @property
+    def row_shapes(self) -> tuple[tuple[int, int], ...]:
+        """(rows, K) of each tensor; the experts of one tensor, (E, N, K), count as E·N rows."""
+        return tuple((math.prod(shape[:-1]), shape[-1]) for shape in self.shapes)
 
     @property
     def size(self) -> tuple[int, int]:
         """(N, K) of the stacked matrix."""
-        return sum(shape[0] for shape in self.shapes), self.shapes[0][1]
+        return sum(rows for rows, _ in self.row_shapes), self.shapes[0][-1]
 
     @property
     def is_mapped(self) -> bool:
         """Read by row, and too large to be worth memory: kept on disk and mapped."""
         return self.layout == "rows" and math.prod(self.size) >= MAPPED_VALUES
+
+
+@dataclass(frozen=True)
+class ExpertWeights:
+    """The expert branch of a layer, beside its MLP (specification 2.6)."""
+
+    router_norm: np.ndarray  # (D,) router.scale · D^(−1/2): the weight of the norm before the router
+    router: Any  # (E, D), f32 in every format: it decides which experts are read
+    scale: np.ndarray  # (E,) of each expert's weight, after normalising
+    norm: np.ndarray
+    gate_up: Any  # (E·2F, D): of each expert gate rows, then up
+    down: Any  # (E·D, F)
+    post_norm: np.ndarray
+    post_mlp_norm: np.ndarray  # of the MLP beside
 
 
 @dataclass(frozen=True)
@@ -64,7 +90,7 @@ class LayerWeights:
     post_feedforward_norm: np.ndarray
     q_norm: np.ndarray
     k_norm: np.ndarray | None
-    qkv: Any  # q rows, then k, then v; q only in a shared layer
+    qkv: Any  # q rows, then k, then v; without v where values are the keys, q only in a shared layer
     o: Any
     gate_up: Any  # gate rows, then up
     down: Any
@@ -72,6 +98,7 @@ class LayerWeights:
     per_layer_gate: Any = None
     per_layer_projection: Any = None
     post_per_layer_norm: np.ndarray | None = None
+    experts: ExpertWeights | None = None
 
 
 @dataclass(frozen=True)
@@ -106,7 +133,7 @@ def plan(config: TargetConfig | DrafterConfig) -> list[Part]:
 
 
 def _target_plan(config: TargetConfig) -> list[Part]:
-    prefix = "model.language_model." if config.model_type == "gemma4" else "model."
+    prefix = _prefix(config)
     width, per_layer = config.hidden_len, config.per_layer_len
     parts = [
         _matrix("embed", (prefix + "embed_tokens.weight", config.vocab_len, width)),
@@ -130,6 +157,10 @@ def _target_plan(config: TargetConfig) -> list[Part]:
                 _vector(name + "post_per_layer_norm", own + "post_per_layer_input_norm.weight", width),
             ]
     return parts
+
+
+def _prefix(config: TargetConfig) -> str:
+    return "model.language_model." if config.has_other_parts else "model."
 
 
 def _drafter_plan(config: DrafterConfig) -> list[Part]:
@@ -162,14 +193,32 @@ def _layer_plan(name: str, own: str, layer: LayerConfig, width: int) -> list[Par
         _vector(name + "q_norm", attention + "q_norm.weight", layer.head_len),
     ]
     if not layer.is_shared:
-        qkv += [(attention + "k_proj.weight", kv_len, width), (attention + "v_proj.weight", kv_len, width)]
+        names = ("k_proj",) if layer.k_eq_v else ("k_proj", "v_proj")
+        qkv += [(f"{attention}{kv}.weight", kv_len, width) for kv in names]
         parts.append(_vector(name + "k_norm", attention + "k_norm.weight", layer.head_len))
+    if layer.num_experts:
+        parts += _expert_plan(name + "experts.", own, layer, width)
     return [
         *parts,
         _matrix(name + "qkv", *qkv),
         _matrix(name + "o", (attention + "o_proj.weight", width, q_len)),
         _matrix(name + "gate_up", (own + "mlp.gate_proj.weight", mlp, width), (own + "mlp.up_proj.weight", mlp, width)),
         _matrix(name + "down", (own + "mlp.down_proj.weight", width, mlp)),
+    ]
+
+
+def _expert_plan(name: str, own: str, layer: LayerConfig, width: int) -> list[Part]:
+    count, inner, experts = layer.num_experts, layer.expert_len, own + "experts."
+    router = _matrix(name + "router", (own + "router.proj.weight", count, width))
+    return [
+        _vector(name + "router_norm", own + "router.scale", width),
+        replace(router, format="f32"),
+        _vector(name + "scale", own + "router.per_expert_scale", count),
+        _vector(name + "norm", own + "pre_feedforward_layernorm_2.weight", width),
+        Part(name + "gate_up", (experts + "gate_up_proj",), ((count, 2 * inner, width),), "panels"),
+        Part(name + "down", (experts + "down_proj",), ((count, width, inner),), "panels"),
+        _vector(name + "post_norm", own + "post_feedforward_layernorm_2.weight", width),
+        _vector(name + "post_mlp_norm", own + "post_feedforward_layernorm_1.weight", width),
     ]
 
 
@@ -195,6 +244,8 @@ def problems(checkpoint: Checkpoint, config: TargetConfig | DrafterConfig) -> li
                 found.append(f"{tensor} has shape {str(list(entry.shape))[:80]}, expected {list(shape)}")
             elif entry.dtype not in dtypes:
                 found.append(f"{tensor} has dtype {entry.dtype}, expected {' or '.join(dtypes)}")
+            elif len(shape) == 3 and shape[1] % PANEL:  # an expert has panels of its own
+                found.append(f"{tensor} has {shape[1]} rows per expert, expected a multiple of {PANEL}")
     unused = _unused_names(config)
     for name in checkpoint.entries:
         if name not in expected and name not in unused and not SKIPPED.fullmatch(name):
@@ -206,7 +257,7 @@ def _unused_names(config: TargetConfig | DrafterConfig) -> set[str]:
     """Keys and values of shared layers, which released files carry although nothing reads them."""
     if isinstance(config, DrafterConfig):
         return set()
-    prefix = "model.language_model." if config.model_type == "gemma4" else "model."
+    prefix = _prefix(config)
     names = ("k_proj", "v_proj", "k_norm", "v_norm")
     return {
         f"{prefix}layers.{i}.self_attn.{name}.weight"
@@ -242,4 +293,13 @@ def _layer(parts: Mapping[str, Any], prefix: str) -> LayerWeights:
     for norm in LAYER_NORMS:
         own[norm.replace("layernorm", "norm")] = own.pop(norm)
     scalar = float(own.pop("layer_scalar")[0])
-    return LayerWeights(layer_scalar=scalar, **{"k_norm": None, **own})
+    names = [name for name in own if name.startswith("experts.")]
+    experts = {name.removeprefix("experts."): own.pop(name) for name in names}
+    return LayerWeights(layer_scalar=scalar, experts=_experts(experts), **{"k_norm": None, **own})
+
+
+def _experts(own: dict[str, Any]) -> ExpertWeights | None:
+    if not own:
+        return None
+    scale = own.pop("router_norm")
+    return ExpertWeights(router_norm=scale * np.float32(len(scale) ** -0.5), **own)

@@ -13,20 +13,18 @@ import numpy as np
 
 from foretoken.errors import ShapeError, WeightsError
 from foretoken.ops import Packed
-from foretoken.weights.gemma4 import Part
+from foretoken.weights.gemma4 import PANEL, Part
 from foretoken.weights.safetensors import Checkpoint
 from foretoken.weights.store import aligned
 
-PANEL = 16  # rows of one panel (ops, layout "panels")
 PIECE_VALUES = 8 << 20  # values widened to float32 at a time
 
 
 class Packer:
-    """Packs the parts of one checkpoint in one format. `told` is called with the bytes of each tensor piece read."""
+    """Packs the parts of one checkpoint, each in its format. `told` gets the bytes of each tensor piece read."""
 
-    def __init__(self, checkpoint: Checkpoint, format: str, ops: Any, told: Callable[[int], None]) -> None:
+    def __init__(self, checkpoint: Checkpoint, ops: Any, told: Callable[[int], None]) -> None:
         self._checkpoint = checkpoint
-        self._format = format
         self._ops = ops
         self._told = told
         self._ids: dict[str, np.ndarray] = {}  # permutations, needed again for the rows that they order
@@ -46,7 +44,7 @@ class Packer:
             for start, stop in rest:
                 piece = self._pack(part, start, stop)
                 data[filled : filled + len(piece)], filled = piece, filled + len(piece)
-        return Packed(self._format, part.layout, rows, width, data)
+        return packed(part, data)
 
     def pieces(self, part: Part) -> Iterator[np.ndarray]:
         """The bytes of a packed part (uint8), a piece at a time; for a file."""
@@ -66,15 +64,15 @@ class Packer:
     def _pack(self, part: Part, start: int, stop: int) -> np.ndarray:
         """Rows start … stop of the part's tensors as if stacked, packed."""
         found, base = [], 0
-        for tensor, shape in zip(part.tensors, part.shapes, strict=True):
-            low, high = max(start - base, 0), min(stop - base, shape[0])
+        for tensor, (num_rows, _) in zip(part.tensors, part.row_shapes, strict=True):
+            low, high = max(start - base, 0), min(stop - base, num_rows)
             if low < high:
                 rows = self.ids(part.order)[low:high] if part.order else slice(low, high)
                 found.append(self._read(tensor, rows))
-            base += shape[0]
+            base += num_rows
         rows = found[0] if len(found) == 1 else np.concatenate(found)  # (stop − start, K)
         try:
-            data: np.ndarray = self._ops.pack(rows, self._format, part.layout).data
+            data: np.ndarray = self._ops.pack(rows, part.format, part.layout).data
         except (ShapeError, WeightsError) as error:  # a value that the format cannot hold
             raise WeightsError(f"{' or '.join(part.tensors)} cannot be packed: {error}") from error
         return data
@@ -85,6 +83,12 @@ class Packer:
             raise WeightsError(f"{tensor} has values that are NaN or infinite. The file is damaged; copy it again.")
         self._told(values.size * self._checkpoint.entries[tensor].itemsize)
         return values
+
+
+def packed(part: Part, data: np.ndarray) -> Packed:
+    """A settled part from its bytes, (bytes,) uint8."""
+    assert part.format is not None
+    return Packed(part.format, part.layout, *part.size, data)
 
 
 def _spans(rows: int, width: int) -> list[tuple[int, int]]:

@@ -77,9 +77,9 @@ class Checkpoint:
         return math.prod(self.entries[name].shape) * self.entries[name].itemsize
 
     def read(self, name: str, rows: slice | np.ndarray | None = None) -> np.ndarray:
-        """A tensor, or some rows of it, as a new float32 array; every stored type widens exactly."""
+        """A tensor, or rows of it (all but the last axis count rows), as a new float32 array, widened exactly."""
         raw = self._mapped(name)
-        raw = raw if rows is None else raw[rows]
+        raw = raw if rows is None else raw.reshape(-1, raw.shape[-1])[rows]
         if self.entries[name].dtype == "BF16":
             return (raw.astype(np.uint32) << 16).view(np.float32)
         return np.array(raw, np.float32)

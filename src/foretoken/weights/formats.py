@@ -1,0 +1,48 @@
+"""In which format each part of a model is packed. Decided by the files and by what was asked, never by memory.
+
+`auto` is q4 for files whose weights are 4-bit already, q8 otherwise. Quantised files that say so in their config are
+refused there; what is left to find are files that were quantised and then widened again, whose blocks of 32 hold at
+most 16 different values. In such a model a part that is not like that itself (often the embedding) stays q8.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from foretoken.weights.gemma4 import Part
+from foretoken.weights.safetensors import Checkpoint
+
+FORMATS = ("f32", "bf16", "q8", "q4")  # largest first
+BLOCK, LEVELS = 32, 16  # values that share a scale in a 4-bit file, and how many different ones they can be
+SAMPLED_ROWS = 4  # of each tensor; one block of a wider file already has more levels
+
+
+def settled(parts: Sequence[Part], asked: str, checkpoint: Checkpoint) -> tuple[str, list[Part]]:
+    """The format by name, and the parts with the format of each; those that the plan settles keep theirs."""
+    if asked != "auto":
+        return asked, [_with(part, asked) for part in parts]
+    open_parts = [part for part in parts if part.is_packed and part.format is None]
+    layers = [part for part in open_parts if part.name.startswith("layers.")]
+    if not all(_is_four_bit(checkpoint, part) for part in layers):
+        return "q8", [_with(part, "q8") for part in parts]
+    others = [part for part in open_parts if part not in layers and not _is_four_bit(checkpoint, part)]
+    return "q4", [_with(part, "q8" if part in others else "q4") for part in parts]
+
+
+def _with(part: Part, format: str) -> Part:
+    return replace(part, format=format) if part.is_packed and part.format is None else part
+
+
+def _is_four_bit(checkpoint: Checkpoint, part: Part) -> bool:
+    """Whether no sampled block of the part holds more values than 4 bits can tell apart."""
+    for tensor, shape in zip(part.tensors, part.row_shapes, strict=True):
+        rows = np.unique(np.linspace(0, shape[0] - 1, SAMPLED_ROWS).astype(np.int64))
+        values = checkpoint.read(tensor, rows)
+        blocks = np.sort(values[:, : shape[1] // BLOCK * BLOCK].reshape(-1, BLOCK))
+        num_levels = 1 + np.count_nonzero(np.diff(blocks), axis=1)
+        if (num_levels > LEVELS).any():
+            return False
+    return True
