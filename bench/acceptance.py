@@ -2,7 +2,8 @@
 
     python bench/acceptance.py tools/embedded_pair/heldout_prompts.jsonl [--model DIR --drafter DIR] [--json]
 
-An answer is a loop when a block of 16 tokens stands three times in a row. Each answer has at most 200 tokens.
+An answer is a loop when 48 tokens in a row repeat with a period of 16 or less (a period that does not divide 16 would
+hide from a comparison of blocks of 16). Each answer has at most 200 tokens.
 """
 
 import argparse
@@ -18,11 +19,14 @@ BLOCK, TIMES = 16, 3
 
 
 def is_loop(tokens):
-    """True where some block of 16 tokens stands three times in a row."""
-    return any(
-        tokens[i : i + BLOCK] == tokens[i + BLOCK : i + 2 * BLOCK] == tokens[i + 2 * BLOCK : i + 3 * BLOCK]
-        for i in range(len(tokens) - BLOCK * TIMES + 1)
-    )
+    """True where 48 tokens in a row repeat with some period of up to 16: a block of at most 16, three times or more."""
+    for period in range(1, BLOCK + 1):
+        run = 0
+        for i in range(period, len(tokens)):
+            run = run + 1 if tokens[i] == tokens[i - period] else 0
+            if run >= BLOCK * TIMES - period:
+                return True
+    return False
 
 
 def measure(model, prompts, temperature, horizon, max_tokens):

@@ -12,7 +12,10 @@ if TYPE_CHECKING:
     from foretoken.api import Model
     from foretoken.stream import Result, Stream
 
-PROMPT = "Write the multiplication table of 7 up to 20."
+PROMPT = (
+    "Write this dictionary entry as JSON.\n\n"
+    "harbor (noun): a sheltered port where ships can take on or discharge cargo, and where sailors rest"
+)
 WARM_UP_TOKENS = 8
 
 
