@@ -10,5 +10,7 @@ def embedded(format="auto", drafter="auto"):
     return foretoken.load(format=format, drafter=drafter)
 
 
-QUESTION = [{"role": "user", "content": "Define the word «harbor»."}]
+# Of the kind that the pair was trained for; elsewhere its drafter hardly guesses a token.
+ENTRY = "harbor (noun): a sheltered port where ships can take on or discharge cargo"
+QUESTION = [{"role": "user", "content": f"Write this dictionary entry as JSON.\n\n{ENTRY}"}]
 CODE = "def add(a, b):\n    return a + b\n\n\ndef "

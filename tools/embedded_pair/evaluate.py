@@ -157,7 +157,7 @@ def main() -> None:
     parser.add_argument("pair", type=Path, help="folder with target/ and drafter/")
     parser.add_argument("--format", default="q8", choices=list(model.ROUND))
     parser.add_argument("--seed", type=int, default=7)
-    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--threads", type=int, default=1, help="small shapes: 2 threads are slower on a busy machine")
     parser.add_argument("--out", type=Path, help="write the figures as JSON there")
     parser.add_argument("--show", type=int, default=0, help="print this many greedy answers per domain")
     args = parser.parse_args()
