@@ -132,14 +132,18 @@ class Texts:
         )
 
 
-def main() -> None:
+def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("work", type=Path, help="work folder: reads target.pt and texts.pt, writes drafter.pt")
     parser.add_argument("--until", type=float, required=True, help="end of the budget, seconds since 1970")
     parser.add_argument("--muon-lr", type=float, default=0.02)
     parser.add_argument("--seed", type=int, default=21)
     parser.add_argument("--threads", type=int, default=2)
-    args = parser.parse_args()
+    return parser.parse_args()
+
+
+def main() -> None:
+    args = arguments()
     torch.set_num_threads(args.threads)
     path = args.work / "drafter.pt"
     target = load_target(args.work / "target.pt")

@@ -12,6 +12,7 @@ import json
 import math
 import time
 from pathlib import Path
+from typing import TextIO
 
 import model
 import numpy as np
@@ -90,7 +91,7 @@ def evaluate(w: dict, rows: Rows, tables: dict, count: int = 24) -> float:
         )
 
 
-def main() -> None:
+def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument(
         "work", type=Path, help="work folder: reads data/train.npz and data/heldout.npz, writes target.pt"
@@ -101,7 +102,16 @@ def main() -> None:
     parser.add_argument("--muon-lr", type=float, default=0.02)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--threads", type=int, default=2)
-    args = parser.parse_args()
+    return parser.parse_args()
+
+
+def write(log: TextIO, **figures: object) -> None:
+    """One line of the log."""
+    log.write(json.dumps(figures) + "\n")
+
+
+def main() -> None:
+    args = arguments()
     torch.set_num_threads(args.threads)
     rng = np.random.default_rng(args.seed)
     path = args.work / "target.pt"
@@ -137,47 +147,29 @@ def main() -> None:
         tick_tokens += args.batch * 512
         mean = loss.item() if mean is None else 0.95 * mean + 0.05 * loss.item()
         if info["step"] % 10 == 0:
-            log.write(
-                json.dumps(
-                    {
-                        "step": info["step"],
-                        "tokens": info["tokens"],
-                        "progress": round(progress, 4),
-                        "loss": round(mean, 4),
-                        "tok_per_s": round(tick_tokens / (time.time() - tick)),
-                        "time": time.strftime("%H:%M:%S"),
-                    }
-                )
-                + "\n"
+            write(
+                log,
+                step=info["step"],
+                tokens=info["tokens"],
+                progress=round(progress, 4),
+                loss=round(mean, 4),
+                tok_per_s=round(tick_tokens / (time.time() - tick)),
+                time=time.strftime("%H:%M:%S"),
             )
             tick, tick_tokens = time.time(), 0
         if time.time() - saved > 240:
             info["elapsed"] = time.time() - info["start"]
-            log.write(
-                json.dumps(
-                    {
-                        "step": info["step"],
-                        "tokens": info["tokens"],
-                        "heldout": round(evaluate(w, heldout, tables), 4),
-                        "time": time.strftime("%H:%M:%S"),
-                    }
-                )
-                + "\n"
+            write(
+                log,
+                step=info["step"],
+                tokens=info["tokens"],
+                heldout=round(evaluate(w, heldout, tables), 4),
+                time=time.strftime("%H:%M:%S"),
             )
             save(path, w, optimiser, info)
             rows.reload()
             saved = time.time()
-    log.write(
-        json.dumps(
-            {
-                "step": info["step"],
-                "tokens": info["tokens"],
-                "heldout": round(evaluate(w, heldout, tables), 4),
-                "end": True,
-            }
-        )
-        + "\n"
-    )
+    write(log, step=info["step"], tokens=info["tokens"], heldout=round(evaluate(w, heldout, tables), 4), end=True)
     save(path, w, optimiser, info)
 
 

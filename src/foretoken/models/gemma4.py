@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from foretoken.cache import CacheLayer, Segments
-from foretoken.models.layers import Ops, attention_block, feed_forward_block, linear, normed
+from foretoken.models.layers import Ops, attention_block, feed_forward_block, linear, normed, rotations
 
 
 class Gemma4:
@@ -45,16 +45,16 @@ class Gemma4:
         config, ops = self.config, self.ops
         hidden = self.embed(ids)  # (T, D)
         per_layer = self._per_layer_inputs(hidden, ids)  # (T, L·P)
-        rotations = self._rotations(segments)
+        rotated = rotations(ops, config.rope, segments)
         for index, (layer, w) in enumerate(zip(config.layers, self.weights.layers, strict=True)):
             if index == config.first_shared and len(keep) < len(ids):
                 if not len(keep):
                     return hidden[:0]
                 hidden, per_layer, segments = hidden[keep], per_layer[keep], segments.take(keep)
-                rotations = {kind: (cos[keep], sin[keep]) for kind, (cos, sin) in rotations.items()}
+                rotated = {kind: (cos[keep], sin[keep]) for kind, (cos, sin) in rotated.items()}
             view = segments.views[layer.kind]
             attention_block(
-                ops, hidden, w, layer, layer.kv_source, config.eps, rotations[layer.kind], segments.pool, view
+                ops, hidden, w, layer, layer.kv_source, config.eps, rotated[layer.kind], segments.pool, view
             )
             has_per_layer = w.per_layer_gate is not None
             feed_forward_block(ops, hidden, w, layer, config.eps, 1.0 if has_per_layer else w.layer_scalar)
@@ -71,11 +71,6 @@ class Gemma4:
         if self.config.softcap is not None:
             self.ops.softcap(out, self.config.softcap)
         return out
-
-    def _rotations(self, segments: Segments) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-        return {
-            kind: self.ops.rope_rows(view.positions, self.config.rope[kind]) for kind, view in segments.views.items()
-        }
 
     def _per_layer_inputs(self, embedded: np.ndarray, ids: np.ndarray) -> np.ndarray:
         """Per-layer embeddings of all layers (T, L·P), from the scaled embedding and the ids (specification 2.3)."""

@@ -15,7 +15,7 @@ import numpy as np
 
 from foretoken.cache import Segments
 from foretoken.models.gemma4 import Gemma4
-from foretoken.models.layers import Ops, attention_block, feed_forward_block, linear, normed
+from foretoken.models.layers import Ops, attention_block, feed_forward_block, linear, normed, rotations
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class Assistant:
 
     def rotations(self, segments: Segments) -> dict[str, tuple[np.ndarray, np.ndarray]]:
         """cos and sin of each row's position, per kind: constant during a round, so made once per draft."""
-        return {kind: self.ops.rope_rows(v.positions, self.config.rope[kind]) for kind, v in segments.views.items()}
+        return rotations(self.ops, self.config.rope, segments)
 
     def step(
         self, tokens: np.ndarray, hidden: np.ndarray, segments: Segments, rotations: dict[str, Any]

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from foretoken.cache import PagePool, View
+from foretoken.cache import PagePool, Segments, View
 
 Ops = Any  # `foretoken.ops.native` or `foretoken.ops.reference`: the same functions, see `foretoken.ops`
 Rotation = tuple[np.ndarray, np.ndarray]  # cos, sin (T, R) of each row's position
@@ -28,6 +28,11 @@ def normed(ops: Ops, x: np.ndarray, weight: np.ndarray | None, eps: float) -> np
     out = np.empty_like(x)
     ops.rms_norm(x, weight, eps, out)
     return out
+
+
+def rotations(ops: Ops, rope: dict[str, np.ndarray], segments: Segments) -> dict[str, Rotation]:
+    """cos and sin of each row's position, per kind of layer; `rope` maps kind to inverse frequencies (R,)."""
+    return {kind: ops.rope_rows(view.positions, rope[kind]) for kind, view in segments.views.items()}
 
 
 def attention_block(
