@@ -21,8 +21,8 @@ from words import Pair
 
 TURN, END, BOS, EOS = 105, 106, 2, 1
 MAX_ANSWER = 190  # tokens; longer answers are left out, so that the pair learns to end in time
-# share of documents (not tokens): chosen so that tokens come out near edit+rewrite+JSON+lists 40 %, others 15 % each
-MIX = {"edit": 11, "rewrite": 10, "json": 14, "list": 4, "define": 22, "code": 12, "docs": 13, "prose": 12, "raw": 2.5}
+# share of documents (not tokens): chosen so that tokens come out near edit+rewrite+JSON+lists 35 %, others 16 % each
+MIX = {"edit": 11, "rewrite": 9, "json": 11, "list": 4, "define": 26, "code": 15, "docs": 14, "prose": 16, "raw": 2.5}
 DOMAIN = {"rewrite": "edit", "list": "json"}
 
 
@@ -105,7 +105,7 @@ class Corpus:
             if rng.random() < 0.06:
                 word, body = self.jargon.take()
                 return f"What does {word} mean in hacker slang?", body[0]
-            gloss = (self.common if rng.random() < 0.75 else self.rare).take()
+            gloss = (self.common if rng.random() < 0.85 else self.rare).take()
             return (tasks_know.define if rng.random() < 0.8 else tasks_know.define_use)(rng, gloss)
         if kind == "docs":
             return (tasks_know.explain if rng.random() < 0.6 else tasks_know.docs_find)(rng, self.entries.take())

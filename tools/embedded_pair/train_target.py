@@ -99,6 +99,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--until", type=float, required=True, help="end of the budget, seconds since 1970")
     parser.add_argument("--batch", type=int, default=4, help="rows of 512 tokens per step")
     parser.add_argument("--long-share", type=float, default=0.1, help="share of late batches that are rows of 2048")
+    parser.add_argument("--again", action="store_true", help="start the rate's schedule anew from the checkpoint")
     parser.add_argument("--muon-lr", type=float, default=0.02)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--threads", type=int, default=2)
@@ -120,7 +121,7 @@ def main() -> None:
     optimiser = make_optimiser(w, args.muon_lr)
     if path.exists():
         old = torch.load(path)
-        info = old["info"]
+        info = old["info"] | ({"start": time.time()} if args.again else {})
         for n in w:
             w[n].data.copy_(old["weights"][n])
         optimiser.load(old["optimiser"])
