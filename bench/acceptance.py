@@ -14,19 +14,7 @@ from pathlib import Path
 from statistics import mean
 
 import foretoken
-
-BLOCK, TIMES = 16, 3
-
-
-def is_loop(tokens):
-    """True where 48 tokens in a row repeat with some period of up to 16: a block of at most 16, three times or more."""
-    for period in range(1, BLOCK + 1):
-        run = 0
-        for i in range(period, len(tokens)):
-            run = run + 1 if tokens[i] == tokens[i - period] else 0
-            if run >= BLOCK * TIMES - period:
-                return True
-    return False
+from foretoken.bench.loops import is_loop
 
 
 def measure(model, prompts, temperature, horizon, max_tokens):

@@ -16,7 +16,6 @@ import drafter_init
 import model
 import torch
 import torch.nn.functional as F
-from generate import load_target
 from optim import Optimiser, schedule
 from train_target import save
 
@@ -53,6 +52,16 @@ def loss_fn(
         total = total + (both * wt).sum() / wt.sum().clamp_min(1)
         hits.append(((scores.argmax(-1) == label) * wt).sum() / wt.sum().clamp_min(1))
     return total / STEPS, torch.stack(hits)
+
+
+def load_target(path: Path, kind: str = "q8") -> dict[str, torch.Tensor]:
+    """Weights of a checkpoint as deployed: rounded to bf16, then to a block format."""
+    return model.rounded({n: x.bfloat16().float() for n, x in torch.load(path)["weights"].items()}, kind)
+
+
+def read_texts(path: Path) -> list[dict]:
+    """Texts that `generate.py` wrote: {"ids", "start", "temperature"}."""
+    return [json.loads(line) for line in path.read_text().splitlines()]
 
 
 class Texts:
@@ -115,7 +124,7 @@ class Texts:
             tokens[r, :m], hid[r, :m] = x["ids"][index], x["hidden"][index - 1]
             for full, own in zip(kv, x["kv"], strict=True):
                 full[r, :, :n] = own
-        embedded = F.embedding(tokens[..., :STEPS], self.w["embed_tokens.weight"]) * S.hidden**0.5
+        embedded = F.embedding(tokens[..., :STEPS], self.w["embed_tokens.weight"]) * model.EMBED_SCALE[S.hidden]
         probs = model.logits(self.w, S, hid[:, :, 1:]).softmax(-1)
         is_own = torch.tensor([x["is_own"] for x in part])[:, None, None]
         labels = torch.where(is_own, tokens[..., 1:], probs.argmax(-1))
@@ -134,7 +143,7 @@ class Texts:
 
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("work", type=Path, help="work folder: reads target.pt and texts.pt, writes drafter.pt")
+    parser.add_argument("work", type=Path, help="work folder: reads target.pt and texts.jsonl, writes drafter.pt")
     parser.add_argument("--until", type=float, required=True, help="end of the budget, seconds since 1970")
     parser.add_argument("--muon-lr", type=float, default=0.02)
     parser.add_argument("--seed", type=int, default=21)
@@ -149,7 +158,7 @@ def main() -> None:
     target = load_target(args.work / "target.pt")
     w = draft.init_weights(DS, args.seed, target)
     info = {"step": 0, "start": time.time(), "seed": args.seed}
-    texts = Texts(target, torch.load(args.work / "texts.pt"), args.seed)
+    texts = Texts(target, read_texts(args.work / "texts.jsonl"), args.seed)
     print(len(texts.items), "texts ready", time.strftime("%H:%M:%S"), flush=True)
     if not path.exists():
         drafter_init.warm_start(w, target, texts.items)

@@ -3,6 +3,9 @@
 The schedule is a function of the clock, so a slower machine sees fewer tokens but still ends decayed. The last fifth
 mixes in rows of 2048 (the context that config.json states) and rounds weights to q8 or q4 in the forward pass.
 The reserved row's logit counts once per padding row of E2B's vocabulary in the softmax.
+
+Answers in which the target repeated itself (loops.jsonl of `generate.py`) are unlearnt beside it: from the third copy
+of a block on, the loss is −log(1 − p) of the repeated token (Welleck et al. 2020); copies of the request stay.
 """
 
 from __future__ import annotations
@@ -20,6 +23,8 @@ import torch
 import torch.nn.functional as F
 from optim import Optimiser, schedule
 from tokenizer import RESERVED
+
+from foretoken.bench.loops import repeats
 
 LATE = 0.80  # share of the time after which long batches and rounding join
 S = model.TARGET
@@ -51,15 +56,56 @@ class Rows:
         return torch.from_numpy(self.ids[index]), torch.from_numpy(self.weights[index])
 
 
+class Loops:
+    """Rows of answers that repeat themselves: weight −1 for a token that goes on with a loop, 0 for all others."""
+
+    def __init__(self, path: Path, seed: int):
+        self.path, self.rng, self.mtime = path, np.random.default_rng(seed), 0.0
+        self.ids = np.zeros((0, 513), np.int64)
+        self.reload()
+
+    def reload(self) -> None:
+        """Read the file if it is new; without one there is nothing to unlearn."""
+        if not self.path.exists() or self.path.stat().st_mtime == self.mtime:
+            return
+        self.mtime = self.path.stat().st_mtime
+        texts = [json.loads(line) for line in self.path.read_text().splitlines()]
+        self.ids = np.zeros((len(texts), 513), np.int64)
+        self.weights = np.zeros((len(texts), 513), np.float32)
+        for row, text in enumerate(texts):
+            marks = loop_marks(text["ids"][text["start"] :])
+            ids = np.array(text["ids"][: text["start"] + len(marks)])[:513]
+            self.ids[row, : len(ids)] = ids
+            self.weights[row, text["start"] : len(ids)] = -np.array(marks, np.float32)[: len(ids) - text["start"]]
+
+    def batch(self, count: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """ids and loss weights, each (count, 513)."""
+        rows = self.rng.integers(0, len(self.ids), count)
+        return torch.from_numpy(self.ids[rows]), torch.from_numpy(self.weights[rows])
+
+
+def loop_marks(answer: list[int], most: int = 48) -> list[bool]:
+    """True for tokens from the third copy of a block on (of up to 32 tokens; short blocks: after 8 equal tokens), cut
+    after the first `most` of them, so that the beginning of loops counts and not their length."""
+    marks = [False] * len(answer)
+    for period in range(1, 33):
+        for i, run in enumerate(repeats(answer, period)):
+            marks[i] = marks[i] or run > max(period, 8)
+    cut = [i for i, mark in enumerate(marks) if mark][:most]
+    return marks[: cut[-1] + 1] if cut else []
+
+
 def loss_fn(w: dict, ids: torch.Tensor, weights: torch.Tensor, rope: dict, masks: dict) -> torch.Tensor:
-    """Summed weighted cross-entropy of ids[:, 1:] given ids[:, :-1], divided by the summed weights."""
+    """Mean weighted cross-entropy of ids[:, 1:] given ids[:, :-1]; where the weight is −1, of not writing that id."""
     hidden, _ = model.forward(w, S, ids[:, :-1], rope, masks)
     bias = torch.zeros(S.vocab)
     bias[RESERVED] = math.log(model.PADDING_ROWS + 1)
     scores = (model.logits(w, S, hidden) + bias).flatten(0, 1)
     nll = F.cross_entropy(scores, ids[:, 1:].flatten(), reduction="none")
     weight = weights[:, 1:].flatten()
-    return (nll * weight).sum() / weight.sum()
+    good, bad = weight.clamp_min(0), (-weight).clamp_min(0)
+    against = -torch.log1p(-torch.exp(-nll).clamp_max(0.9999))
+    return (nll * good).sum() / good.sum() + (against * bad).sum() / bad.sum().clamp_min(1)
 
 
 def make_optimiser(w: dict, muon_lr: float) -> Optimiser:
@@ -98,6 +144,7 @@ def arguments() -> argparse.Namespace:
     )
     parser.add_argument("--until", type=float, required=True, help="end of the budget, seconds since 1970")
     parser.add_argument("--batch", type=int, default=4, help="rows of 512 tokens per step")
+    parser.add_argument("--loops", type=int, default=2, help="rows of a batch from loops.jsonl, where there is one")
     parser.add_argument("--long-share", type=float, default=0.1, help="share of late batches that are rows of 2048")
     parser.add_argument("--again", action="store_true", help="start the rate's schedule anew from the checkpoint")
     parser.add_argument("--muon-lr", type=float, default=0.02)
@@ -127,6 +174,7 @@ def main() -> None:
         optimiser.load(old["optimiser"])
     rows = Rows(args.work / "data/train.npz", args.seed + info["step"])
     heldout = Rows(args.work / "data/heldout.npz", 0)
+    loops = Loops(args.work / "loops.jsonl", args.seed + info["step"])
     tables = {t: (model.rope_tables(S, torch.arange(t)), model.causal_masks(S, t)) for t in (512, S.context)}
     fast_loss = torch.compile(loss_fn, dynamic=False)
     log = (args.work / "target.jsonl").open("a", buffering=1)
@@ -136,7 +184,11 @@ def main() -> None:
         late = progress > LATE
         length = S.context if late and rng.random() < args.long_share else 512
         kind = rng.choice(["none", "q8", "q4"], p=[0.2, 0.5, 0.3]) if late else "none"
-        ids, weights = rows.batch(args.batch * 512 // length, length)
+        num_loops = args.loops if length == 512 and len(loops.ids) else 0
+        ids, weights = rows.batch(args.batch * 512 // length - num_loops, length)
+        if num_loops:
+            more, marks = loops.batch(num_loops)
+            ids, weights = torch.cat([ids, more]), torch.cat([weights, marks])
         run = fast_loss if length == 512 else loss_fn  # long batches are too few to pay for a compilation
         loss = run(model.rounded(w, str(kind)), ids, weights, *tables[length])
         loss.backward()
@@ -169,6 +221,7 @@ def main() -> None:
             )
             save(path, w, optimiser, info)
             rows.reload()
+            loops.reload()
             saved = time.time()
     write(log, step=info["step"], tokens=info["tokens"], heldout=round(evaluate(w, heldout, tables), 4), end=True)
     save(path, w, optimiser, info)
