@@ -15,6 +15,7 @@ MAX_FILE_LINES = 500
 LEVELS = {
     "cli": 9,
     "selftest": 8,
+    "bench": 8,
     "__init__": 8,  # only hands out what api offers
     "api": 7,
     "scheduler": 6.7,

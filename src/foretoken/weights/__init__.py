@@ -59,7 +59,7 @@ def load(folder: Path, config: Config, format: str, ops: Any, progress: Progress
         raise WeightsError(f"{folder} does not fit its config: {listed}. Use files of one and the same model.")
     planned, warnings = plan(config), []
     format, parts = settled(planned, format, checkpoint)
-    refuse_too_large(checkpoint, parts, format, planned, ops)
+    refuse_too_large(checkpoint.folder, parts, format, planned, ops)
     if config.unknown_fields:
         warnings.append(f"config fields of {folder} that are not known here: {', '.join(config.unknown_fields)[:400]}")
     made, is_from_cache = _made(checkpoint, parts, ops, progress, warnings)

@@ -23,13 +23,18 @@ SAMPLED_ROWS = 4  # of each tensor; one block of a wider file already has more l
 def settled(parts: Sequence[Part], asked: str, checkpoint: Checkpoint) -> tuple[str, list[Part]]:
     """The format by name, and the parts with the format of each; those that the plan settles keep theirs."""
     if asked != "auto":
-        return asked, [_with(part, asked) for part in parts]
+        return asked, in_format(parts, asked)
     open_parts = [part for part in parts if part.is_packed and part.format is None]
     layers = [part for part in open_parts if part.name.startswith("layers.")]
     if not all(_is_four_bit(checkpoint, part) for part in layers):
-        return "q8", [_with(part, "q8") for part in parts]
+        return "q8", in_format(parts, "q8")
     others = [part for part in open_parts if part not in layers and not _is_four_bit(checkpoint, part)]
     return "q4", [_with(part, "q8" if part in others else "q4") for part in parts]
+
+
+def in_format(parts: Sequence[Part], format: str) -> list[Part]:
+    """The parts with a format for each; those that the plan settles keep theirs."""
+    return [_with(part, format) for part in parts]
 
 
 def _with(part: Part, format: str) -> Part:

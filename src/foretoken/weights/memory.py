@@ -11,9 +11,8 @@ from typing import Any
 import numpy as np
 
 from foretoken.errors import WeightsError
-from foretoken.weights.formats import FORMATS, settled
+from foretoken.weights.formats import FORMATS, in_format
 from foretoken.weights.gemma4 import PANEL, Part
-from foretoken.weights.safetensors import Checkpoint
 
 WORKING_BYTES = 128 << 20  # a piece of rows being packed, and what runs beside
 CGROUPS = Path("/sys/fs/cgroup")
@@ -33,11 +32,10 @@ def packed_bytes(parts: Sequence[Part], ops: Any) -> int:
     return sum(size(part) for part in parts if not part.is_mapped)
 
 
-def refuse_too_large(
-    checkpoint: Checkpoint, parts: Sequence[Part], format: str, plan: Sequence[Part], ops: Any
-) -> None:
+def refuse_too_large(what: Any, parts: Sequence[Part], format: str, plan: Sequence[Part], ops: Any) -> None:
     """Raise WeightsError, naming a format that would fit, where the model needs more memory than there is.
 
+    what    the model, as the message names it
     parts   settled for `format`; `plan` is the same list before it was settled
     """
     have = available_bytes()
@@ -46,13 +44,13 @@ def refuse_too_large(
         return
     smaller, advice = FORMATS[FORMATS.index(format) + 1 :], "No format is smaller"
     for other in smaller:
-        other_need = packed_bytes(settled(plan, other, checkpoint)[1], ops) + WORKING_BYTES
+        other_need = packed_bytes(in_format(plan, other), ops) + WORKING_BYTES
         if other_need <= have:
             advice = f"Format {other} would fit: it needs {_shown(other_need)}"
             break
         advice = f"Format {other} needs {_shown(other_need)}, which does not fit either"
     raise WeightsError(
-        f"{checkpoint.folder} needs {_shown(need)} of memory in format {format}, {_shown(have)} are available. "
+        f"{what} needs {_shown(need)} of memory in format {format}, {_shown(have)} are available. "
         f"{advice}. Free memory or take a smaller model."
     )
 
