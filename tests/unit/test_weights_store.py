@@ -3,6 +3,7 @@
 import errno
 import os
 import pickle
+import sys
 import time
 import zlib
 from concurrent.futures import ThreadPoolExecutor
@@ -85,6 +86,17 @@ def test_packed_bytes_are_aligned(table):
     matrices = [found.embed, found.per_layer_table, found.layers[0].qkv, found.layers[4].down]
     assert all(matrix.data.ctypes.data % 64 == 0 for matrix in matrices)
     assert found.per_layer_table.data.flags.writeable == (table == "in memory")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="a hint that only Linux takes")
+def test_a_mapped_table_does_not_stay_in_the_cache_of_the_system(monkeypatch):
+    monkeypatch.setattr(gemma4, "MAPPED_VALUES", 1)
+    forgotten = []
+    monkeypatch.setattr(store.os, "posix_fadvise", lambda fd, at, count, advice: forgotten.append((at, count, advice)))
+    table = load()[0].per_layer_table.data.nbytes
+    assert [(count, advice) for _, count, advice in forgotten] == [(table, os.POSIX_FADV_DONTNEED)], "after writing it"
+    load()
+    assert len(forgotten) > 1 and len(set(forgotten)) == 1, "and after checking its chunks, here one"
 
 
 def test_another_format_version_or_file_is_another_key(tmp_path, monkeypatch):

@@ -32,7 +32,7 @@ from foretoken.weights.formats import in_format
 from foretoken.weights.gemma4 import PANEL, Part, assemble, embed_scale, plan
 from foretoken.weights.memory import packed_bytes, refuse_too_large
 from foretoken.weights.pack import packed
-from foretoken.weights.store import aligned
+from foretoken.weights.store import aligned, mapped
 
 POOL_VALUES = 2 << 20  # random weights packed per width
 SLIDING, FULL = "sliding_attention", "full_attention"
@@ -122,7 +122,7 @@ def build(
         format=format,
         target=target,
         drafter=drafter,
-        parameters=num_parameters([*parts, *drafter_parts]),
+        parameters=num_parameters(parts),
         packed_bytes=packed_bytes(parts, ops) + packed_bytes(drafter_parts, ops),
         table_bytes=sum(made[part.name].data.nbytes for part in parts if part.is_mapped),
     )
@@ -210,7 +210,7 @@ def _sparse(count: int) -> np.ndarray:
     """(count,) uint8 zeros, mapped read-only from a file that has no blocks and, by now, no name."""
     with tempfile.TemporaryFile(prefix="foretoken-table-") as file:
         file.truncate(count)
-        return np.asarray(np.memmap(file, np.uint8, "r", shape=(count,)))
+        return mapped(file, 0, count)
 
 
 # config.json in the spelling of released files

@@ -7,18 +7,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
 from foretoken import engine
 from foretoken.api import Model
+from foretoken.bench.matrices import matrices
 from foretoken.cache import Cache, PagePool, Segments, segments
+from foretoken.drafters.mtp import MtpDrafter
 from foretoken.drafters.protocol import Drafter
 from foretoken.errors import InputError
 from foretoken.horizon import FixedHorizon
 from foretoken.models.gemma4 import Gemma4
 from foretoken.sampling import Sampler, Sampling
+from foretoken.weights.gemma4 import plan
 
 GREEDY = Sampling(temperature=0.0, top_k=0, top_p=1.0, min_p=0.0, seed=0)
 CHUNK = 512
@@ -28,8 +30,8 @@ CHUNK = 512
 class Subject:
     """A pair under measurement.
 
-    parameters    of target and drafter, as files would store them
-    packed_bytes  of both in memory, without a mapped table
+    parameters    of the target, as files would store them
+    packed_bytes  of target and drafter in memory, without a mapped table
     table_bytes   of the target's mapped per-layer table; 0 where there is none
     """
 
@@ -85,15 +87,19 @@ class Subject:
 
 def loaded(model: Model) -> Subject:
     """A model from a folder, as `foretoken.load` gives it."""
-    info: dict[str, Any] = model.info()
+    info = model.info()
     table = model.target.weights.per_layer_table
-    table_bytes = table.data.nbytes if table is not None else 0
+    is_mapped = any(part.is_mapped for part in plan(model.target.config))
+    table_bytes = table.data.nbytes if is_mapped else 0
+    drafter_bytes = 0
+    if isinstance(model.drafter, MtpDrafter):
+        drafter_bytes = sum(matrix.data.nbytes for _, matrix in matrices(model.drafter.assistant.weights))
     return Subject(
         name=info["model"],
         format=info["format"],
         target=model.target,
         drafter=model.drafter,
         parameters=info["parameters"],
-        packed_bytes=info["packed_bytes"] - table_bytes,
+        packed_bytes=info["packed_bytes"] - table_bytes + drafter_bytes,
         table_bytes=table_bytes,
     )

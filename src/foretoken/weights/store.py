@@ -13,8 +13,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import mmap
 import os
 import struct
+import sys
 import tempfile
 import time
 import zlib
@@ -22,7 +24,7 @@ from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import IO, Any, BinaryIO
 
 import numpy as np
 
@@ -110,6 +112,9 @@ class Writer:
             self._file.write(HEAD.pack(MAGIC, self._end, len(header), hashlib.blake2b(header, digest_size=32).digest()))
             self._file.flush()
             os.fsync(self._file.fileno())
+            for start, count, is_mapped in self._payloads.values():
+                if is_mapped:
+                    _forget(self._file.fileno(), start, count)
             self._file.close()
             os.replace(self._temporary, self._path)
             return {name: _mapped(self._path, *where[:2]) for name, where in self._payloads.items() if where[2]}
@@ -174,6 +179,8 @@ def _check_chunks(path: Path, chunks: list[list[Any]], memory: np.ndarray) -> No
             view, filled = into.data, 0
             while filled < count and (got := file.readinto(view[filled:])):
                 filled += got
+            if is_mapped:
+                _forget(file.fileno(), offset, count)
         return filled == count and zlib.crc32(into.data) == checksum
 
     with ThreadPoolExecutor(READ_THREADS) as pool:
@@ -188,7 +195,24 @@ def _payload(path: Path, memory: np.ndarray, offset: int, count: int, is_mapped:
 
 
 def _mapped(path: Path, offset: int, count: int) -> np.ndarray:
-    return np.asarray(np.memmap(path, np.uint8, "r", offset, (count,)))
+    with path.open("rb") as file:
+        return mapped(file, offset, count)
+
+
+def mapped(file: IO[bytes], offset: int, count: int) -> np.ndarray:
+    """(count,) uint8 of a file, read-only and in memory only where read: for tables read here and there."""
+    before = offset % mmap.ALLOCATIONGRANULARITY
+    memory = mmap.mmap(file.fileno(), before + count, access=mmap.ACCESS_READ, offset=offset - before)
+    if sys.platform == "linux":
+        memory.madvise(mmap.MADV_RANDOM)  # else every row brings 32 pages of its neighbours along
+    return np.frombuffer(memory, np.uint8, count, before)
+
+
+def _forget(descriptor: int, offset: int, count: int) -> None:
+    """Drop a table's pages from the system's cache: of what is cached in one piece, a touched row would map it all."""
+    if sys.platform == "linux":
+        with suppress(OSError):  # a hint; not every file system takes it
+            os.posix_fadvise(descriptor, offset, count, os.POSIX_FADV_DONTNEED)
 
 
 def write_atomically(path: Path, data: bytes) -> None:
