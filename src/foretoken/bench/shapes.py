@@ -107,15 +107,15 @@ def build(
     shape = SHAPES[name]
     config = target_config(target_json(shape))
     parts = _fitting(f"shape {name}", config, format, ops)
-    fill = _Fill(ops, progress, packed_bytes(parts, ops))
-    made = {part.name: fill.part(part) for part in parts}
+    fill = RandomParts(ops, progress, packed_bytes(parts, ops))
+    made = {part.name: fill.make(part) for part in parts}
     target = Gemma4(config, assemble(config, made, embed_scale(config.hidden_len, "BF16")), ops)
     drafter, drafter_parts = None, []
     if drafter_format is not None:
         drafter_cfg = drafter_config(drafter_json(shape))
         drafter_parts = _fitting(f"the drafter of shape {name}", drafter_cfg, drafter_format, ops)
-        fill = _Fill(ops, None, 0)
-        weights = assemble(drafter_cfg, {part.name: fill.part(part) for part in drafter_parts}, 1.0)
+        fill = RandomParts(ops)
+        weights = assemble(drafter_cfg, {part.name: fill.make(part) for part in drafter_parts}, 1.0)
         drafter = MtpDrafter(Assistant(drafter_cfg, weights, target, ops))
     return Subject(
         name=name,
@@ -141,17 +141,17 @@ def _fitting(what: str, config: TargetConfig | DrafterConfig, format: str, ops: 
     return parts
 
 
-class _Fill:
-    """Makes parts with random content, the same in every run."""
+class RandomParts:
+    """Makes settled parts with random content, the same in every run; `total` bytes are expected, for `progress`."""
 
-    def __init__(self, ops: Any, progress: Progress | None, total: int) -> None:
+    def __init__(self, ops: Any, progress: Progress | None = None, total: int = 0) -> None:
         self._ops = ops
         self._progress = progress
         self._total, self._done = total, 0
         self._rng = np.random.default_rng(1)
         self._pools: dict[tuple[str, str, int, float], np.ndarray] = {}
 
-    def part(self, part: Part) -> Any:
+    def make(self, part: Part) -> Any:
         """A part as `weights.pack.Packer.make` gives it."""
         if part.layout == "ids":
             return self._rng.permutation(part.shapes[0][0]).astype(np.int32)
