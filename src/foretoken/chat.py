@@ -1,21 +1,22 @@
 """Chat messages to one prompt, by the model's own Jinja template. The template comes from a file that others wrote:
-it runs in a sandbox that cannot change its inputs, and its size and its output are bounded.
+its size and its output are bounded here, what it may do and for how long in `sandbox.py`.
 
-Source: transformers 5.24, `utils/chat_template_utils.py` (same environment, filters and functions).
+Thoughts of earlier turns are the template's business. Gemma 4's own cuts `<|channel>…<channel|>` out of earlier
+answers, and newer ones write a message's `reasoning` again only between the tool calls of the current turn. So whoever
+keeps a history gives answer and thought apart, as `content` and `reasoning` (`turn.message`): with those templates the
+prompt is the same as if the raw text were given, and one that knows nothing of thoughts cannot send them again.
+
+Source: transformers 5.24, `utils/chat_template_utils.py`; Gemma 4's templates of April to August 2026.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import Any
 
 from foretoken.errors import InputError, WeightsError
-
-if TYPE_CHECKING:
-    import jinja2
 
 MAX_TEMPLATE_BYTES = 1 << 20
 MAX_PROMPT_CHARS = 64 << 20
@@ -30,11 +31,16 @@ class ChatTemplate:
         raises  WeightsError if the template does not parse
         """
         import jinja2  # here, not above: most commands never render a template
+        import jinja2.meta
+
+        from foretoken import sandbox
 
         if len(source.encode("utf-8", "surrogatepass")) > MAX_TEMPLATE_BYTES:
             raise WeightsError(f"{origin} is larger than {MAX_TEMPLATE_BYTES >> 20} MiB. Use the model's own template.")
         try:
-            self._template = _environment().from_string(source)
+            self._environment = sandbox.Bounded()
+            self._template = self._environment.from_string(source)
+            self._variables = jinja2.meta.find_undeclared_variables(self._environment.parse(source))
         except (jinja2.TemplateError, SyntaxError, RecursionError, ValueError, MemoryError) as error:
             raise WeightsError(f"{origin} does not parse: {error}. Copy it again from its source.") from error
         self._special_tokens = dict(special_tokens)
@@ -52,10 +58,20 @@ class ChatTemplate:
             return cls(inside, _special_tokens(settings), f"chat_template in {folder / 'tokenizer_config.json'}")
         return None
 
+    def lacks(self, thinking: bool | None, tools: Any) -> list[str]:
+        """What of these the template never looks at, so that the model would not notice: a sentence for each."""
+        found = []
+        if thinking and "enable_thinking" not in self._variables:
+            found.append("this model's chat template has no thinking.")
+        if tools and "tools" not in self._variables:
+            found.append("this model's chat template has no tools.")
+        return found
+
     def render(self, messages: Sequence[Mapping[str, Any]], add_generation_prompt: bool = True, **options: Any) -> str:
         """One prompt text, start token included: encode it without adding another.
 
-        messages  mappings with role and content; the template decides which roles there are
+        messages  mappings with role, content and whatever else the template reads (tool_calls, reasoning, …), given
+                  to it as they are; the template decides which roles there are
         options   further variables of the template, for example tools or enable_thinking
         raises    InputError if there is no message, or the template refuses them
         """
@@ -64,69 +80,20 @@ class ChatTemplate:
         variables = {"tools": None, "documents": None, **self._special_tokens, **options}
         parts, size = [], 0
         try:
-            pieces = self._template.generate(
-                messages=[dict(m) for m in messages], add_generation_prompt=add_generation_prompt, **variables
-            )
-            for piece in pieces:
-                size += len(piece)
-                if size > MAX_PROMPT_CHARS:
-                    raise InputError(f"the chat template wrote more than {MAX_PROMPT_CHARS} characters.")
-                parts.append(piece)
+            turns = [dict(m) for m in messages]
+            with self._environment.limited():
+                for piece in self._template.generate(
+                    messages=turns, add_generation_prompt=add_generation_prompt, **variables
+                ):
+                    size += len(piece)
+                    if size > MAX_PROMPT_CHARS:
+                        raise InputError(f"the chat template wrote more than {MAX_PROMPT_CHARS} characters.")
+                    parts.append(piece)
         except InputError:
             raise
         except Exception as error:  # a template is a small program: what it can raise has no end
             raise InputError(f"the chat template refuses these messages: {error}.") from error
         return "".join(parts)
-
-
-def _environment() -> jinja2.Environment:
-    import jinja2.ext
-    import jinja2.sandbox
-
-    class Bounded(jinja2.sandbox.ImmutableSandboxedEnvironment):
-        """Operators that can grow a value without bound are looked at first, and never folded while parsing."""
-
-        intercepted_binops = frozenset({"*", "**", "%"})
-
-        def call_binop(self, context: Any, operator: str, left: Any, right: Any) -> Any:
-            _check_growth(operator, left, right)
-            return super().call_binop(context, operator, left, right)
-
-    environment = Bounded(trim_blocks=True, lstrip_blocks=True, extensions=[jinja2.ext.loopcontrols])
-    environment.filters["tojson"] = _to_json
-    environment.globals["raise_exception"] = _raise
-    environment.globals["strftime_now"] = lambda form: datetime.now().strftime(form)
-    return environment
-
-
-def _check_growth(operator: str, left: Any, right: Any) -> None:
-    """Refuse a power, a repeated text or a padded format that would take memory out of proportion."""
-    numbers = [abs(x) for x in (left, right) if isinstance(x, (int, float))]
-    texts = [len(x) for x in (left, right) if isinstance(x, (str, list, tuple))]
-    too_large = (operator == "**" and max(numbers, default=0) > 64) or (
-        operator == "*" and texts and max(texts) * max(numbers, default=0) > MAX_TEMPLATE_BYTES
-    )
-    if too_large or (operator == "%" and texts):
-        raise InputError(
-            f"the chat template computes {str(left)[:20]} {operator} {str(right)[:20]}, which may not end."
-        )
-
-
-def _to_json(
-    value: Any,
-    ensure_ascii: bool = False,
-    indent: int | None = None,
-    separators: tuple[str, str] | None = None,
-    sort_keys: bool = False,
-) -> str:
-    """Jinja's own filter escapes HTML, which a prompt must not."""
-    return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys)
-
-
-def _raise(message: str) -> NoReturn:
-    import jinja2
-
-    raise jinja2.TemplateError(message)
 
 
 def _settings(path: Path) -> dict[str, Any]:

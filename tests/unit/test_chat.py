@@ -1,9 +1,11 @@
 import json
+import time
 
+import gemma_template
 import gemma_tokenizer
 import pytest
 
-from foretoken import chat
+from foretoken import chat, sandbox
 from foretoken.chat import ChatTemplate
 from foretoken.errors import InputError, WeightsError
 from foretoken.tokenizer import Tokenizer
@@ -123,3 +125,106 @@ def test_templates_that_python_cannot_compile_are_refused(source):
 def test_ordinary_arithmetic_still_works():
     template = ChatTemplate("{{ 3 * 4 }} {{ 7 % 4 }} {{ '-' * 5 }} {{ 2 ** 5 }}", {})
     assert template.render([{"role": "user", "content": "x"}]) == "12 3 ----- 32"
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}",
+        "{% set x = [" + "1," * 5000 + "] %}" + "{% for a in x %}" * 8 + "{% endfor %}" * 8,
+        "{% for a in range(99999) %}{% for b in range(99999) if false %}{% endfor %}{% endfor %}",
+        "{% for a in range(99999) if range(99999) | sum == 1 %}{% endfor %}",
+        "{% for x in [1, 2] recursive %}{% if loop.depth < 60 %}{% set y = loop([1, 2]) %}{% endif %}{% endfor %}",
+        "{% macro f(n) %}{% if n and (f(n - 1) or f(n - 1)) %}{% endif %}{% endmacro %}{{ f(60) }}",
+        "{% set x = range(99999) | map('string') %}"
+        "{% for a in range(99999) %}{% set y = range(99999) | map('upper') | list %}{% endfor %}",
+    ],
+)
+def test_a_template_that_would_run_for_ever_is_stopped(monkeypatch, source):
+    monkeypatch.setattr(sandbox, "MAX_RENDER_S", 0.1)
+    hostile, begun = template(source), time.thread_time()
+    with pytest.raises(InputError, match="may not end"):
+        hostile.render(TURNS)
+    assert time.thread_time() - begun < 5.0
+    assert template("{{ messages | length }}").render(TURNS) == "2"
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "{% set ns = namespace(x='aaaaaaaa') %}{% for a in range(99) %}{% set ns.x = ns.x ~ ns.x %}{% endfor %}",
+        "{% set ns = namespace(x='aaaaaaaa') %}{% for a in range(99) %}{% set ns.x = ns.x + ns.x %}{% endfor %}",
+        "{% set ns = namespace(x='aaaaaaaa') %}{% for a in range(99) %}"
+        "{% set y %}{{ ns.x }}{{ ns.x }}{% endset %}{% set ns.x = y %}{% endfor %}",
+        "{{ 'a'.ljust(3000000000) }}",
+        "{{ 'a' | center(3000000000) }}",
+        "{{ '{:3000000000}'.format(1) }}",
+        "{{ '{:{}}'.format(1, 3000000000) }}",
+        "{{ '%3000000000d' | format(1) }}",
+        "{{ [1] | tojson(indent=3000000000) }}",
+        "{{ ('a' * 1000000).replace('a', 'b' * 1000000) }}",
+        "{{ ('a' * 1000000) | replace('a', 'b' * 1000000) }}",
+        "{{ ('b' * 1000000).join('a' * 1000000) }}",
+        "{{ lipsum(n=10000000) }}",
+    ],
+)
+def test_texts_that_grow_without_bound_are_refused(source):
+    with pytest.raises(InputError, match="template"):
+        template(source).render(TURNS)
+
+
+def test_texts_are_joined_as_jinja_joins_them():
+    assert template("{{ 'a' ~ 1 ~ none }}{% set x %}{{ 2 }}b{% endset %}{{ x + 'c' }}").render(TURNS) == "a1None2bc"
+    assert template("{{ '{}-{:>3}'.format(1, 2) }} {{ '%d' | format(3) }}").render(TURNS) == "1-  2 3"
+
+
+def test_a_long_conversation_is_far_from_the_limit():
+    messages = [{"role": ("user", "assistant")[i % 2], "content": f"turn {i}"} for i in range(1000)]
+    begun = time.thread_time()
+    template(gemma_template.SMALL).render(messages)
+    assert time.thread_time() - begun < sandbox.MAX_RENDER_S / 5
+
+
+THOUGHT = "<|channel>thought\nThey greet me.\n<channel|>"
+PLAIN = "<bos><|turn>user\nHi<turn|>\n<|turn>model\nHello.<turn|>\n<|turn>user\nBye<turn|>\n<|turn>model\n"
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        {"content": "Hello."},
+        {"content": THOUGHT + "Hello."},
+        {"content": "Hello.", "reasoning": "They greet me.", "reasoning_content": "They greet me."},
+    ],
+)
+def test_old_thoughts_leave_the_prompt_however_they_are_given(answer):
+    turns = [{"role": "user", "content": "Hi"}, {"role": "assistant", **answer}, {"role": "user", "content": "Bye"}]
+    assert template(gemma_template.SMALL).render(turns) == PLAIN
+    assert template(gemma_template.LARGE).render(turns) == PLAIN + "<|channel>thought\n<channel|>"
+    thinking = template(gemma_template.LARGE).render(turns, enable_thinking=True)
+    assert thinking == PLAIN.replace("<bos>", "<bos><|turn>system\n<|think|>\n<turn|>\n")
+
+
+def test_tools_calls_and_results_are_the_templates_business():
+    call = {"function": {"name": "get_weather", "arguments": {"city": "Paris"}}}
+    turns = [
+        {"role": "developer", "content": "Be brief."},
+        {"role": "user", "content": "Rain in Paris?"},
+        {"role": "assistant", "content": "", "reasoning": "Ask.", "tool_calls": [call]},
+        {"role": "tool", "name": "get_weather", "content": "dry"},
+    ]
+    text = template(gemma_template.SMALL).render(turns, enable_thinking=True, tools=gemma_template.TOOLS)
+    assert text.startswith("<bos><|turn>system\n<|think|>\nBe brief.<|tool>declaration:get_weather{")
+    assert text.endswith(
+        "<|turn>model\n<|channel>thought\nAsk.\n<channel|>"
+        '<|tool_call>call:get_weather{city:<|"|>Paris<|"|>}<tool_call|>'
+        '<|tool_response>response:get_weather{value:<|"|>dry<|"|>}<tool_response|>'
+    )
+
+
+def test_a_template_says_what_it_never_looks_at():
+    plain, full = template(gemma_tokenizer.TEMPLATE), template(gemma_template.SMALL)
+    assert full.lacks(True, gemma_template.TOOLS) == []
+    assert plain.lacks(None, None) == plain.lacks(False, []) == []
+    assert "no thinking" in plain.lacks(True, None)[0]
+    assert "no tools" in plain.lacks(True, gemma_template.TOOLS)[1]
