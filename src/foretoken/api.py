@@ -31,7 +31,8 @@ from foretoken.prefix import PrefixStore
 from foretoken.sampling import SEED_LIMIT, Sampler, Sampling, answer_seed, whole
 from foretoken.scheduler import Scheduler
 from foretoken.stream import Answer, Event, Result, Stream
-from foretoken.tokenizer import TextStream, Tokenizer
+from foretoken.tokenizer import TOOL_RESPONSE, Tokenizer
+from foretoken.tools import check_tools
 
 FORMATS = ("auto", *weights.FORMATS)
 ASSETS = Path(__file__).parent / "assets"
@@ -58,6 +59,7 @@ class Request:
     stop: tuple[str, ...] = ()
     ignore_eos: bool = False
     num_logprobs: int | None = None
+    has_tools: bool = False
 
 
 class Model:
@@ -138,7 +140,10 @@ class Model:
         """Begin an answer.
 
         prompt      text to continue, or token ids taken as they are; or else
-        messages    chat turns, rendered by the model's own template
+        messages    chat turns, rendered by the model's own template, which gets every field as it is: role, content,
+                    tool_calls, reasoning, …; `turn.message(result.parts)` is an answer as such a message
+        thinking    True or False as the template's `enable_thinking`; with None it does what it does
+        tools       functions that the model may call, as in OpenAI's API, see `tools.check_tools`
         max_tokens  the answer has at most so many tokens, never more; 256 by default
         horizon     draft tokens per round: "auto", "short", "long" or 0 … 16; it changes the time, never the text
         temperature, top_k, top_p, min_p  the model's own defaults where not given
@@ -190,14 +195,16 @@ class Model:
             end=min(len(request.ids) + request.max_tokens, self.context_len),
             num_logprobs=request.num_logprobs,
         )
-        stop_ids = frozenset() if request.ignore_eos else frozenset(self.defaults.eos_ids)
-        return Answer(sequence, TextStream(self.tokenizer, request.stop), stop_ids, request.sampling.seed)
+        stop_ids = frozenset() if request.ignore_eos else self._stop_ids(request.has_tools)
+        return Answer(sequence, self.tokenizer, request.stop, stop_ids, request.sampling.seed)
 
     def _request(
         self,
         prompt: str | Sequence[int] | None = None,
         *,
-        messages: Sequence[dict[str, Any]] | None = None,
+        messages: Sequence[Mapping[str, Any]] | None = None,
+        thinking: bool | None = None,
+        tools: Sequence[Mapping[str, Any]] | None = None,
         max_tokens: int = 256,
         horizon: int | str = "auto",
         temperature: float | None = None,
@@ -231,22 +238,35 @@ class Model:
             frequency_penalty=frequency_penalty,
         )
         return Request(
-            ids=self._prompt_ids(prompt, messages),
+            ids=self._prompt_ids(prompt, messages, thinking, tools),
             sampling=sampling,
             num_logprobs=None if logprobs is None else whole("logprobs", logprobs, 0, 21),
             max_tokens=whole("max_tokens", max_tokens, 1, 1 << 31),
             horizon=parse_horizon(horizon),
             stop=_stops(stop),
             ignore_eos=ignore_eos,
+            has_tools=bool(tools),
         )
 
-    def _prompt_ids(self, prompt: str | Sequence[int] | None, messages: Sequence[dict[str, Any]] | None) -> list[int]:
+    def _stop_ids(self, has_tools: bool) -> frozenset[int]:
+        """What the model's files name. With tools also the token after a call, where the model waits for a result and
+        would make one up; not every release lists it (specification 1.2)."""
+        waits = self.tokenizer.id_of(TOOL_RESPONSE) if has_tools else None
+        return frozenset(self.defaults.eos_ids) | (frozenset() if waits is None else {waits})
+
+    def _prompt_ids(
+        self,
+        prompt: str | Sequence[int] | None,
+        messages: Sequence[Mapping[str, Any]] | None,
+        thinking: bool | None,
+        tools: Sequence[Mapping[str, Any]] | None,
+    ) -> list[int]:
         if (prompt is None) == (messages is None):
             raise InputError("give either a prompt or messages, not both and not neither.")
         if messages is not None:
-            if self.chat_template is None:
-                raise InputError(f"model {self.name} has no chat template. Give a plain prompt instead.")
-            ids = self.tokenizer.encode(self.chat_template.render(messages), add_bos=False)
+            ids = self.tokenizer.encode(self._rendered(messages, thinking, tools), add_bos=False)
+        elif thinking is not None or tools:
+            raise InputError("thinking and tools are for messages, which the chat template turns into a prompt.")
         elif isinstance(prompt, str):
             ids = self.tokenizer.encode(_text(prompt), add_bos=True)
         elif isinstance(prompt, Iterable) and not isinstance(prompt, (bytes, bytearray)):
@@ -261,6 +281,19 @@ class Model:
                 f"Shorten it to {self.context_len - 1} tokens or fewer."
             )
         return ids
+
+    def _rendered(self, messages: Sequence[Mapping[str, Any]], thinking: Any, tools: Any) -> str:
+        """The prompt that the model's template makes of messages."""
+        if self.chat_template is None:
+            raise InputError(f"model {self.name} has no chat template. Give a plain prompt instead.")
+        if not isinstance(thinking, (bool, type(None))):
+            raise InputError(f"thinking is {thinking!r}, expected true, false or nothing.")
+        if lacks := self.chat_template.lacks(thinking, tools):
+            raise InputError(" ".join(lacks) + " Ask without.")
+        options: dict[str, Any] = {} if thinking is None else {"enable_thinking": thinking}
+        if tools:
+            options["tools"] = check_tools(tools)
+        return self.chat_template.render(messages, **options)
 
     def _checked_id(self, token: Any, where: str) -> int:
         size = self.target.config.vocab_len

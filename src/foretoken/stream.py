@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
-from foretoken import engine
+from foretoken import engine, turn
 from foretoken.cache import Cache
 from foretoken.errors import InputError
 from foretoken.sampling import TokenLogprobs
 from foretoken.stats import Stats
-from foretoken.tokenizer import TextStream
+from foretoken.tokenizer import TextStream, Tokenizer
+from foretoken.turn import Part, TurnReader
 
 
 @dataclass(frozen=True)
 class Result:
-    """A finished answer: `tokens` keep every id, `text` omits control tokens and ends before a stop string."""
+    """A finished answer: `tokens` keep every id, `text` omits control tokens and ends before a stop string.
+
+    raw_text  the text of all tokens, control tokens spelled: thoughts and calls as the model marked them
+    parts     thought, calls and answer told apart; `turn.message(parts)` makes them a message for the history
+    """
 
     text: str
     tokens: list[int]
@@ -24,14 +29,17 @@ class Result:
     seed: int
     stats: Stats
     logprobs: list[TokenLogprobs]  # one per token where they were asked for, else empty
+    raw_text: str = ""
+    parts: list[Part] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
 class Event:
-    """What one pass added: a piece of text (may be empty) and the ids behind it."""
+    """What one pass added: a piece of text (may be empty), the ids behind it, and the same told apart by kind."""
 
     text: str
     tokens: list[int]
+    parts: list[Part] = field(default_factory=list)
 
 
 class Answer:
@@ -44,9 +52,19 @@ class Answer:
 
     keep: Callable[[Sequence[int], Cache], None] | None = None
 
-    def __init__(self, sequence: engine.Sequence, text: TextStream, stop_ids: frozenset[int], seed: int) -> None:
+    def __init__(
+        self,
+        sequence: engine.Sequence,
+        tokenizer: Tokenizer,
+        stop: Sequence[str],
+        stop_ids: frozenset[int],
+        seed: int,
+    ) -> None:
         self.sequence = sequence
-        self._text = text
+        self._tokenizer = tokenizer
+        self._text = TextStream(tokenizer, stop)
+        self._turn = TurnReader(tokenizer, self._text, sequence.tokens)
+        self._parts: list[Part] = []
         self._stop_ids = stop_ids
         self._seed = seed
         self._seen_len = len(sequence.tokens)
@@ -89,7 +107,8 @@ class Answer:
             self._finish_reason = "length"
         if not self._finish_reason:
             return event
-        return Event(event.text + self._end(), event.tokens)
+        rest, parts = self._end()
+        return Event(event.text + rest, event.tokens, event.parts + parts)
 
     def close(self) -> Result:
         """Stop here; whatever was written so far is the result. Harmless after the end."""
@@ -100,24 +119,26 @@ class Answer:
 
     def _take(self, tokens: Sequence[int]) -> Event:
         """Walk new tokens up to the first stop; what a round emitted after it is forgotten."""
-        pieces, taken = [], []
+        pieces, taken, parts = [], [], []
         for token in tokens:
             taken.append(token)
-            if token in self._stop_ids:
-                self._finish_reason = "stop"
-                break
-            pieces.append(self._text.push(token))
-            if self._text.stopped:
+            is_stop = token in self._stop_ids
+            pieces.append("" if is_stop else self._text.push(token))
+            parts += self._turn.push(token, pieces[-1])
+            if is_stop or self._text.stopped:
                 self._finish_reason = "stop"
                 break
         self._tokens.extend(taken)
         self._pieces.append("".join(pieces))
-        return Event(self._pieces[-1], taken)
+        self._parts += parts
+        return Event(self._pieces[-1], taken, parts)
 
-    def _end(self) -> str:
+    def _end(self) -> tuple[str, list[Part]]:
         """Flush held-back text, close the figures, give the pages back."""
         rest = self._text.finish()
+        parts = self._turn.finish(rest)
         self._pieces.append(rest)
+        self._parts += parts
         sequence = self.sequence
         sequence.stats.completion_tokens = len(self._tokens)
         if self.keep is not None and not sequence.is_reading:
@@ -133,8 +154,10 @@ class Answer:
             seed=self._seed,
             stats=sequence.stats,
             logprobs=sequence.logprobs[: len(self._tokens)],
+            raw_text=self._tokenizer.spell(self._tokens),
+            parts=turn.joined(self._parts),
         )
-        return rest
+        return rest, parts
 
 
 class Stream(Iterator[Event]):

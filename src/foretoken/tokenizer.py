@@ -21,6 +21,9 @@ import tokenizers
 from foretoken.errors import InputError, WeightsError
 
 BOS = "<bos>"
+TURN = "<|turn>"
+TOOL_RESPONSE = "<|tool_response>"
+CONTROL = (TURN, "<turn|>", "<|channel>", "<channel|>", "<|tool_call>", "<tool_call|>", TOOL_RESPONSE)
 MAX_FILE_BYTES = 256 << 20
 PROBE = "Aé  ▁ €\n\t日🙂\x07"  # words, runs of spaces, a literal "▁", and characters that need byte fallback
 _BYTE_TOKEN = re.compile(r"<0x([0-9A-Fa-f]{2})>")
@@ -77,7 +80,7 @@ class Tokenizer:
             raise WeightsError(f"{source} has no {BOS} token. Use the tokenizer of a Gemma 4 model.")
         self.bos_id: int = bos_id
         self.vocab_len: int = max([backend.get_vocab_size(), *(i + 1 for i in added)])
-        self.control_ids = frozenset(i for i, token in added.items() if token.special)
+        self.control_ids = frozenset(i for i, token in added.items() if token.special or token.content in CONTROL)
         self._backend = backend
         self._bytes: dict[int, bytes] = dict.fromkeys(self.control_ids, b"")
         self._check_decoder(source)
@@ -121,6 +124,18 @@ class Tokenizer:
         """Text of `ids` without control tokens; equals the joined pieces of a `TextStream` without stop strings."""
         text = b"".join(map(self.token_bytes, ids)).decode("utf-8", "surrogateescape")
         return _show_invalid(text[: _sound_len(text)])
+
+    def id_of(self, token: str) -> int | None:
+        """The id of a control token by its spelling, None where the file has no such token."""
+        found = self._backend.token_to_id(token)
+        return found if found in self.control_ids else None
+
+    def spell(self, ids: Iterable[int]) -> str:
+        """Text of `ids` with control tokens spelled, as a model's own prompt would show it."""
+        text = b"".join(
+            (self._backend.id_to_token(i) or "").encode() if i in self.control_ids else self.token_bytes(i) for i in ids
+        )
+        return text.decode("utf-8", "replace")
 
     def token_bytes(self, token: int) -> bytes:
         """The bytes that one id adds to a text; none for control tokens and for ids that stand for no text."""
@@ -173,6 +188,11 @@ class TextStream:
         certain = "\ufffd" * self._invalid_len + _show_invalid(text[:sound_len])
         self._invalid_len = len(text) - sound_len
         return self._pass_on(self._held + certain)
+
+    @property
+    def waiting_len(self) -> int:
+        """Characters that were taken in and are not shown yet."""
+        return len(self._held) + self._invalid_len
 
     def feed(self, tokens: Iterable[int]) -> str:
         """Take several ids, up to the one that completes a stop string."""

@@ -1,7 +1,13 @@
 """A prompt taken up where an earlier one ended gives the very tokens that reading it whole gives."""
 
+import copy
+
+import gemma_template
 import pytest
 from pair import embedded
+
+from foretoken.chat import ChatTemplate
+from foretoken.turn import message
 
 STORY = "The list goes on: " + " ".join(f"item {i} is number {i * i}," for i in range(90))
 
@@ -26,6 +32,61 @@ def test_five_turns_read_only_what_is_new(horizon):
         assert (reused.stats.cached_tokens > 0) == (turn > 0)
         before = reused.prompt_tokens  # all of this prompt is there for the next turn
         messages.append({"role": "assistant", "content": reused.text})
+
+
+class Scripted:
+    """A sampler that first gives the tokens of a script, whatever the logits say."""
+
+    def __init__(self, sampler, script, prompt_len):
+        self.sampler, self.script, self.prompt_len = sampler, script, prompt_len
+
+    def token(self, logits, history, recent=(), ids=None):
+        at = len(history) + len(recent) - self.prompt_len
+        token = self.sampler.token(logits, history, recent, ids)
+        return self.script[at] if at < len(self.script) else token
+
+
+def answer_with_thought(scheduler, thought, **options):
+    """The model thinks as it is told, then writes on by itself."""
+    answer = scheduler.submit(**options)
+    sequence = answer.sequence
+    script = embedded().tokenizer.encode(f"<|channel>thought\n{thought}\n<channel|>", add_bos=False)
+    sequence.sampler = Scripted(sequence.sampler, script, sequence.prompt_len)
+    for _ in scheduler:
+        pass
+    return answer
+
+
+def with_template(source):
+    model = copy.copy(embedded())
+    model.chat_template = ChatTemplate(source, {"bos_token": "<bos>"})
+    return model
+
+
+@pytest.mark.parametrize("source", [gemma_template.SMALL, gemma_template.LARGE])
+@pytest.mark.parametrize("thinking", [True, False])
+def test_five_turns_with_thoughts_that_the_template_drops(source, thinking):
+    model = with_template(source)
+    reused, fresh = model.scheduler(parallel=1), model.scheduler(parallel=1, prefix_bytes=0)
+    messages, before = [], []
+    turn_end = model.tokenizer.id_of("<turn|>")
+    for turn in range(5):
+        messages.append({"role": "user", "content": f"Continue this list by {turn + 2} items: one, two, three"})
+        options = {"messages": list(messages), "thinking": thinking, "max_tokens": 60, "temperature": 0.7}
+        options |= {"seed": turn, "horizon": 4}
+        thought = f"They want {turn + 2} more, after three comes four. " * 2
+        answer = answer_with_thought(reused, thought, **options)
+        result, prompt = answer.result, answer.sequence.tokens[: answer.sequence.prompt_len]
+        assert result.tokens == answer_with_thought(fresh, thought, **options).result.tokens
+        assert result.parts[0].text == thought + "\n"
+        shared = next((i for i, (a, b) in enumerate(zip(before, prompt, strict=False)) if a != b), len(before))
+        if shared < len(before):  # an empty thought ended the last prompt: taken up at the end of the user's turn
+            shared = max(i + 1 for i, token in enumerate(before) if token == turn_end)
+        assert result.stats.cached_tokens == shared
+        assert turn == 0 or shared >= len(before) - 10
+        before = prompt
+        messages.append(message(result.parts))
+        assert "They want" not in messages[-1]["content"]
 
 
 def test_hits_and_misses_past_the_window():

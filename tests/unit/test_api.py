@@ -1,9 +1,14 @@
+import copy
+from dataclasses import replace
+
+import gemma_template
 import numpy as np
 import pytest
 from pair import CODE, QUESTION, embedded
 
 import foretoken
 from foretoken import api
+from foretoken.chat import ChatTemplate
 from foretoken.errors import InputError
 
 
@@ -39,11 +44,70 @@ def test_stop_id_is_kept_in_tokens_and_nothing_follows(horizon):
         assert result.tokens[-1] in stops
 
 
+def with_template(source=gemma_template.SMALL, **defaults):
+    model = copy.copy(embedded())
+    model.chat_template = ChatTemplate(source, {"bos_token": "<bos>"})
+    model.defaults = replace(model.defaults, **defaults)
+    return model
+
+
+@pytest.mark.parametrize("mark", ["<eos>", "<turn|>", "<|tool_response>", "<tool_call|>"])
+@pytest.mark.parametrize("horizon", [0, 4])
+def test_every_stop_id_of_the_model_stops(mark, horizon):
+    stops = [embedded().tokenizer.id_of(m) for m in ("<eos>", "<turn|>", "<|tool_response>", "<tool_call|>")]
+    model, token = with_template(eos_ids=tuple(stops)), embedded().tokenizer.id_of(mark)
+    result = model.generate(CODE, temperature=0.0, logit_bias={token: 1000.0}, horizon=horizon)
+    assert (result.tokens, result.finish_reason, result.text) == ([token], "stop", "")
+    assert result.raw_text == mark
+
+
+def test_with_tools_the_model_stops_where_it_waits_for_a_result():
+    model, token = with_template(), embedded().tokenizer.id_of("<|tool_response>")
+    options = {"messages": QUESTION, "temperature": 0.0, "logit_bias": {token: 1000.0}, "max_tokens": 3}
+    assert model.generate(tools=gemma_template.TOOLS, **options).tokens == [token]
+    assert model.generate(**options).tokens == [token] * 3
+    assert len(model.generate(tools=gemma_template.TOOLS, ignore_eos=True, **options).tokens) == 3
+
+
+def test_thinking_and_tools_reach_the_template():
+    model, options = with_template(gemma_template.LARGE), {"messages": QUESTION, "max_tokens": 1}
+    lengths = [model.generate(thinking=thinking, **options).prompt_tokens for thinking in (None, False, True)]
+    assert lengths[0] == lengths[1] != lengths[2]
+    assert model.generate(tools=gemma_template.TOOLS, **options).prompt_tokens > lengths[0] + 20
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"messages": QUESTION, "thinking": "yes"}, "thinking is 'yes'"),
+        ({"messages": QUESTION, "tools": "get_weather"}, "expected a list"),
+        ({"messages": QUESTION, "tools": [{"name": "f"}]}, "no function"),
+        ({"prompt": CODE, "thinking": True}, "are for messages"),
+        ({"prompt": CODE, "tools": gemma_template.TOOLS}, "are for messages"),
+        ({"messages": ["Hello."]}, "template"),
+        ({"messages": [{"role": "user", "content": "\udcff"}]}, "UTF-8"),
+    ],
+)
+def test_bad_turns_raise(options, words):
+    with pytest.raises(InputError, match=words):
+        with_template().generate(**options)
+
+
+def test_what_the_template_would_ignore_is_an_error():
+    with pytest.raises(InputError, match="no thinking"):
+        embedded().generate(messages=QUESTION, thinking=True)
+    with pytest.raises(InputError, match="no tools"):
+        embedded().generate(messages=QUESTION, tools=gemma_template.TOOLS)
+    assert embedded().generate(messages=QUESTION, thinking=False, max_tokens=1).tokens
+
+
 def test_pieces_of_a_stream_make_the_whole_text():
     stream = embedded().stream(CODE, temperature=1.0, seed=5, max_tokens=80, ignore_eos=True)
     events = list(stream)
     assert "".join(event.text for event in events) == stream.result.text
     assert [token for event in events for token in event.tokens] == stream.result.tokens
+    assert [part.text for part in stream.result.parts] == [stream.result.text]
+    assert "".join(part.text for event in events for part in event.parts) == stream.result.text
 
 
 def test_closing_a_stream_keeps_what_came():

@@ -1,8 +1,13 @@
-"""`foretoken chat`: turns by hand, streamed. /reset forgets the conversation, /exit or Ctrl-D ends it."""
+"""`foretoken chat`: turns by hand, streamed. /reset forgets the conversation, /exit or Ctrl-D ends it.
+
+Where the model calls a tool, the next line is the tool's result, and the model goes on with its turn. What the model
+thought goes into the history apart from what it said; the template drops it (see `foretoken.chat`).
+"""
 
 from __future__ import annotations
 
 import contextlib
+import json
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +16,6 @@ from foretoken.errors import InputError
 
 if TYPE_CHECKING:
     from foretoken.api import Model
-    from foretoken.scheduler import Scheduler
 
 PROMPT = "> "
 
@@ -34,9 +38,12 @@ def chat(
     seed: options.Seed = None,
     max_tokens: options.MaxTokens = 512,
     stop: options.Stop = None,
+    thinking: options.Thinking = None,
+    tools: options.Tools = None,
 ) -> None:
     """Talk with the model; Ctrl-C stops an answer, Ctrl-D or /exit ends."""
     options.check_horizon(horizon)
+    functions = options.read_tools(tools)
     loaded = terminal.load_model(model, drafter, format, drafter_format, threads, chunk)
     if loaded.chat_template is None:
         raise InputError(f"model {loaded.name} has no chat template. Use foretoken generate.")
@@ -53,48 +60,90 @@ def chat(
         "frequency_penalty": frequency_penalty,
         "seed": seed,
         "stop": stop or (),
+        **terminal.for_template(loaded, thinking, functions),
     }
     if sys.stdin.isatty():
         terminal.say("/reset forgets the conversation, Ctrl-C stops an answer, /exit or Ctrl-D ends.")
-    _converse(loaded, settings)
+    _converse(_Conversation(loaded, settings))
 
 
-def _converse(model: Model, settings: dict[str, Any]) -> None:
-    scheduler = model.scheduler(parallel=1)  # keeps what was read, so that a turn reads only what is new
-    messages: list[dict[str, str]] = []
-    while (line := _read_line()) is not None:
+def _converse(conversation: _Conversation) -> None:
+    while (line := _read_line(conversation.prompt)) is not None:
         text = line.strip()
         if text == "/exit":
             return
         if text == "/reset":
-            messages.clear()
+            conversation.reset()
             terminal.say("the conversation starts anew.")
         elif text.startswith("/"):
             terminal.say(f"no command {text.split()[0]}; there are /reset and /exit.")
         elif text:
-            _take_turn(scheduler, messages, text, settings)
+            conversation.take(text)
 
 
-def _take_turn(scheduler: Scheduler, messages: list[dict[str, str]], text: str, settings: dict[str, Any]) -> None:
-    """Answer one turn and remember both sides; a turn that cannot be answered is forgotten."""
-    turns = [*messages, {"role": "user", "content": text}]
+class _Conversation:
+    """What was said so far, and what the model waits for: the user's next turn, or results of the tools it called."""
+
+    def __init__(self, model: Model, settings: dict[str, Any]) -> None:
+        self._scheduler = model.scheduler(parallel=1)  # keeps what was read, so that a turn reads only what is new
+        self._settings = settings
+        self._messages: list[dict[str, Any]] = []
+        self._called: list[str] = []  # names of tools whose results are still to come
+
+    @property
+    def prompt(self) -> str:
+        return f"{self._called[0]} returns> " if self._called else PROMPT
+
+    def reset(self) -> None:
+        self._messages.clear()
+        self._called.clear()
+
+    def take(self, text: str) -> None:
+        """The user's turn, or the result of a tool; once nothing is missing the model writes."""
+        if not self._called:
+            self._messages.append({"role": "user", "content": text})
+        else:  # beside the calls themselves: the one place that every release of the template reads
+            responses = self._messages[-1].setdefault("tool_responses", [])
+            responses.append({"name": self._called.pop(0), "response": _response(text)})
+        if not self._called:
+            self._answer()
+
+    def _answer(self) -> None:
+        """Let the model write, and remember it; a turn that cannot be answered is forgotten."""
+        from foretoken.turn import message
+
+        try:
+            stream = self._scheduler.stream(messages=self._messages, **self._settings)
+        except InputError as error:
+            terminal.say(f"{error} /reset starts anew.")
+            while self._messages.pop()["role"] != "user":
+                pass
+            return
+        result = answer.write(stream)
+        terminal.summarize(result)
+        said = message(result.parts)
+        self._messages.append(said)
+        self._called = [call["function"]["name"] for call in said.get("tool_calls", ())]
+        if self._called:
+            terminal.say(f"the model calls {', '.join(self._called)}: type what each returns, as JSON or as text.")
+
+
+def _response(text: str) -> Any:
+    """What a tool returned: an object where it is JSON of one, else the text."""
     try:
-        stream = scheduler.stream(messages=turns, **settings)
-    except InputError as error:
-        terminal.say(f"{error} /reset starts anew.")
-        return
-    result = answer.write(stream)
-    terminal.summarize(result)
-    messages[:] = [*turns, {"role": "assistant", "content": result.text}]
+        value = json.loads(text)
+    except (ValueError, RecursionError):
+        return text
+    return value if isinstance(value, dict) else text
 
 
-def _read_line() -> str | None:
+def _read_line(prompt: str) -> str | None:
     """The user's next line; None at the end of input. Ctrl-C at the prompt only clears the line."""
     while True:
         try:
             if not sys.stdin.isatty():
                 return sys.stdin.buffer.readline().decode("utf-8") or None
-            return _ask()
+            return _ask(prompt)
         except UnicodeDecodeError as error:
             raise InputError("stdin is not UTF-8. Convert it first.") from error
         except KeyboardInterrupt:
@@ -106,7 +155,7 @@ def _read_line() -> str | None:
             return None
 
 
-def _ask() -> str:
+def _ask(prompt: str) -> str:
     with contextlib.suppress(ImportError):
         import readline  # noqa: F401  (line editing and history for input(), where the system has it)
-    return input(PROMPT)
+    return input(prompt)

@@ -12,7 +12,7 @@ from foretoken.errors import InputError
 
 if TYPE_CHECKING:
     from foretoken.api import Model
-    from foretoken.stream import Result
+    from foretoken.stream import Result, Stream
 
 INTERRUPTED = 130
 
@@ -20,6 +20,8 @@ INTERRUPTED = 130
 def generate(
     prompt: Annotated[str, typer.Argument(metavar="PROMPT", help="Text to continue; - reads stdin as UTF-8.")],
     chat: Annotated[bool, typer.Option("--chat", help="Take the prompt as one user turn.")] = False,
+    thinking: options.Thinking = None,
+    tools: options.Tools = None,
     model: options.Model = None,
     drafter: options.Drafter = "auto",
     horizon: options.Horizon = "auto",
@@ -44,10 +46,14 @@ def generate(
     options.check_horizon(horizon)
     text = _stdin() if prompt == "-" else prompt
     options.check_prompt(text)
+    functions = options.read_tools(tools)
+    if not chat and (thinking is not None or functions):
+        raise InputError("--thinking and --tools are for a turn of a chat. Add --chat.")
     loaded = terminal.load_model(model, drafter, format, drafter_format, threads, chunk)
     stream = loaded.stream(
         None if chat else text,
         messages=[{"role": "user", "content": text}] if chat else None,
+        **(terminal.for_template(loaded, thinking, functions) if chat else {}),
         max_tokens=max_tokens,
         horizon=horizon,
         temperature=temperature,
@@ -62,9 +68,13 @@ def generate(
         ignore_eos=ignore_eos,
     )
     terminal.explain_drafting(loaded, drafter, horizon)
+    _show(loaded, stream, json)
+
+
+def _show(model: Model, stream: Stream, json: bool) -> None:
     result = answer.write(stream, is_quiet=json)
     if json:
-        terminal.print_json(_as_dict(loaded, result))
+        terminal.print_json(_as_dict(model, result))
     else:
         terminal.summarize(result)
     if result.finish_reason == "interrupted":
@@ -84,6 +94,7 @@ def _as_dict(model: Model, result: Result) -> dict[str, Any]:
     info = model.info()
     return {
         "text": result.text,
+        "raw_text": result.raw_text,
         "tokens": result.tokens,
         "finish_reason": result.finish_reason,
         "model": info["model"],

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -62,6 +62,14 @@ Stop = Annotated[
     list[str] | None, typer.Option("--stop", metavar="TEXT", help="End before this text; may be given several times.")
 ]
 IgnoreEos = Annotated[bool, typer.Option("--ignore-eos", help="Write on after the model's stop tokens.")]
+Thinking = Annotated[
+    bool | None,
+    typer.Option("--thinking/--no-thinking", help="Let the model think first. Default: what its template does."),
+]
+Tools = Annotated[
+    str | None,
+    typer.Option("--tools", metavar="FILE", help="JSON list of functions that the model may call, as in OpenAI's API."),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object as the last line of stdout.")]
 
 
@@ -76,3 +84,10 @@ def check_prompt(text: str) -> None:
     """Refuse an empty prompt before anything is loaded."""
     if not text:
         raise InputError("the prompt is empty. Give at least one character.")
+
+
+def read_tools(path: str | None) -> list[dict[str, Any]] | None:
+    """The functions that --tools names, checked before anything is loaded."""
+    from foretoken.tools import read_tools
+
+    return None if path is None else read_tools(path)

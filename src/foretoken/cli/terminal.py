@@ -97,6 +97,23 @@ def explain_drafting(model: Model, drafter: str, horizon: str) -> None:
         say(f"drafting is off: {state.reason}")
 
 
+def for_template(model: Model, thinking: bool | None, tools: list[dict[str, Any]] | None) -> dict[str, Any]:
+    """Options of `Model.stream` for these; what the model's template would ignore is said and left out."""
+    options: dict[str, Any] = {}
+    template = model.chat_template
+    if template is None:
+        return options
+    for name, value, lacks in (
+        ("thinking", thinking, template.lacks(thinking, None)),
+        ("tools", tools, template.lacks(None, tools)),
+    ):
+        for sentence in lacks:
+            say(f"{sentence} It goes without.")
+        if not lacks and value is not None:
+            options[name] = value
+    return options
+
+
 def summarize(result: Result) -> None:
     """The figures of an answer on one line, and what they advise."""
     stats = result.stats
