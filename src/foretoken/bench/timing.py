@@ -40,9 +40,9 @@ def interleaved(
     told  called with calls done and calls in all
     """
     found: dict[Case, list[float]] = {case: [] for case in cases}
-    done, whole = 0, len(cases) * (repeats + 1)
+    order, done, whole = list(cases), 0, len(cases) * (repeats + 1)
     for repeat in range(repeats + 1):
-        for case in list(cases) if repeat % 2 else list(reversed(cases)):
+        for case in order if repeat % 2 else order[::-1]:
             started = perf_counter()
             own = cases[case]()
             seconds = own if isinstance(own, float) else perf_counter() - started
