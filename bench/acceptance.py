@@ -1,6 +1,7 @@
 """Tokens per round of a pair on held-out prompts, by domain: greedy and at temperature 0.8, loops left out.
 
-    python bench/acceptance.py tools/embedded_pair/heldout_prompts.jsonl [--model DIR --drafter DIR] [--json]
+    python bench/acceptance.py tools/embedded_pair/heldout_prompts.jsonl [--model DIR --drafter DIR]
+    python bench/acceptance.py … --format q4 --drafter-format q8    # what rounding of weights costs in accepted drafts
 
 An answer is a loop when 48 tokens in a row repeat with a period of 16 or less (a period that does not divide 16 would
 hide from a comparison of blocks of 16). Each answer has at most 200 tokens.
@@ -46,6 +47,9 @@ def figures(stats, answers, loops):
     return {
         "answers": answers,
         "loops": loops,
+        "rounds": rounds,
+        "drafted": sum(drafted),
+        "accepted": accepted,
         "tokens_per_round": round((rounds + accepted) / rounds, 3) if rounds else None,
         "survival": survival,
     }
@@ -57,19 +61,23 @@ def main():
     parser.add_argument("--model")
     parser.add_argument("--drafter", default="auto")
     parser.add_argument("--format", default="auto")
+    parser.add_argument("--drafter-format", default="q8")
     parser.add_argument("--horizon", type=int, default=4)
     parser.add_argument("--max-tokens", type=int, default=200)
-    parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
     prompts = [json.loads(line) for line in options.prompts.read_text(encoding="utf-8").splitlines() if line.strip()]
-    model = foretoken.load(options.model, drafter=options.drafter, format=options.format)
+    model = foretoken.load(
+        options.model, drafter=options.drafter, format=options.format, drafter_format=options.drafter_format
+    )
     report = {}
     for temperature in (0.0, 0.8):
         domains = measure(model, prompts, temperature, options.horizon, options.max_tokens)
         rates = [d["tokens_per_round"] for d in domains.values() if d["tokens_per_round"]]
         loops = sum(d["loops"] for d in domains.values()) / sum(d["answers"] for d in domains.values())
+        accepted, drafted = (sum(d[key] for d in domains.values()) for key in ("accepted", "drafted"))
         report[f"temperature {temperature:g}"] = {
             "domains": domains,
+            "acceptance_rate": round(accepted / drafted, 4),
             "mean": round(mean(rates), 3),
             "best": max(rates),
             "loop_share": round(loops, 3),
@@ -81,7 +89,11 @@ def main():
                 f"  {name:8} {rate:5.2f} tokens/round  {d['loops']}/{d['answers']} loops  {d['survival']}",
                 file=sys.stderr,
             )
-        print(f"  mean {mean(rates):.2f}, best {max(rates):.2f}, loops {loops:.0%}", file=sys.stderr)
+        print(
+            f"  mean {mean(rates):.2f}, best {max(rates):.2f}, loops {loops:.0%}, "
+            f"{accepted / drafted:.1%} of draft tokens accepted",
+            file=sys.stderr,
+        )
     print(json.dumps(report))
 
 
