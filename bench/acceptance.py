@@ -1,6 +1,7 @@
 """Tokens per round of a pair on held-out prompts, by domain: greedy and at temperature 0.8, loops left out.
 
     python bench/acceptance.py tools/embedded_pair/heldout_prompts.jsonl [--model DIR --drafter DIR]
+    python bench/acceptance.py bench/prompts/small                  # a folder: every file in it
     python bench/acceptance.py … --format q4 --drafter-format q8    # what rounding of weights costs in accepted drafts
 
 An answer is a loop when 48 tokens in a row repeat with a period of 16 or less (a period that does not divide 16 would
@@ -16,6 +17,13 @@ from statistics import mean
 
 import foretoken
 from foretoken.bench.loops import is_loop
+
+
+def read(path):
+    """The prompts of a JSONL file, or of all of a folder: {"domain", "messages" or "text"}."""
+    files = sorted(path.glob("*.jsonl")) if path.is_dir() else [path]
+    lines = [line for file in files for line in file.read_text(encoding="utf-8").splitlines()]
+    return [json.loads(line) for line in lines if line.strip()]
 
 
 def measure(model, prompts, temperature, horizon, max_tokens):
@@ -57,7 +65,7 @@ def figures(stats, answers, loops):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("prompts", type=Path)
+    parser.add_argument("prompts", type=Path, help="a JSONL file of prompts, or a folder of them")
     parser.add_argument("--model")
     parser.add_argument("--drafter", default="auto")
     parser.add_argument("--format", default="auto")
@@ -65,7 +73,7 @@ def main():
     parser.add_argument("--horizon", type=int, default=4)
     parser.add_argument("--max-tokens", type=int, default=200)
     options = parser.parse_args()
-    prompts = [json.loads(line) for line in options.prompts.read_text(encoding="utf-8").splitlines() if line.strip()]
+    prompts = read(options.prompts)
     model = foretoken.load(
         options.model, drafter=options.drafter, format=options.format, drafter_format=options.drafter_format
     )
@@ -77,21 +85,21 @@ def main():
         accepted, drafted = (sum(d[key] for d in domains.values()) for key in ("accepted", "drafted"))
         report[f"temperature {temperature:g}"] = {
             "domains": domains,
-            "acceptance_rate": round(accepted / drafted, 4),
-            "mean": round(mean(rates), 3),
-            "best": max(rates),
+            "acceptance_rate": round(accepted / drafted, 4) if drafted else None,
+            "mean": round(mean(rates), 3) if rates else None,  # None where every answer is a loop
+            "best": max(rates, default=None),
             "loop_share": round(loops, 3),
         }
         print(f"temperature {temperature:g}, horizon {options.horizon}", file=sys.stderr)
         for name, d in domains.items():
             rate = d["tokens_per_round"] or 0.0
             print(
-                f"  {name:8} {rate:5.2f} tokens/round  {d['loops']}/{d['answers']} loops  {d['survival']}",
+                f"  {name:9} {rate:5.2f} tokens/round  {d['loops']}/{d['answers']} loops  {d['survival']}",
                 file=sys.stderr,
             )
         print(
-            f"  mean {mean(rates):.2f}, best {max(rates):.2f}, loops {loops:.0%}, "
-            f"{accepted / drafted:.1%} of draft tokens accepted",
+            f"  mean {mean(rates or [0.0]):.2f}, best {max(rates, default=0.0):.2f}, loops {loops:.0%}, "
+            f"{accepted / max(drafted, 1):.1%} of draft tokens accepted",
             file=sys.stderr,
         )
     print(json.dumps(report))
