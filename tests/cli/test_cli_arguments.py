@@ -35,7 +35,7 @@ def test_stdin_that_is_not_utf8_is_refused():
     assert_refused(foretoken("generate", "-", stdin=b""), "empty")
 
 
-@pytest.mark.parametrize("command", ["generate", "chat", "info", "selftest", "demo"])
+@pytest.mark.parametrize("command", ["generate", "chat", "info", "selftest", "demo", "bench"])
 def test_every_command_explains_itself(command):
     finished = foretoken(command, "--help")
     assert finished.code == 0

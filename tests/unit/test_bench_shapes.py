@@ -5,6 +5,7 @@ import pytest
 
 from foretoken import engine
 from foretoken.bench import shapes
+from foretoken.bench.subject import Rounds
 from foretoken.config import drafter_config, pairing_problems, target_config
 from foretoken.errors import InputError, WeightsError
 from foretoken.ops import native, reference
@@ -52,12 +53,18 @@ def test_drafted_equals_plain(format):
     assert len(set(texts[0][50:])) > 5, "a text, not one token again and again"
 
 
-def test_scoring_leaves_the_cache_as_it_was():
-    subject = shapes.build("tiny", "q8", None)
-    sequence = subject.read(30, room=20)
-    first = subject.score(sequence.cache, 4)
-    assert first.shape == (4, 1024) and sequence.cache.length == 30
-    assert np.array_equal(first, subject.score(sequence.cache, 4))
+def test_rounds_start_from_the_same_place_every_time():
+    subject = shapes.build("tiny", "q8")
+    rounds = Rounds(subject, 30)
+    before = list(rounds.sequence.tokens)
+    assert all(rounds.verify(rows) > 0 for rows in (1, 4, 17, 1))
+    assert rounds.draft(4) > 0
+    assert rounds.sequence.tokens == before and rounds.sequence.cache.length == 30
+    drafted = rounds.sequence.stats.drafted_by_position
+    assert (len(drafted), sum(drafted)) == (16, 3 + 16 + 2 * 4), "17 rows are a draft of 16; drafting plays two rounds"
+    for rows in (0, 18):
+        with pytest.raises(InputError, match="1 to 17"):
+            rounds.verify(rows)
 
 
 def test_native_and_twins_take_the_same_weights():
@@ -80,7 +87,7 @@ def test_the_table_is_mapped_from_a_file_without_a_name(monkeypatch):
     table = subject.target.weights.per_layer_table
     assert (table.n, table.k, table.layout) == (1024, 128, "rows")
     assert subject.table_bytes == table.data.nbytes > 0 and not table.data.any() and not table.data.flags.writeable
-    assert np.isfinite(subject.read(20, room=1).hidden).all()
+    assert np.isfinite(Rounds(subject, 20).sequence.hidden).all()
 
 
 @pytest.mark.parametrize(("name", "format"), [("e3b", "q4"), ("e2b", "q5"), ("e2b", "auto")])
@@ -91,4 +98,4 @@ def test_what_is_not_known_is_refused(name, format):
 
 def test_a_context_beyond_the_model_is_refused():
     with pytest.raises(InputError, match="4096"):
-        shapes.build("tiny", "q8", None).read(4096, room=1)
+        Rounds(shapes.build("tiny", "q8", None), 4096)

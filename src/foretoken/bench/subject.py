@@ -7,23 +7,26 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from foretoken import engine
 from foretoken.api import Model
 from foretoken.bench.matrices import matrices
-from foretoken.cache import Cache, PagePool, Segments, segments
+from foretoken.cache import Cache, PagePool
 from foretoken.drafters.mtp import MtpDrafter
-from foretoken.drafters.protocol import Drafter
-from foretoken.errors import InputError
-from foretoken.horizon import FixedHorizon
+from foretoken.drafters.protocol import Draft, Drafter
+from foretoken.errors import DraftError, InputError
+from foretoken.horizon import MAX_HORIZON, FixedHorizon
 from foretoken.models.gemma4 import Gemma4
 from foretoken.sampling import Sampler, Sampling
 from foretoken.weights.gemma4 import plan
 
 GREEDY = Sampling(temperature=0.0, top_k=0, top_p=1.0, min_p=0.0, seed=0)
-CHUNK = 512
+CHUNK = 512  # prompt rows a pass, the default of `foretoken.load`
+MAX_ROWS = MAX_HORIZON + 1
+ROOM = 2 * MAX_ROWS  # tokens that a round may add before it is undone
 
 
 @dataclass(frozen=True)
@@ -65,24 +68,65 @@ class Subject:
             end=len(prompt) + new_tokens,
         )
 
-    def read(self, length: int, room: int) -> engine.Sequence:
-        """A sequence whose random prompt of `length` tokens has been read, with room for `room` more."""
-        self.check_context(length + room)
-        runner = engine.Engine(self.target, CHUNK)
-        sequence = self.sequence(self.prompt(length), runner.pool(length + room), new_tokens=room)
-        while sequence.is_reading:
-            runner.step([sequence])
-        return sequence
 
-    def score(self, cache: Cache, rows: int) -> np.ndarray:
-        """One pass over `rows` random tokens after what `cache` holds, undone afterwards; all rows' logits."""
-        ids = np.array(self.prompt(rows, seed=rows), dtype=np.int32)
-        cache.begin_pass(rows)
-        table: Segments = segments([cache], [rows])
-        logits = self.target.logits(self.target.forward(ids, table, np.arange(rows, dtype=np.int32)))
-        cache.end_pass()
-        cache.roll_back(rows)
-        return logits
+class Rounds:
+    """One sequence after `context` random tokens, playing single rounds again and again from the same place.
+
+    Everything goes through the engine's own step, so what is timed is what decoding pays.
+    """
+
+    def __init__(self, subject: Subject, context: int) -> None:
+        subject.check_context(context + ROOM)
+        self._runner = engine.Engine(subject.target, CHUNK)
+        pool = self._runner.pool(context + ROOM)
+        self.sequence = subject.sequence(subject.prompt(context), pool, new_tokens=ROOM)
+        while self.sequence.is_reading:
+            self._step()
+        self._drafter = subject.drafter
+        self._forced = _Forced(subject.prompt(MAX_ROWS, seed=1))
+        self._start = len(self.sequence.tokens), self.sequence.cache.length, self.sequence.hidden
+
+    def verify(self, rows: int) -> float:
+        """Seconds of the target's pass in a round of so many rows, with the logits of them all."""
+        if not 1 <= rows <= MAX_ROWS:
+            raise InputError(f"{rows} rows a pass, expected 1 to {MAX_ROWS}.")
+        return self._play(self._forced, rows - 1)[1]
+
+    def draft(self, count: int) -> float:
+        """Seconds in which the subject's drafter guesses `count` tokens, right after a pass that verified as many."""
+        self._play(self._drafter, count)
+        return self._play(self._drafter, count)[0]
+
+    def _play(self, drafter: Drafter | None, count: int) -> tuple[float, float]:
+        """(seconds of drafting, seconds of the pass) of one round, which is undone."""
+        sequence = self.sequence
+        sequence.drafter, sequence.horizon = drafter, FixedHorizon(count)
+        before = sequence.stats.draft_s, sequence.stats.verify_s
+        self._step()
+        seconds = sequence.stats.draft_s - before[0], sequence.stats.verify_s - before[1]
+        num_tokens, length, sequence.hidden = self._start
+        sequence.cache.roll_back(sequence.cache.length - length)
+        del sequence.tokens[num_tokens:]
+        return seconds
+
+    def _step(self) -> None:
+        self._runner.step([self.sequence])
+        if self.sequence.error is not None:
+            raise self.sequence.error
+        if self.sequence.stats.drafter_error is not None:
+            raise DraftError(self.sequence.stats.drafter_error)
+
+
+class _Forced:
+    """Guesses the same tokens every time, at no cost."""
+
+    name = "forced"
+
+    def __init__(self, tokens: Sequence[int]) -> None:
+        self._tokens = list(tokens)
+
+    def propose(self, states: Sequence[Any], limits: Sequence[int]) -> list[Draft]:
+        return [Draft(self._tokens[:limit], np.ones(limit, dtype=np.float32)) for limit in limits]
 
 
 def loaded(model: Model) -> Subject:

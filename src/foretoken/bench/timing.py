@@ -32,16 +32,20 @@ class Times:
 
 
 def interleaved(
-    cases: Mapping[Case, Callable[[], object]], repeats: int, told: Callable[[int, int], None] | None = None
+    cases: Mapping[Case, Callable[[], object]],
+    repeats: int,
+    told: Callable[[int, int], None] | None = None,
+    has_warm_up: bool = True,
 ) -> dict[Case, Times]:
     """Run every case once unmeasured, then all of them in turn, `repeats` times, every second time in reverse order.
 
     A case that returns a number of seconds is timed by itself and believed; else the whole call counts.
-    told  called with calls done and calls in all
+    told         called with calls done and calls in all
+    has_warm_up  False leaves out the calls that are not measured
     """
     found: dict[Case, list[float]] = {case: [] for case in cases}
-    order, done, whole = list(cases), 0, len(cases) * (repeats + 1)
-    for repeat in range(repeats + 1):
+    order, done, whole = list(cases), 0, len(cases) * (repeats + has_warm_up)
+    for repeat in range(not has_warm_up, repeats + 1):
         for case in order if repeat % 2 else order[::-1]:
             started = perf_counter()
             own = cases[case]()

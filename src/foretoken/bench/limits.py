@@ -1,0 +1,141 @@
+"""What this machine could do at best, measured in the same run as what it does: read rate and multiply-adds.
+
+read rate  a buffer of 512 MB, far beyond every cache, read once from end to end by all threads; by NumPy (a sum over
+           int64, in pieces, a Python thread per worker thread) and by our own one-row product over bf16 weights, which
+           does little else than read. The faster of the two counts.
+peak       our own product in the format under test, with weights that stay in the cache (2 MB at most) and 8 to 64
+           rows; the fastest row count counts. That is the best our kernel reaches where reading costs nothing, float
+           part included, and hence below what the processor's integer units could do in theory.
+
+Roofline of a pass (design promise P4): max(weight bytes ÷ read rate, multiply-adds ÷ peak). It knows weights only:
+attention, norms and the cache are on top, for the pass to pay.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+
+from foretoken.bench.matrices import matrices
+from foretoken.bench.subject import Subject
+from foretoken.bench.timing import Times
+from foretoken.ops import Packed, native
+from foretoken.weights.store import aligned
+
+READ_BYTES = 512_000_000
+PIECE_BYTES = 8 << 20
+ROW_COUNTS = (8, 16, 32, 64)
+INPUTS, OUTPUTS = 1536, 1024  # of the matrix in the cache
+BF16_VALUE = 0x3C80
+READ, MULTIPLY = "limit: read", "limit: multiply"
+Key = tuple[str, Any]
+
+
+class Limits:
+    """Cases for `timing.interleaved`, and what their times say."""
+
+    def __init__(self, format: str, read_bytes: int = READ_BYTES) -> None:
+        rng = np.random.default_rng(0)
+        rows = max(read_bytes // (2 * INPUTS * 16), 1) * 16
+        self._buffer = aligned(rows * INPUTS * 2)
+        self._buffer.view(np.uint16)[:] = BF16_VALUE
+        self._long = Packed("bf16", "panels", rows, INPUTS, self._buffer)
+        values = rng.standard_normal((OUTPUTS, INPUTS), dtype=np.float32)
+        self._small = native.pack(values, format, "panels")
+        self._x = rng.standard_normal((max(ROW_COUNTS), INPUTS), dtype=np.float32)
+        self._pool = ThreadPoolExecutor(native.threads())
+
+    def cases(self) -> dict[Key, Callable[[], float]]:
+        """(kind, how) to a function that does it once and gives the seconds."""
+        found: dict[Key, Callable[[], float]] = {(READ, "numpy"): self._sum, (READ, "kernel"): self._one_row}
+        for rows in ROW_COUNTS:
+            found[MULTIPLY, rows] = lambda rows=rows: self._multiply(rows)  # type: ignore[misc]
+        return found
+
+    def found(self, times: Mapping[Any, Times]) -> Ceilings:
+        """The ceilings by the medians of `cases`."""
+        macs = {rows: rows * INPUTS * OUTPUTS for rows in ROW_COUNTS}
+        return Ceilings(
+            read_gb_per_s=max(self._buffer.nbytes / times[READ, how].ms for how in ("numpy", "kernel")) / 1e6,
+            gmac_per_s=max(count / times[MULTIPLY, rows].ms for rows, count in macs.items()) / 1e6,
+        )
+
+    def _sum(self) -> float:
+        values = self._buffer.view(np.int64)
+        step = PIECE_BYTES // values.itemsize
+        pieces = [values[at : at + step] for at in range(0, len(values), step)]
+        started = perf_counter()
+        list(self._pool.map(np.add.reduce, pieces))
+        return perf_counter() - started
+
+    def _one_row(self) -> float:
+        return product(self._long, self._x[:1])
+
+    def _multiply(self, rows: int) -> float:
+        return product(self._small, self._x[:rows])
+
+
+@dataclass(frozen=True)
+class Ceilings:
+    """What was reached at best: 10^9 bytes, and 10^9 multiply-adds, a second."""
+
+    read_gb_per_s: float
+    gmac_per_s: float
+
+    def roofline_ms(self, work: Work) -> float:
+        """The least time for it: reading or multiplying, whichever takes longer."""
+        return max(work.weight_bytes / self.read_gb_per_s, work.macs / self.gmac_per_s) / 1e6
+
+
+@dataclass(frozen=True)
+class Work:
+    """What a pass must do at least: bytes of weights to read, and their multiply-adds."""
+
+    weight_bytes: float
+    macs: float
+
+
+def work(subject: Subject, rows: int) -> Work:
+    """Of a pass of the target over `rows` rows with all their logits.
+
+    A mapped table is not counted, a few kilobytes a row are read of it. Of experts those are counted that rows with
+    independent, even choices would take: E · (1 − (1 − k/E)^rows).
+    """
+    return _sum_of(subject, rows, lambda name: True)
+
+
+def prompt_work(subject: Subject, tokens: int) -> Work:
+    """Of reading a prompt in one pass: all rows through the layers that store keys, one row through the rest."""
+    first_shared = subject.target.config.first_shared
+    stores = tuple(f"layers.{index}." for index in range(first_shared))
+    every = _sum_of(subject, tokens, lambda name: name.startswith(stores) or name == "per_layer_model_projection")
+    rest = _sum_of(subject, 1, lambda name: not (name.startswith(stores) or name == "per_layer_model_projection"))
+    return Work(every.weight_bytes + rest.weight_bytes, every.macs + rest.macs)
+
+
+def _sum_of(subject: Subject, rows: int, is_wanted: Callable[[str], bool]) -> Work:
+    num_bytes, macs = 0.0, 0.0
+    for name, matrix in matrices(subject.target.weights):
+        if name == "per_layer_table" or not is_wanted(name):
+            continue
+        read_share, row_share = 1.0, 1.0
+        if ".experts." in name and not name.endswith("router"):
+            layer = subject.target.config.layers[0]
+            row_share = layer.top_experts / layer.num_experts
+            read_share = 1 - (1 - row_share) ** rows
+        num_bytes += matrix.data.nbytes * read_share
+        macs += rows * matrix.n * matrix.k * row_share
+    return Work(num_bytes, macs)
+
+
+def product(weight: Packed, x: np.ndarray) -> float:
+    """Seconds of one product, x rows (T, K)."""
+    out = np.empty((len(x), weight.n), dtype=np.float32)
+    started = perf_counter()
+    native.linear(x, weight, out)
+    return perf_counter() - started

@@ -1,0 +1,66 @@
+"""Prompt sets by domain: JSON lines with `domain` and either `messages` or `text`, in a file or a folder of files."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from foretoken.errors import InputError
+
+SETS = Path(__file__).parents[3] / "bench" / "prompts"  # of a checkout
+MAX_BYTES = 16 << 20
+Prompts = dict[str, list[dict[str, Any]]]
+
+
+def default_set(is_embedded: bool) -> Path:
+    """The set of a checkout that fits the model; raises InputError where there is none, as in an installed package."""
+    path = SETS / ("small" if is_embedded else "real")
+    if not path.is_dir():
+        raise InputError("prompt sets come with a checkout only (bench/prompts). Name a file or folder with --prompts.")
+    return path
+
+
+def load(path: Path, limit: int | None = None) -> Prompts:
+    """domain → prompts in the order of files and lines, at most `limit` of each; raises InputError with file and line.
+
+    Of every prompt only what `Model.stream` takes is kept: messages, or prompt.
+    """
+    files = sorted(path.glob("*.jsonl")) if path.is_dir() else [path]
+    if not files:
+        raise InputError(f"{path} holds no .jsonl file.")
+    found: Prompts = {}
+    for file in files:
+        for number, line in enumerate(_text(file).splitlines(), 1):
+            if line.strip():
+                domain, prompt = _prompt(line, f"line {number} of {file}")
+                own = found.setdefault(domain, [])
+                if limit is None or len(own) < limit:
+                    own.append(prompt)
+    if not found:
+        raise InputError(f"{path} holds no prompt.")
+    return found
+
+
+def _text(file: Path) -> str:
+    try:
+        if file.stat().st_size > MAX_BYTES:
+            raise InputError(f"{file} has {file.stat().st_size} bytes, expected at most {MAX_BYTES}.")
+        return file.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{file} cannot be read: {error}.") from error
+
+
+def _prompt(line: str, where: str) -> tuple[str, dict[str, Any]]:
+    try:
+        value = json.loads(line)
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{where} is not JSON: {error}.") from error
+    if not isinstance(value, dict) or not isinstance(value.get("domain"), str):
+        raise InputError(f"{where} is no object with a domain.")
+    messages, text = value.get("messages"), value.get("text")
+    if isinstance(messages, list) and text is None:
+        return value["domain"], {"messages": messages}
+    if isinstance(text, str) and messages is None:
+        return value["domain"], {"prompt": text}
+    raise InputError(f"{where} has neither messages nor text, or both.")

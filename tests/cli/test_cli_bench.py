@@ -1,0 +1,66 @@
+"""`foretoken bench`: one JSON object on stdout, a table on stderr, and what is refused."""
+
+import pytest
+from cli.command import assert_refused, foretoken
+
+PROMPT = '{"domain": "code", "text": "def add(a, b):"}\n'
+
+
+@pytest.mark.parametrize(
+    ("arguments", "fields", "shown"),
+    [
+        (["verify-cost", "--rows", "1,2"], {"ms", "relative", "roofline_ratio"}, "over roofline"),
+        (["draft", "--chain", "2"], {"draft_ms", "plain_ms", "share"}, "a draft token"),
+        (["prompt", "--tokens", "40"], {"tok_per_s", "peak_share", "linear_peak_share"}, "products alone"),
+    ],
+)
+def test_a_shape_is_measured(arguments, fields, shown):
+    context = [] if arguments[0] == "prompt" else ["--context", "30"]
+    finished = foretoken("bench", *arguments, *context, "--shape", "tiny", "--repeats", "1", "--threads", "1", "--json")
+    assert finished.code == 0, finished.err
+    assert fields <= set(finished.json) and finished.json["shape"] == "tiny" and finished.json["threads"] == 1
+    assert finished.out.count("\n") == 1 and shown in finished.err
+
+
+def test_decode_measures_domains(tmp_path):
+    file = tmp_path / "p.jsonl"
+    file.write_text(PROMPT)
+    arguments = ["--prompts", file, "--horizon", "0,2", "--max-tokens", "8", "--repeats", "1"]
+    finished = foretoken("bench", "decode", *arguments, "--json")
+    assert finished.code == 0, finished.err
+    assert finished.json["domains"]["code"]["same_text"] is True
+    assert {"mean_speedup", "best_speedup"} <= set(finished.json)
+    assert "×2" in finished.err
+
+
+def test_bench_alone_shows_its_commands():
+    finished = foretoken("bench")
+    assert finished.code == 0 and "verify-cost" in finished.out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["verify-cost", "--shape", "e3b"], ["e3b", "26b-a4b"]),
+        (["verify-cost", "--shape", "tiny", "--format", "q5"], ["q5"]),
+        (["verify-cost", "--shape", "tiny", "--model", "x"], ["--model", "--shape"]),
+        (["verify-cost", "--rows", "2,4"], ["lack 1"]),
+        (["verify-cost", "--rows", "1,18"], ["18", "17"]),
+        (["verify-cost", "--rows", "1,x"], ["'x'"]),
+        (["verify-cost", "--shape", "tiny", "--context", "4096"], ["4096"]),
+        (["verify-cost", "--repeats", "0"], ["repeats"]),
+        (["draft", "--chain", "0"], ["chain"]),
+        (["draft", "--shape", "tiny", "--drafter", "x"], ["drafter"]),
+        (["draft", "--shape", "tiny", "--drafter", "none"], ["drafter"]),
+        (["prompt", "--tokens", "0"], ["tokens"]),
+        (["prompt", "--shape", "tiny", "--threads", "0"], ["threads"]),
+        (["decode", "--horizon", "1,2"], ["lack 0"]),
+        (["decode", "--prompts", "nowhere.jsonl"], ["nowhere.jsonl"]),
+        (["decode", "--limit", "0"], ["limit"]),
+        (["decode", "--max-tokens", "1"], ["max-tokens"]),
+        (["prompt", "--plot", "picture.txt"], ["picture.txt"]),
+        (["nothing"], ["nothing"]),
+    ],
+)
+def test_wrong_arguments_are_one_line_and_code_2(arguments, words):
+    assert_refused(foretoken("bench", *arguments), *words)
