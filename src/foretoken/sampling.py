@@ -7,7 +7,6 @@ is emitted (numerics.md, «From logits to a token»). There is no generator stat
 from __future__ import annotations
 
 import hashlib
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from operator import index
@@ -82,8 +81,10 @@ class Sampler:
         self.sampling = sampling
         self._ops = ops
         self._prompt_len = prompt_len
-        self._seen: set[int] = set()  # ids in history[: _counted_len]
-        self._answer_counts: Counter[int] = Counter()
+        self._bias = _arrays(sampling.logit_bias)
+        self._suppressed = _arrays(dict.fromkeys(sampling.suppressed, 0.0))
+        self._seen = np.zeros(0, dtype=np.int32)  # by token id, how often in history[: _counted_len]; grows as needed
+        self._answered = np.zeros(0, dtype=np.int32)  # how often of these in the answer
         self._counted_len = 0
 
     def token(
@@ -105,37 +106,55 @@ class Sampler:
         self, logits: np.ndarray, history: Sequence[int], recent: Sequence[int], ids: np.ndarray | None
     ) -> None:
         """numerics.md, «From logits to a token», step 1; elementwise f32, so the same bits everywhere."""
-        s = self.sampling
-        if s.logit_bias:
-            at, bias = _entries(s.logit_bias, ids)
+        if self.sampling.logit_bias:
+            at, bias = _entries(self._bias, ids)
             logits[at] += bias
-        if s.suppressed:
-            at, _ = _entries(dict.fromkeys(s.suppressed, 0.0), ids)
+        if self.sampling.suppressed:
+            at, _ = _entries(self._suppressed, ids)
             if len(at) < len(logits):  # a drafter's candidates may all be suppressed: its guess is then wasted
                 logits[at] = -np.inf
-        if not s.has_penalties:
-            return
-        self._count(history)
+        if self.sampling.has_penalties:
+            self._penalize(logits, history, recent, ids)
+
+    def _penalize(
+        self, logits: np.ndarray, history: Sequence[int], recent: Sequence[int], ids: np.ndarray | None
+    ) -> None:
+        """A row costs its own length, whatever the length of the history: `recent` is counted in and out again."""
+        s, start = self.sampling, self._counted_len
+        new = np.array(history[start:], dtype=np.int64)
+        tail = np.array(recent, dtype=np.int64)
+        largest = max(len(logits) - 1 if ids is None else int(ids.max()), new.max(initial=0), tail.max(initial=0))
+        if largest >= len(self._seen):
+            for counts in (self._seen, self._answered):
+                counts.resize(2 * int(largest) + 1, refcheck=False)  # zeros at the end
+        np.add.at(self._seen, new, 1)
+        np.add.at(self._answered, new[max(self._prompt_len - start, 0) :], 1)
+        self._counted_len = len(history)
+        for counts in (self._seen, self._answered):
+            np.add.at(counts, tail, 1)
+        own: slice | np.ndarray = slice(len(logits)) if ids is None else ids
+        seen, answered = self._seen[own].copy(), self._answered[own].copy()
+        for counts in (self._seen, self._answered):
+            np.subtract.at(counts, tail, 1)
         if s.repetition_penalty != 1.0:
-            at, _ = _entries(dict.fromkeys([*self._seen, *recent], 0.0), ids)
+            at = np.flatnonzero(seen)
             penalty, old = np.float32(s.repetition_penalty), logits[at]
             logits[at] = np.where(old > 0, old / penalty, old * penalty)
         if s.presence_penalty or s.frequency_penalty:
-            counts = self._answer_counts + Counter(recent)
-            at, times = _entries(counts, ids)
+            at = np.flatnonzero(answered)
+            times = answered[at].astype(np.float32)
             logits[at] -= np.float32(s.presence_penalty) + np.float32(s.frequency_penalty) * times
 
-    def _count(self, history: Sequence[int]) -> None:
-        new = history[self._counted_len :]
-        self._seen.update(new)
-        self._answer_counts.update(history[max(self._counted_len, self._prompt_len) :])
-        self._counted_len = len(history)
 
-
-def _entries(values: Mapping[int, float], ids: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
-    """Where the given token ids stand among the logits, and their values: (m,) int, (m,) float32."""
+def _arrays(values: Mapping[int, float]) -> tuple[np.ndarray, np.ndarray]:
+    """Token ids (m,) int64 and their values (m,) float32."""
     tokens = np.fromiter(values, dtype=np.int64, count=len(values))
-    numbers = np.fromiter(values.values(), dtype=np.float32, count=len(values))
+    return tokens, np.fromiter(values.values(), dtype=np.float32, count=len(values))
+
+
+def _entries(values: tuple[np.ndarray, np.ndarray], ids: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
+    """Where the given token ids stand among the logits, and their values: (m,) int, (m,) float32."""
+    tokens, numbers = values
     if ids is None:
         return tokens, numbers
     order = np.argsort(ids)
@@ -178,7 +197,8 @@ def answer_seed(seed: int, index: int) -> int:
 
 
 def _between(name: str, value: object, low: float, high: float) -> None:
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not low <= value <= high:
+    is_number = isinstance(value, (int, float, np.integer, np.floating)) and not isinstance(value, bool)
+    if not is_number or not low <= value <= high:  # type: ignore[operator]  # a number by now
         raise InputError(f"{name} is {str(value)[:40]}, expected a number from {low:g} to {high:g}.")
 
 

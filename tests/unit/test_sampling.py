@@ -88,6 +88,41 @@ def test_counts_follow_a_growing_history():
     assert sampler.token(row, history) == 0  # 2.5 − 3 is below zero
 
 
+def by_definition(row, ids, history, recent, prompt_len, repetition, presence, frequency):
+    """numerics.md, token by token."""
+    out = row.copy()
+    answer = [*history, *recent][prompt_len:]
+    for at, token in enumerate(range(len(row)) if ids is None else ids):
+        if token in history or token in recent:
+            out[at] = out[at] / np.float32(repetition) if out[at] > 0 else out[at] * np.float32(repetition)
+        if times := answer.count(token):
+            out[at] -= np.float32(presence) + np.float32(frequency) * np.float32(times)
+    return out
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_penalties_are_the_definition_bit_by_bit_however_they_are_asked(seed):
+    rng = np.random.default_rng(seed)
+    values = {"repetition_penalty": 1.3, "presence_penalty": 0.7, "frequency_penalty": 0.11}
+    sampler = Sampler(Sampling(**values), native, 5)
+    history = rng.integers(0, 60, 8).tolist()
+    for _ in range(12):
+        recent = rng.integers(0, 60, rng.integers(0, 4)).tolist()
+        row = rng.standard_normal(60).astype(np.float32)
+        ids = None
+        if rng.random() < 0.5:  # as the drafter asks, with its candidates only
+            ids = rng.permutation(60)[:20].astype(np.int32)
+            row = row[:20]
+        expected = by_definition(row, ids, history, recent, 5, *values.values())
+        sampler.token(row, history, recent, ids)
+        assert row.tobytes() == expected.tobytes()
+        history += rng.integers(0, 60, rng.integers(0, 3)).tolist()
+
+
+def test_numbers_of_numpy_are_welcome():
+    assert Sampling(temperature=np.float32(0.5), top_k=np.int64(3), logit_bias={np.int64(5): np.float32(1)}).top_k == 3
+
+
 def test_likeliest_are_best_first_with_ties_to_the_lowest_id():
     logprobs, ids = likeliest(np.array([1.0, 3.0, 3.0, 2.0, 3.0], dtype=np.float32), 3)
     assert ids.tolist() == [1, 2, 4]
