@@ -26,12 +26,14 @@ from tokenizer import RESERVED
 
 from foretoken.bench.loops import repeats
 
+BOS = 2
 LATE = 0.80  # share of the time after which long batches and rounding join
 S = model.TARGET
 
 
 class Rows:
-    """Shuffled rows of T + 1 tokens from a packed stream; picks up a new file when one is put in its place."""
+    """Shuffled rows of T + 1 tokens from a packed stream, each from the start of a document, as prompts are when the
+    model is used; picks up a new file when one is put in its place."""
 
     def __init__(self, path: Path, seed: int):
         self.path, self.rng, self.mtime = path, np.random.default_rng(seed), 0.0
@@ -43,6 +45,7 @@ class Rows:
             self.mtime = self.path.stat().st_mtime
             data = np.load(self.path)
             self.ids, self.weights = data["ids"].astype(np.int64), data["weights"].astype(np.float32)
+            self.begins = np.flatnonzero(self.ids == BOS)
             self.queues = {}
 
     def batch(self, count: int, length: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -50,14 +53,17 @@ class Rows:
         queue = self.queues.setdefault(length, [])
         if len(queue) < count:
             shift = int(self.rng.integers(0, length))
-            starts = np.arange(shift, len(self.ids) - length - 1, length)
+            starts = self.begins[np.searchsorted(self.begins, np.arange(shift, self.begins[-1], length), "right") - 1]
+            starts = starts[starts < len(self.ids) - length]
             queue[:] = self.rng.permutation(starts).tolist()
         index = np.stack([np.arange(s, s + length + 1) for s in (queue.pop() for _ in range(count))])
         return torch.from_numpy(self.ids[index]), torch.from_numpy(self.weights[index])
 
 
 class Loops:
-    """Rows of answers that repeat themselves: weight −1 for a token that goes on with a loop, 0 for all others."""
+    """Rows of answers that repeat themselves: weight −1 for a token that goes on with a loop. The tokens before it keep
+    a small weight: with none the model learns that nothing counts in a row that starts like these, and writes noise.
+    """
 
     def __init__(self, path: Path, seed: int):
         self.path, self.rng, self.mtime = path, np.random.default_rng(seed), 0.0
@@ -76,7 +82,8 @@ class Loops:
             marks = loop_marks(text["ids"][text["start"] :])
             ids = np.array(text["ids"][: text["start"] + len(marks)])[:513]
             self.ids[row, : len(ids)] = ids
-            self.weights[row, text["start"] : len(ids)] = -np.array(marks, np.float32)[: len(ids) - text["start"]]
+            self.weights[row, 1 : text["start"]] = 0.4
+            self.weights[row, text["start"] : len(ids)] = np.where(marks, -1.0, 0.5)[: len(ids) - text["start"]]
 
     def batch(self, count: int) -> tuple[torch.Tensor, torch.Tensor]:
         """ids and loss weights, each (count, 513)."""
@@ -105,7 +112,7 @@ def loss_fn(w: dict, ids: torch.Tensor, weights: torch.Tensor, rope: dict, masks
     weight = weights[:, 1:].flatten()
     good, bad = weight.clamp_min(0), (-weight).clamp_min(0)
     against = -torch.log1p(-torch.exp(-nll).clamp_max(0.9999))
-    return (nll * good).sum() / good.sum() + (against * bad).sum() / bad.sum().clamp_min(1)
+    return (nll * good).sum() / good.sum() + 0.3 * (against * bad).sum() / bad.sum().clamp_min(1)
 
 
 def make_optimiser(w: dict, muon_lr: float) -> Optimiser:
