@@ -123,15 +123,24 @@ class Model:
             seed = options.pop("seed", None)
             seed = whole("seed", secrets.randbits(63) if seed is None else seed, 0, SEED_LIMIT)
             seeds = [answer_seed(seed, i) for i in range(whole("n", n, 1, 129))]
-            return self._generate_all([(prompt, {**options, "seed": s}) for s in seeds])
+            return self._generate_all([(prompt, {**options, "seed": s}) for s in seeds], is_one_prompt=True)
         stream = self.stream(prompt, **options)
         for _ in stream:
             pass
         return stream.result
 
-    def _generate_all(self, requests: Sequence[tuple[Any, dict[str, Any]]]) -> list[Result]:
+    def _generate_all(
+        self, requests: Sequence[tuple[Any, dict[str, Any]]], is_one_prompt: bool = False
+    ) -> list[Result]:
+        """All at once. One prompt is read once: the others wait for that, and begin with what the first one kept."""
         scheduler = self.scheduler(len(requests))
-        answers = [scheduler.submit(prompt, **options) for prompt, options in requests]
+        answers = []
+        for prompt, options in requests:
+            answer = scheduler.submit(prompt, **options)
+            answer.shares_prompt = is_one_prompt and not answers
+            while answer.shares_prompt and answer.sequence.is_reading and not answer.is_done:
+                scheduler.step()
+            answers.append(answer)
         for _ in scheduler:
             pass
         return [answer.result for answer in answers]

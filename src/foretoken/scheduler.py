@@ -112,7 +112,10 @@ class Scheduler:
             answer = self._waiting.popleft()
             sequence = answer.sequence
             cache = self._store.take(sequence.tokens)
-            sequence.start_from(cache, checkpoints(sequence.tokens, self._turn_end_ids, cache.length))
+            marks = checkpoints(sequence.tokens, self._turn_end_ids, cache.length)
+            if answer.shares_prompt and cache.length < sequence.prompt_len - 1:
+                marks = sorted({*marks, sequence.prompt_len - 1})
+            sequence.start_from(cache, marks)
             self._running.append(answer)
 
     def _keep_checkpoint(self, sequence: engine.Sequence) -> None:

@@ -115,6 +115,19 @@ def test_neighbours_share_a_beginning_and_part():
         assert answer.result.tokens == model.generate(prompt, temperature=1.0, seed=i, max_tokens=30).tokens
 
 
+@pytest.mark.parametrize("length", [1, 2, 400, 700])
+def test_several_answers_read_their_prompt_once(length):
+    model = embedded()
+    options = {"temperature": 1.0, "max_tokens": 12, "seed": 4, "ignore_eos": True}
+    ids = model.tokenizer.encode(STORY)[:length]
+    first, *others = model.generate(ids, n=3, **options)
+    assert first.tokens == model.generate(ids, **options).tokens
+    assert first.stats.cached_tokens == 0
+    for other in others:
+        assert other.stats.cached_tokens == length - 1
+        assert other.tokens == model.generate(ids, **{**options, "seed": other.seed}).tokens
+
+
 def test_without_memory_nothing_is_kept():
     scheduler = embedded().scheduler(parallel=1, prefix_bytes=0)
     write(scheduler, STORY)
