@@ -32,6 +32,7 @@ PIECE_BYTES = 8 << 20
 ROW_COUNTS = (8, 16, 32, 64)
 INPUTS, OUTPUTS = 1536, 1024  # of the matrix in the cache
 BF16_VALUE = 0x3C80
+PEAK_SOURCE = "own product, weights in cache"  # what reports say of the peak
 READ, MULTIPLY = "limit: read", "limit: multiply"
 Key = tuple[str, Any]
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from foretoken import engine
-from foretoken.bench.limits import READ_BYTES, Limits, prompt_work
+from foretoken.bench.limits import PEAK_SOURCE, READ_BYTES, Limits, prompt_work
 from foretoken.bench.matrices import matrices
 from foretoken.bench.subject import CHUNK, Subject
 from foretoken.bench.timing import interleaved
@@ -60,6 +60,7 @@ def measure(
         "linears_ms": linears_ms,
         "spread": {PROMPT: times[PROMPT, 0].spread, LINEARS: times[LINEARS, 0].spread},
         "int_peak_gmac_per_s": peak,
+        "int_peak_source": PEAK_SOURCE,
     }
 
 
