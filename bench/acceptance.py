@@ -17,24 +17,17 @@ from statistics import mean
 
 import foretoken
 from foretoken.bench.loops import is_loop
-
-
-def read(path):
-    """The prompts of a JSONL file, or of all of a folder: {"domain", "messages" or "text"}."""
-    files = sorted(path.glob("*.jsonl")) if path.is_dir() else [path]
-    lines = [line for file in files for line in file.read_text(encoding="utf-8").splitlines()]
-    return [json.loads(line) for line in lines if line.strip()]
+from foretoken.bench.prompts import load
 
 
 def measure(model, prompts, temperature, horizon, max_tokens):
     """domain -> figures: answers, loops, tokens per round over all rounds kept, survival by position."""
+    numbered = enumerate((domain, prompt) for domain, own in prompts.items() for prompt in own)
     kept, loops, answers = defaultdict(list), defaultdict(int), defaultdict(int)
-    for number, prompt in enumerate(prompts):
-        source = {"messages": prompt["messages"]} if "messages" in prompt else {"prompt": prompt["text"]}
+    for number, (domain, prompt) in numbered:
         result = model.generate(
-            **source, temperature=temperature, top_k=0, top_p=1.0, seed=number, horizon=horizon, max_tokens=max_tokens
+            **prompt, temperature=temperature, top_k=0, top_p=1.0, seed=number, horizon=horizon, max_tokens=max_tokens
         )
-        domain = prompt["domain"]
         answers[domain] += 1
         if is_loop(result.tokens):
             loops[domain] += 1
@@ -73,7 +66,7 @@ def main():
     parser.add_argument("--horizon", type=int, default=4)
     parser.add_argument("--max-tokens", type=int, default=200)
     options = parser.parse_args()
-    prompts = read(options.prompts)
+    prompts = load(options.prompts)
     model = foretoken.load(
         options.model, drafter=options.drafter, format=options.format, drafter_format=options.drafter_format
     )
