@@ -22,7 +22,7 @@ def gather(w: dict, items: list[dict], most: int = 40_000) -> tuple[torch.Tensor
     embedded, before, after = [], [], []
     for x in items:
         n, start = len(x["ids"]), max(1, x["start"] - 40)
-        embedded.append(w["embed_tokens.weight"][x["ids"][start:n]] * model.EMBED_SCALE[S.hidden])
+        embedded.append(w["embed_tokens.weight"][x["ids"][start:n]] * model.EMBED_SCALE)
         before.append(x["hidden"][start - 1 : n - 1])
         after.append(x["hidden"][start:n])
         most -= n - start
@@ -57,7 +57,7 @@ def best_queries(w: dict, d: dict, items: list[dict], count: int = 24_000) -> tu
             continue
         b, j = torch.tensor(pairs).T
         h = (
-            torch.cat([w["embed_tokens.weight"][x["ids"][b]] * model.EMBED_SCALE[S.hidden], x["hidden"][b - 1]], -1)
+            torch.cat([w["embed_tokens.weight"][x["ids"][b]] * model.EMBED_SCALE, x["hidden"][b - 1]], -1)
             @ d["pre_projection.weight"].T
         )
         xs.append(model.rms(h, d["model.layers.3.input_layernorm.weight"], DS.eps))

@@ -54,8 +54,8 @@ class Shape:
 
 
 TARGET = Shape()
-# square roots rounded to bf16, as the embedding scale of a checkpoint in bf16 is, and as the runtime takes it
-EMBED_SCALE = {n: torch.tensor(math.sqrt(n)).bfloat16().item() for n in (TARGET.hidden, TARGET.per_layer)}
+# the root of the width rounded to bf16, as the embedding scale of a checkpoint in bf16 is, and as the runtime takes it
+EMBED_SCALE = torch.tensor(math.sqrt(TARGET.hidden)).bfloat16().item()
 PADDING_ROWS = 262144 - TARGET.vocab  # rows of an inflated E2B that copy the reserved row
 
 
@@ -169,8 +169,8 @@ def mlp(w: dict, p: str, x: torch.Tensor) -> torch.Tensor:
 
 def embed(w: dict, s: Shape, ids: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """ids (B, T) -> scaled embedding (B, T, D) and per-layer inputs (B, T, L, E)."""
-    h = F.embedding(ids, w["embed_tokens.weight"]) * EMBED_SCALE[s.hidden]
-    token = F.embedding(ids, w["embed_tokens_per_layer.weight"]) * EMBED_SCALE[s.per_layer]
+    h = F.embedding(ids, w["embed_tokens.weight"]) * EMBED_SCALE
+    token = F.embedding(ids, w["embed_tokens_per_layer.weight"]) * math.sqrt(s.per_layer)
     context = F.linear(h, w["per_layer_model_projection.weight"]) * s.hidden**-0.5
     shape = (*ids.shape, s.num_layers, s.per_layer)
     context = rms(context.view(shape), w["per_layer_projection_norm.weight"], s.eps)

@@ -124,7 +124,7 @@ class Texts:
             tokens[r, :m], hid[r, :m] = x["ids"][index], x["hidden"][index - 1]
             for full, own in zip(kv, x["kv"], strict=True):
                 full[r, :, :n] = own
-        embedded = F.embedding(tokens[..., :STEPS], self.w["embed_tokens.weight"]) * model.EMBED_SCALE[S.hidden]
+        embedded = F.embedding(tokens[..., :STEPS], self.w["embed_tokens.weight"]) * model.EMBED_SCALE
         probs = model.logits(self.w, S, hid[:, :, 1:]).softmax(-1)
         is_own = torch.tensor([x["is_own"] for x in part])[:, None, None]
         labels = torch.where(is_own, tokens[..., 1:], probs.argmax(-1))
