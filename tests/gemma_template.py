@@ -49,7 +49,8 @@ _TURNS = """\
     {{- '<|channel>thought\\n' + thought + '\\n<channel|>' if thought and turns.index(m) > state.user -}}
     {%- for call in m['tool_calls'] -%}
       {%- set a = call['function']['arguments'] -%}
-      {{- '<|tool_call>call:' + call['function']['name'] + '{' + (a if a is string else pairs(a)) + '}<tool_call|>' -}}
+      {{- raise_exception('arguments must be an object') if a is string -}}
+      {{- '<|tool_call>call:' + call['function']['name'] + '{' + pairs(a) + '}<tool_call|>' -}}
     {%- endfor -%}
     {%- for r in m['tool_responses'] or [] -%}
       {{- result(r['name'], r['response']) -}}{%- set state.open = true -%}

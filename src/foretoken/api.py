@@ -134,7 +134,7 @@ class Model:
     ) -> list[Result]:
         """All at once. One prompt is read once: the others wait for that, and begin with what the first one kept."""
         scheduler = self.scheduler(len(requests))
-        answers = []
+        answers: list[Answer] = []
         for prompt, options in requests:
             answer = scheduler.submit(prompt, **options)
             answer.shares_prompt = is_one_prompt and not answers

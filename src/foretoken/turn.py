@@ -8,17 +8,16 @@ the kind of the token that they came from.
 
 from __future__ import annotations
 
-import re
 from collections import deque
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from foretoken.calls import parse_call
 from foretoken.tokenizer import TURN, TextStream, Tokenizer
 
 ANSWER, THOUGHT, CALL = "answer", "thought", "call"
 _OPENS = {"<|channel>": THOUGHT, "<channel|>": ANSWER, "<|tool_call>": CALL, "<tool_call|>": ANSWER}
-_CALL = re.compile(r"(?:<\|tool_call>)?call:([\w.-]{1,64})\{(.*)\}(?:<tool_call\|>)?", re.S)
 
 
 @dataclass(frozen=True)
@@ -118,18 +117,18 @@ def joined(parts: Iterable[Part]) -> list[Part]:
 def message(parts: Iterable[Part]) -> dict[str, Any]:
     """An answer as a message of the history: content, and where there are any reasoning and tool_calls.
 
-    The thought goes under both names that templates know. A call's arguments stay the text that the model wrote, which
-    Gemma 4's template writes again as it is; a call that is cut short or has no name is left out.
+    The thought goes under both names that templates know. Arguments are an object, since Gemma 4's own template refuses
+    a text there; a call that is cut short or cannot be read is left out.
     """
     parts = list(parts)
     told: dict[str, Any] = {"role": "assistant", "content": _text_of(parts, ANSWER).strip()}
     if thought := _text_of(parts, THOUGHT).strip():
         told["reasoning"] = told["reasoning_content"] = thought
-    matches = [match for part in parts if part.kind == CALL and (match := _CALL.fullmatch(part.text))]
-    if matches:
+    calls = [call for part in parts if part.kind == CALL and (call := parse_call(part.text)) is not None]
+    if calls:
         told["tool_calls"] = [
-            {"id": f"call_{i}", "type": "function", "function": {"name": match[1], "arguments": match[2]}}
-            for i, match in enumerate(matches)
+            {"id": f"call_{i}", "type": "function", "function": {"name": name, "arguments": arguments}}
+            for i, (name, arguments) in enumerate(calls)
         ]
     return told
 

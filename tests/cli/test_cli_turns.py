@@ -130,10 +130,7 @@ def test_results_of_calls_are_asked_for_and_the_turn_goes_on(capsys):
     assert conversation.prompt == chat.PROMPT
     user, calling = model.asked[1]
     assert user["role"] == "user"
-    assert [c["function"]["arguments"] for c in calling["tool_calls"]] == [
-        'city:<|"|>Paris<|"|>',
-        'city:<|"|>Oslo<|"|>',
-    ]
+    assert [c["function"]["arguments"] for c in calling["tool_calls"]] == [{"city": "Paris"}, {"city": "Oslo"}]
     assert [r["response"] for r in calling["tool_responses"]] == [{"rain": 0}, "snow"]
     assert "the model calls get_weather, get_weather" in capsys.readouterr().err
 

@@ -33,6 +33,7 @@ LEVELS = {
     "config": 0,
     "tokenizer": 0,
     "chat": 0,
+    "calls": -0.5,
     "sandbox": -0.5,
     "tools": 0,
     "turn": 0.5,

@@ -84,7 +84,7 @@ def test_an_answer_as_a_message():
     assert told["content"] == "Let me see."
     assert told["reasoning"] == told["reasoning_content"] == "They greet me."
     [call] = told["tool_calls"]  # the second has no name
-    assert call["function"] == {"name": "get_weather", "arguments": 'city:<|"|>Paris<|"|>'}
+    assert call["function"] == {"name": "get_weather", "arguments": {"city": "Paris"}}
     assert message(read("Hi.")[0]) == {"role": "assistant", "content": "Hi."}
 
 
