@@ -38,7 +38,12 @@ def test_thought_and_answer_are_told_apart():
 
 
 @pytest.mark.parametrize(
-    "prompt", ["<|turn>model\n<|channel>thought\n", "<|turn>user\nx<turn|>\n<|channel>thought\nSo"]
+    "prompt",
+    [
+        "<|turn>model\n<|channel>thought\n",
+        "<|turn>user\nx<turn|>\n<|channel>thought\nSo",
+        f"<|turn>model\n{CALL}<|tool_response>response:f{{}}<tool_response|><|channel>thought\n",  # as Gemma 4's does
+    ],
 )
 def test_a_thought_that_the_prompt_opened(prompt):
     parts, _ = read("They greet me.<channel|>Hello.", prompt=prompt)
