@@ -171,13 +171,35 @@ class Model:
         prefix_bytes  memory for prompts and answers that later prompts may begin with; 0 keeps none
         """
         parallel = whole("parallel", parallel, 1, 1025)
-        runner = engine.Engine(self.target, self.chunk)
-        pool = runner.pool(self.context_len, parallel + 1)  # one more for what is kept
-        store = PrefixStore(pool, whole("prefix_bytes", prefix_bytes, 0, 1 << 50))
+        prefix_bytes = whole("prefix_bytes", prefix_bytes, 0, 1 << 50)
 
-        def begin(prompt: Any = None, **options: Any) -> Answer:
-            return self._answer(self._request(prompt, **options), pool, self.drafter)
+        def checked(prompt: Any = None, **options: Any) -> tuple[Request, Drafter | None]:
+            return self._request(prompt, **options), self.drafter
 
+        return self.schedule(checked, parallel, prefix_bytes, self.chunk, self.context_len)
+
+    def schedule(
+        self,
+        checked: Callable[..., tuple[Request, Drafter | None]],
+        parallel: int,
+        prefix_bytes: int,
+        chunk: int,
+        positions: int,
+        kept: int = 1,
+    ) -> Scheduler:
+        """A scheduler whose `submit` takes what `checked` does; `scheduler` and the self-test come through here.
+
+        positions  prompt and answer have at most so many tokens together
+        kept       there is memory for so many texts of that length beside those that are written
+        """
+        runner = engine.Engine(self.target, chunk)
+        pool = runner.pool(positions, parallel + kept)
+
+        def begin(*args: Any, **options: Any) -> Answer:
+            request, drafter = checked(*args, **options)
+            return self._answer(request, pool, drafter)
+
+        store = PrefixStore(pool, prefix_bytes)
         return Scheduler(runner, pool, begin, parallel, store, frozenset(self.defaults.eos_ids))
 
     def start(self, request: Request, chunk: int, drafter: Drafter | None) -> Stream:

@@ -33,12 +33,14 @@ def test_instruction_set_is_forced_by_the_environment():
 
 
 def test_selftest_counts_and_compares():
-    finished = foretoken("selftest", "--tokens", "48", "--json")
+    finished = foretoken("selftest", "--tokens", "48", "--format", "q8", "--json")
     assert finished.code == 0
     report = finished.json
     assert report["compared"] >= 48
     assert report["different"] == 0
-    assert {"horizon", "threads", "chunk", "temperature", "isa", "drafter"} <= report["cases"][0].keys()
+    conditions = {"horizon", "threads", "chunk", "neighbours", "temperature", "isa", "drafter", "format", "prefix"}
+    assert conditions <= report["cases"][0].keys()
+    assert report["coverage"]["format"] == {"q8": report["compared"]}  # so few tokens end with the first model
     assert sum(case["compared"] for case in report["cases"]) == report["compared"]
 
 

@@ -135,6 +135,13 @@ def test_results_of_calls_are_asked_for_and_the_turn_goes_on(capsys):
     assert "the model calls get_weather, get_weather" in capsys.readouterr().err
 
 
+def test_a_call_that_cannot_be_read_is_named(capsys):
+    conversation = chat._Conversation(Scripted([Part("call", "<|tool_call>call:f{")]), {})
+    conversation.take("Weather?")
+    assert conversation.prompt == chat.PROMPT
+    assert "cannot be read" in capsys.readouterr().err
+
+
 def test_a_turn_that_cannot_be_answered_is_forgotten_whole(capsys):
     model = Scripted([Part("answer", "Hello.")], [call("Paris")], None, [Part("answer", "Bye.")])
     conversation = chat._Conversation(model, {})

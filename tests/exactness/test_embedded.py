@@ -3,7 +3,6 @@
 import pytest
 from pair import CODE, QUESTION, embedded
 
-from foretoken import selftest
 from foretoken.horizon import MAX_HORIZON
 from foretoken.ops import native
 
@@ -50,24 +49,6 @@ def test_past_the_window():
     plain = answer(0, prompt=prompt)
     assert plain.prompt_tokens > 600
     assert answer(5, prompt=prompt).tokens == plain.tokens
-
-
-def test_selftest_finds_no_difference():
-    report = selftest.run(embedded(), 400)
-    assert report["compared"] >= 400
-    assert report["different"] == 0
-
-
-def test_selftest_counts_a_fault(monkeypatch):
-    """A decoder that changes one token where it drafts must be found, or the self-test could not fail."""
-
-    def faulty(self, case, count):
-        return [int(case.horizon == 5)] * count
-
-    monkeypatch.setattr(selftest._Runner, "tokens", faulty)
-    report = selftest.run(embedded(), 200)
-    wrong = sum(case["compared"] for case in report["cases"] if case["horizon"] == 5)
-    assert report["different"] == wrong > 0
 
 
 def test_drafts_are_accepted():

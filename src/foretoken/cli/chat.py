@@ -124,6 +124,8 @@ class _Conversation:
         said = message(result.parts)
         self._messages.append(said)
         self._called = [call["function"]["name"] for call in said.get("tool_calls", ())]
+        if len(self._called) < sum(part.kind == "call" for part in result.parts):
+            terminal.say("a call of the model cannot be read, and is left out of the conversation.")
         if self._called:
             terminal.say(f"the model calls {', '.join(self._called)}: type what each returns, as JSON or as text.")
 

@@ -1,152 +1,155 @@
-"""Compares plain and drafted decoding on this machine: same tokens, whatever the horizon, threads, chunking, drafter,
-temperature and instruction set (design promise P1). One different token is a fault of Foretoken, never of the user.
+"""Compares plain and drafted decoding on this machine: same tokens, whatever the horizon, drafter, threads, chunking,
+neighbours, reused prompts, temperature, instruction set and format (design promise P1). One different token is a fault
+of Foretoken, never of the user.
+
+`cases` draws what is compared, `texts` holds the prompts and their plain answers, `runner` writes, `drafters` are wrong
+on purpose, `toys` are tiny models of the kinds that the given one is not. Here one is compared with the other.
 """
 
 from __future__ import annotations
 
-import random
+import math
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass
+from functools import partial
+from itertools import accumulate
 from typing import Any
 
-import numpy as np
-
-from foretoken.api import Model, Request
-from foretoken.drafters.protocol import Draft, Drafter
+from foretoken.api import Model
 from foretoken.horizon import MAX_HORIZON
 from foretoken.ops import native
-from foretoken.sampling import Sampling
+from foretoken.selftest.cases import Case, Plan, Run
+from foretoken.selftest.runner import Runner, Written
+from foretoken.selftest.texts import Plain
+from foretoken.selftest.toys import toy
 
-CHUNKS = (1, 7, 512)
-THREADS = (1, 2)
-TEMPERATURES = (0.0, 1.0)
-ORDER_SEED = 7
-CASE_TOKENS = 100  # tokens compared per case; enough rounds for every kind of roll-back
-SLOW_SHARE = 0.15  # share of cases on instruction sets other than the best: they are slower, and must be few
+TOYS = (("experts", "q4"), ("experts", "bf16"), ("unified", "q8"))
+TOY_SHARE = 0.6  # of all tokens: they are cheap, and their text is the most sensitive
+CONDITIONS = ("model", "format", "isa", "threads", "chunk", "neighbours", "temperature", "horizon", "drafter")
+NUM_REJECTIONS = MAX_HORIZON * (MAX_HORIZON + 3) // 2  # (horizon, index) pairs: index 0 … horizon, horizons from 1
 
 
 @dataclass(frozen=True)
-class Case:
-    """One way of decoding that must give the tokens of plain decoding."""
+class Subject:
+    """A model in one format, loaded when its turn comes, so that one is in memory at a time."""
 
-    horizon: int
-    threads: int
-    chunk: int
-    temperature: float
-    isa: str
-    drafter: str  # "mtp", or "wrong": guesses that mostly disagree, so that every kind of roll-back happens
-    prompt: int
-    compared: int = 0
-    different: int = 0
+    name: str
+    format: str
+    load: Callable[[], Model]
+    is_tiny: bool = False
 
 
-class WrongDrafter:
-    """Guesses right by luck only: tokens by a fixed rule from the position."""
-
-    name = "wrong"
-
-    def __init__(self, vocab_len: int) -> None:
-        self._vocab_len = vocab_len
-
-    def propose(self, states: Sequence[Any], limits: Sequence[int]) -> list[Draft]:
-        """`limits[i]` tokens that have nothing to do with the text of `states[i]`."""
-        return [self._guess(len(state.tokens), limit) for state, limit in zip(states, limits, strict=True)]
-
-    def _guess(self, start: int, limit: int) -> Draft:
-        tokens = [position * 2654435761 % self._vocab_len for position in range(start, start + limit)]
-        return Draft(tokens, np.zeros(limit, dtype=np.float32))
+def toys() -> list[Subject]:
+    """Tiny random models with experts, and of the unified kind."""
+    return [Subject(kind, format, partial(toy, kind, format), is_tiny=True) for kind, format in TOYS]
 
 
-class _Runner:
-    """Decodes one case, and remembers plain answers: one thread, the whole prompt at once, no drafts."""
+def run(subjects: Sequence[Subject], tokens: int, progress: Callable[[int, int], None] | None = None) -> dict[str, Any]:
+    """Compare at least `tokens` tokens of the subjects, then of `toys`, in cases that are the same every time.
 
-    def __init__(self, model: Model) -> None:
-        self.model = model
-        self.drafters: dict[str, Drafter | None] = {
-            "mtp": model.drafter,
-            "wrong": WrongDrafter(model.target.config.vocab_len),
-        }
-        self.prompts = _prompts(model)
-        self._plain: dict[tuple[int, float], list[int]] = {}
-
-    def tokens(self, case: Case, count: int) -> list[int]:
-        """The first `count` tokens of the case's answer; stop ids are written through."""
-        native.set_isa(case.isa)
-        native.set_threads(case.threads)
-        sampling = Sampling(temperature=case.temperature, seed=11 + case.prompt)
-        drafter = self.drafters[case.drafter]
-        request = Request(self.prompts[case.prompt], sampling, count, case.horizon, ignore_eos=True)
-        stream = self.model.start(request, case.chunk, drafter)
-        for _ in stream:
-            pass
-        return stream.result.tokens
-
-    def plain(self, case: Case, count: int, isa: str) -> list[int]:
-        key = (case.prompt, case.temperature)
-        if key not in self._plain:
-            self._plain[key] = self.tokens(replace(case, horizon=0, threads=1, chunk=512, isa=isa), count)
-        return self._plain[key]
-
-
-def run(model: Model, tokens: int, progress: Callable[[int, int], None] | None = None) -> dict[str, Any]:
-    """Compare at least `tokens` tokens over cases that are the same every time.
-
-    returns  compared, different, cases (one dict per case), plain (how the reference answers were made)
+    returns  compared, different, errors, cases (a dict per answer), coverage (tokens by condition, and what else
+             happened), plain (how the reference answers were made)
     """
-    isas = native.isas()
     was = native.isa(), native.threads()
-    runner = _Runner(model)
-    num_cases = max(MAX_HORIZON + 1, -(-tokens // CASE_TOKENS))
-    cases = _cases(isas, len(runner.prompts), model.drafter is not None, num_cases)
-    count = -(-tokens // num_cases)
-    done, rows = 0, []
+    report = _Report(tokens, progress)
+    small = toys()
+    shares = [(1 - TOY_SHARE) / len(subjects)] * len(subjects) + [TOY_SHARE / len(small)] * len(small)
+    goals = [math.ceil(tokens * part) for part in accumulate(shares)]
     try:
-        for case in cases:
-            expected = runner.plain(case, count, isas[-1])
-            got = runner.tokens(case, len(expected))
-            different = sum(a != b for a, b in zip(expected, got, strict=False)) + abs(len(expected) - len(got))
-            rows.append(replace(case, compared=len(expected), different=different))
-            done += len(expected)
-            if progress is not None:
-                progress(min(done, tokens), tokens)
+        for number, (subject, goal) in enumerate(zip([*subjects, *small], goals, strict=True)):
+            if report.compared < goal:  # few tokens end with the first model
+                _compare(subject, number, report, goal)
     finally:
         native.set_isa(was[0])
         native.set_threads(was[1])
+    return report.as_dict()
+
+
+def _compare(subject: Subject, number: int, report: _Report, goal: int) -> None:
+    """Runs on one subject until so many tokens are compared in all."""
+    model = subject.load()
+    plain = Plain(model)
+    runner = Runner(model, plain)
+    for planned in Plan(model, plain, native.isas(), subject.is_tiny, number).runs():
+        written = runner.write(planned)
+        for case, got in zip(planned.cases, written, strict=True):
+            count = max(case.leaves, len(got.tokens)) if case.leaves else case.length
+            row = _row(subject, model.target.config.window, planned, case, got)
+            report.add(row, plain.tokens(case.text, count), got)
+        report.end_run()
+        if report.compared >= goal:
+            break
+    report.rejected |= runner.rejected
+
+
+def _row(subject: Subject, window: int, run: Run, case: Case, got: Written) -> dict[str, Any]:
+    """What a reader needs to know of a case."""
+    positions = len(case.text.ids) + len(got.tokens)
     return {
-        "compared": sum(row.compared for row in rows),
-        "different": sum(row.different for row in rows),
-        "cases": [asdict(row) for row in rows],
-        "plain": {"horizon": 0, "threads": 1, "chunk": 512, "isa": isas[-1]},
+        "model": subject.name,
+        "format": subject.format,
+        "isa": run.isa,
+        "threads": run.threads,
+        "chunk": run.chunk,
+        "neighbours": len(run.cases) - 1,
+        "text": case.text.name,
+        "positions": positions,
+        "windows": round(positions / window, 2),
+        "temperature": case.text.temperature,
+        "horizon": case.horizon,
+        "drafter": case.drafter,
+        "joins": case.joins,
+        "leaves": case.leaves,
+        "prefix": case.prefix,
+        "cached": got.cached,
+        "error": got.error,
     }
 
 
-def _cases(isas: Sequence[str], num_prompts: int, has_drafter: bool, count: int) -> list[Case]:
-    """`count` cases by a fixed seed: every horizon in turn, everything else drawn."""
-    draw = random.Random(ORDER_SEED)
-    names = ("mtp", "mtp", "wrong") if has_drafter else ("wrong",)
-    cases = []
-    for i in range(count):
-        is_slow = len(isas) > 1 and draw.random() < SLOW_SHARE
-        case = Case(
-            horizon=i % (MAX_HORIZON + 1),
-            threads=draw.choice(THREADS),
-            chunk=draw.choice(CHUNKS),
-            temperature=draw.choice(TEMPERATURES),
-            isa=draw.choice(isas[:-1]) if is_slow else isas[-1],
-            drafter=draw.choice(names),
-            prompt=draw.randrange(num_prompts),
-        )
-        cases.append(case)
-    return cases
+class _Report:
+    """Rows of a self-test while they are gathered; `rejected` are (horizon, index) of rejections on purpose."""
 
+    def __init__(self, tokens: int, progress: Callable[[int, int], None] | None) -> None:
+        self.compared = 0
+        self.rejected: set[tuple[int, int]] = set()
+        self.rows: list[dict[str, Any]] = []
+        self._num_runs = 0
+        self._tokens = tokens
+        self._progress = progress
 
-def _prompts(model: Model) -> list[list[int]]:
-    """A short one, one that a drafter likes, and one longer than a sliding window (cut to half the context)."""
-    texts = [
-        "In the beginning",
-        "def add(a, b):\n    return a + b\n\n\ndef add_all(values):\n    total = 0\n",
-        "The list goes on: " + " ".join(f"item {i} is number {i * i}," for i in range(200)),
-    ]
-    longest = max((layer.window or 0) for layer in model.target.config.layers) + 40
-    limit = min(longest, model.context_len // 2)
-    return [model.tokenizer.encode(text, add_bos=True)[:limit] for text in texts]
+    def add(self, row: dict[str, Any], expected: Sequence[int], got: Written) -> None:
+        pairs = zip(expected, got.tokens, strict=False)
+        different = sum(a != b for a, b in pairs) + abs(len(expected) - len(got.tokens))
+        self.rows.append({"run": self._num_runs, **row, "compared": len(expected), "different": different})
+        self.compared += len(expected)
+
+    def end_run(self) -> None:
+        self._num_runs += 1
+        if self._progress is not None:
+            self._progress(min(self.compared, self._tokens), self._tokens)
+
+    def as_dict(self) -> dict[str, Any]:
+        return {
+            "compared": self.compared,
+            "different": sum(row["different"] for row in self.rows),
+            "errors": sum(bool(row["error"]) for row in self.rows),
+            "cases": self.rows,
+            "coverage": self._coverage(),
+            "plain": {
+                "horizon": Plain.horizon, "threads": Plain.threads, "chunk": Plain.chunk, "isa": native.isas()[-1],
+            },
+        }  # fmt: skip
+
+    def _coverage(self) -> dict[str, Any]:
+        """Tokens compared by value of each condition, and how often the rarer ones occurred."""
+        tokens: dict[str, Any] = {name: {} for name in CONDITIONS}
+        for row in self.rows:
+            for name in CONDITIONS:
+                tokens[name][str(row[name])] = tokens[name].get(str(row[name]), 0) + row["compared"]
+        return tokens | {
+            "drafted_past_3_windows": sum(r["compared"] for r in self.rows if r["windows"] > 3 and r["horizon"]),
+            "left_early": sum(bool(row["leaves"]) for row in self.rows),
+            "prefix_hits": sum(row["cached"] > 0 for row in self.rows),
+            "prefix_misses": sum(bool(row["prefix"]) and not row["cached"] for row in self.rows),
+            "rejections": {"seen": len(self.rejected), "of": NUM_REJECTIONS},
+        }
