@@ -37,10 +37,10 @@ class Arena:
         return array
 
     def _block(self, count: int) -> np.ndarray:
-        """The smallest free block that fits, or a new one."""
+        """The smallest free block that fits, of equals the one used last, or a new one."""
         fitting = [i for i, block in enumerate(self._free) if count <= len(block) <= LOOSEST * count]
         if fitting:
-            return self._free.pop(min(fitting, key=lambda i: len(self._free[i])))
+            return self._free.pop(min(reversed(fitting), key=lambda i: len(self._free[i])))
         size = 1 << (count - 1).bit_length()
         raw = np.empty(size + SMALLEST, np.uint8)
         start = -raw.ctypes.data % SMALLEST

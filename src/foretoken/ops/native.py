@@ -96,7 +96,15 @@ class _Recorded:
     def __init__(self, core: Any, outputs: tuple[np.ndarray, ...]) -> None:
         self.core = core
         self.outputs = outputs
-        self.owner: Callable[[], Any] = lambda: None
+        self._owner: Callable[[], Any] = lambda: None
+
+    def bind(self, first: int, pages: Any) -> None:
+        """Put `pages.arrays` into the slots from `first` on, where they do not stand there already."""
+        if self._owner() is pages:
+            return
+        self._owner = lambda: None  # until all of them are in
+        self.core.bind(first, pages.arrays)
+        self._owner = weakref.ref(pages)
 
 
 class _Shelf:
@@ -123,11 +131,10 @@ class _Shelf:
             times -= 1
         else:
             self._programs.move_to_end(key)
-            if program.owner() is not pages:
-                program.core.bind(len(tables), pages.arrays)
-                program.owner = weakref.ref(pages)
+            program.bind(len(tables), pages)
             program.core.load(inputs, tables)
-        program.core.run(times)
+        if times:
+            program.core.run(times)
         return program.outputs
 
     def _record(
@@ -152,9 +159,7 @@ class _Shelf:
         finally:
             core.end()
             _recording.arena = _recording.program = None
-        program = _Recorded(core, tuple(self._arena.unleased(output) for output in outputs))
-        program.owner = weakref.ref(pages)
-        return program
+        return _Recorded(core, tuple(self._arena.unleased(output) for output in outputs))
 
 
 class Programs:
