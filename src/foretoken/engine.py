@@ -211,7 +211,7 @@ class Engine:
 
     def _scored(
         self, sequences: Seq[Sequence], asked: Seq[Seq[int]], keeps: Seq[int]
-    ) -> AbstractContextManager[tuple[np.ndarray, np.ndarray]]:
+    ) -> AbstractContextManager[tuple[np.ndarray, ...]]:
         counts = [len(rows) for rows in asked]
         segments = cache.segments([s.cache for s in sequences], counts)
         ids = np.array([token for rows in asked for token in rows], dtype=np.int32)

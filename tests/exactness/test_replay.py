@@ -108,7 +108,7 @@ def chain_of(assistant, caches, seed, count, is_direct=False):
     table, how = read_only_segments(caches), draws(num, seed)
     if not is_direct:
         with assistant.chain(tokens, hidden, table, how, count) as found:
-            return [array.copy() for array in found]
+            return [found[0][:, :count].copy(), found[1][:, :count].copy(), found[2].copy()]
     drawn, chances = np.zeros((num, count), np.int32), np.zeros((num, count), np.float32)
     for _ in range(count):
         found, hidden = assistant.step(tokens, hidden, table)

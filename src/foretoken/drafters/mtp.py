@@ -54,8 +54,9 @@ class MtpDrafter:
             how = np.array([chain.draws for chain in chains], dtype=DRAW)
             inputs = *_inputs(chains), how, now
             with self.assistant.chain(*inputs) as (tokens, chances, hidden):
-                for chain, *found in zip(chains, tokens.tolist(), chances.tolist(), hidden.copy(), strict=True):
-                    chain.extend(*found)
+                found = tokens[:, :now].tolist(), chances[:, :now].tolist(), hidden.copy()
+                for chain, *own in zip(chains, *found, strict=True):
+                    chain.extend(*own)
             count -= now
 
     def _extend(self, chains: Sequence[_Chain], count: int) -> None:

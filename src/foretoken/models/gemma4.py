@@ -6,8 +6,7 @@ Shape letters: T rows of this pass, n rows whose result is wanted, D hidden widt
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import numpy as np
@@ -43,24 +42,23 @@ class Gemma4:
         """The same, to rows (T, D) that are there; the drafter's token input too (already scaled)."""
         self.ops.embed(ids, self.weights.embed, self.weights.embed_scale, out)
 
-    @contextmanager
-    def scored(self, ids: np.ndarray, segments: Segments, keep: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    def scored(
+        self, ids: np.ndarray, segments: Segments, keep: np.ndarray
+    ) -> AbstractContextManager[tuple[np.ndarray, ...]]:
         """`forward`, then `logits` of its rows: (n, D) and (n, V), which stand only as long as the context is open.
 
         Small passes are recorded by their shape and replayed: nothing of the wiring runs in Python then.
         """
         if not len(keep) or len(ids) > MAX_RECORDED_ROWS:
             hidden = self.forward(ids, segments, keep)
-            yield hidden, self.logits(hidden)
-            return
+            return nullcontext((hidden, self.logits(hidden)))
 
-        def wiring(ids: np.ndarray, keep: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        def wiring(ids: np.ndarray, keep: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, ...]:
             hidden = self.forward(ids, segments.over(rows), keep)
             return hidden, self.logits(hidden)
 
         shape, inputs = (len(ids), len(keep)), [ids, keep, segments.rows]
-        with self._programs.run(shape, wiring, inputs, segments.tables, segments.pool) as outputs:
-            yield outputs
+        return self._programs.run(shape, wiring, inputs, segments.tables, segments.pool)
 
     def forward(self, ids: np.ndarray, segments: Segments, keep: np.ndarray) -> np.ndarray:
         """One pass: store keys and values of all T rows, give the hidden rows of some.

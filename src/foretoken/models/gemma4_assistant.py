@@ -9,7 +9,7 @@ Shape letters: G sequences (one row each), D the target's hidden width, C cluste
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -45,16 +45,15 @@ class Assistant:
             cluster_len = config.vocab_len // config.num_clusters
             self._cluster_ids = weights.token_ids.reshape(config.num_clusters, cluster_len)
 
-    @contextmanager
     def chain(
         self, tokens: np.ndarray, hidden: np.ndarray, segments: Segments, how: np.ndarray, count: int
-    ) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    ) -> AbstractContextManager[tuple[np.ndarray, ...]]:
         """`count` steps for G sequences, each fed with the token that the last one drew, and with its hidden row.
 
         tokens, hidden, segments  as for `step`
         how                       (G,) `ops.DRAW`: the tokens are drawn like the target's own, noise included
-        gives  tokens (G, count) int32, their softmax among the candidates (G, count), the next hidden rows (G, D);
-               they stand only as long as the context is open
+        gives   tokens (G, MAX_CHAIN) int32 and their softmax among the candidates (G, MAX_CHAIN), of which the first
+                `count` are written, and the next hidden rows (G, D); they stand as long as the context is open
         """
 
         def wiring(
@@ -74,9 +73,8 @@ class Assistant:
         room = (len(tokens), MAX_CHAIN)
         drawn, chances = np.empty(room, np.int32), np.empty(room, np.float32)
         inputs = [tokens, hidden, how.view(np.uint8).reshape(len(how), -1), drawn, chances, segments.rows]
-        programs = self._programs.run(("chain", len(tokens)), wiring, inputs, segments.tables, segments.pool, count)
-        with programs as (drawn, chances, hidden):
-            yield drawn[:, :count], chances[:, :count], hidden
+        key = "chain", len(tokens)
+        return self._programs.run(key, wiring, inputs, segments.tables, segments.pool, count)
 
     @contextmanager
     def stepped(

@@ -8,8 +8,8 @@ import os
 import threading
 import weakref
 from collections import OrderedDict
-from collections.abc import Callable, Hashable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Hashable, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -164,10 +164,8 @@ class _Shelf:
 
 class Programs:
     def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._idle: list[_Shelf] = []
+        self._idle: list[_Shelf] = []  # nobody runs these now
 
-    @contextmanager
     def run(
         self,
         key: Hashable,
@@ -176,15 +174,30 @@ class Programs:
         tables: Sequence[np.ndarray],
         pages: Any,
         times: int = 1,
-    ) -> Iterator[tuple[np.ndarray, ...]]:
-        with self._lock:
-            shelf = self._idle.pop() if self._idle else _Shelf()
+    ) -> AbstractContextManager[tuple[np.ndarray, ...]]:
         try:
-            yield shelf.run(key, wiring, inputs, tables, pages, times)
-        finally:
-            with self._lock:
-                if len(self._idle) < MAX_IDLE:
-                    self._idle.append(shelf)
+            shelf = self._idle.pop()
+        except IndexError:
+            shelf = _Shelf()
+        try:
+            return _Lent(self._idle, shelf, shelf.run(key, wiring, inputs, tables, pages, times))
+        except BaseException:
+            _Lent(self._idle, shelf, ()).__exit__()
+            raise
+
+
+class _Lent:
+    """The results of a run, until the context closes and others may have the shelf."""
+
+    def __init__(self, idle: list[_Shelf], shelf: _Shelf, outputs: tuple[np.ndarray, ...]) -> None:
+        self._idle, self._shelf, self._outputs = idle, shelf, outputs
+
+    def __enter__(self) -> tuple[np.ndarray, ...]:
+        return self._outputs
+
+    def __exit__(self, *_: Any) -> None:
+        if len(self._idle) < MAX_IDLE:
+            self._idle.append(self._shelf)
 
 
 def pack(w: np.ndarray, format: str, layout: str) -> Packed:
