@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from threading import Lock
 
 import numpy as np
@@ -241,23 +242,25 @@ class Cache:
 class Segments:
     """Which rows of a pass belong to which cache, at which positions: rows of one cache are neighbours.
 
-    pool   the memory that all caches of a pass share
-    rows   (3 + kinds, T) int32, or so many (T,): each row's sequence, position, end, and its begin in every kind
-    views  kind → `View` of all T rows, made of `rows` and the page table of the kind
+    pool    the memory that all caches of a pass share
+    rows    (3 + kinds, T) int32, or so many (T,): each row's sequence, position, end, and its begin in every kind
+    tables  the page table of every kind, in the order of `pool.windows`
     """
 
     pool: PagePool
     rows: Sequence[np.ndarray] | np.ndarray
-    views: dict[str, View]
+    tables: list[np.ndarray]
 
-    @property
-    def tables(self) -> list[np.ndarray]:
-        """The page table of every kind."""
-        return [view.tables for view in self.views.values()]
+    @cached_property
+    def views(self) -> dict[str, View]:
+        """kind → `View` of all T rows; a replayed pass does not ask for them."""
+        owners, positions, ends, *begins = self.rows
+        parts = zip(self.pool.windows, self.tables, begins, strict=True)
+        return {kind: View(table, owners, positions, begin, ends) for kind, table, begin in parts}
 
     def over(self, rows: Sequence[np.ndarray] | np.ndarray) -> Segments:
         """The same pass, where arrays like those of `rows` say what is said of each row."""
-        return _segments(self.pool, rows, self.tables)
+        return Segments(self.pool, rows, self.tables)
 
 
 def segments(caches: Sequence[Cache], rows: Sequence[int]) -> Segments:
@@ -283,10 +286,4 @@ def _lay_out(caches: Sequence[Cache], owners: list[int], positions: list[int], e
         raise CacheError("the caches of one pass belong to different pools.")
     begins = [[max(p - w + 1, 0) for p in positions] if w else [0] * len(positions) for w in pool.windows.values()]
     rows = np.array([owners, positions, ends, *begins], dtype=np.int32)
-    return _segments(pool, rows, [np.array([cache.tables[kind] for cache in caches]) for kind in pool.windows])
-
-
-def _segments(pool: PagePool, rows: Sequence[np.ndarray] | np.ndarray, tables: Sequence[np.ndarray]) -> Segments:
-    owners, positions, ends, *begins = rows
-    parts = zip(pool.windows, tables, begins, strict=True)
-    return Segments(pool, rows, {kind: View(table, owners, positions, begin, ends) for kind, table, begin in parts})
+    return Segments(pool, rows, [np.array([cache.tables[kind] for cache in caches]) for kind in pool.windows])
