@@ -26,6 +26,7 @@ class Pool {
 
   private:
     friend class Session;
+    friend class PoolHold;
     using Work = void (*)(const void* context, int64_t first, int64_t last);
 
     void run(int64_t items, int64_t grain, Work work, const void* context);
@@ -51,10 +52,33 @@ class Pool {
     alignas(64) std::atomic<int64_t> next_{0};
 };
 
+// Keeps the pool for this thread over many ops, so that programs of several threads take turns by whole runs. Inside
+// another hold it does nothing. Never hold the GIL around it.
+class PoolHold {
+  public:
+    PoolHold() : pool_(Pool::instance()), is_outer_(!held) {
+        if (is_outer_) pool_.mutex_.lock();
+        held = true;
+    }
+    ~PoolHold() {
+        if (!is_outer_) return;
+        held = false;
+        pool_.mutex_.unlock();
+    }
+    PoolHold(const PoolHold&) = delete;
+    PoolHold& operator=(const PoolHold&) = delete;
+
+  private:
+    static inline thread_local bool held = false;
+
+    Pool& pool_;
+    const bool is_outer_;
+};
+
 // Exclusive use of the pool for one op: float environment, scratch, parallel loops. Never hold the GIL around it.
 class Session {
   public:
-    Session() : pool_(Pool::instance()), lock_(pool_.mutex_) {}
+    Session() : pool_(Pool::instance()) {}
 
     int threads() const { return pool_.threads(); }
 
@@ -72,7 +96,7 @@ class Session {
 
   private:
     Pool& pool_;
-    std::lock_guard<std::mutex> lock_;
+    PoolHold hold_;
     FloatEnvironment environment_;
 };
 

@@ -6,7 +6,7 @@
 #include <cstring>
 #include <string>
 
-#include "ops/ops.h"
+#include "ops/program.h"
 
 namespace foretoken {
 
@@ -56,6 +56,7 @@ class Array {
                              buffer_.itemsize == static_cast<Py_ssize_t>(sizeof(T));
         if (!is_type) fail(std::string("element type '") + format + "'");
         if (reinterpret_cast<uintptr_t>(buffer_.buf) % sizeof(T)) fail("memory that is not aligned");
+        require_recordable();
     }
     Array(const Array&) = delete;
     Array& operator=(const Array&) = delete;
@@ -90,6 +91,15 @@ class Array {
     }
 
   private:
+    void require_recordable() const {
+        const Program* program = Program::recording();
+        require(!program || buffer_.readonly || buffer_.len == 0 || program->knows(buffer_.buf), [&] {
+            return std::string(name_) +
+                   ": an array that a program cannot record: not made by ops.empty or an op, no input of the "
+                   "program, " +
+                   "and not read-only";
+        });
+    }
     T* data() const { return static_cast<T*>(buffer_.buf); }
     void check_rank(int rank) const {
         if (buffer_.ndim != rank) fail(number(buffer_.ndim) + " axes instead of " + number(rank));
@@ -116,6 +126,36 @@ class WeightArgument {
   private:
     Array<const uint8_t> data_;
     Weight weight_;
+};
+
+// One layer's cache arguments; keys and values are written only by append_kv.
+class CacheArgument {
+  public:
+    CacheArgument(nb::handle keys, nb::handle values, nb::handle tables, nb::handle row_segment)
+        : keys_("keys", keys),
+          values_("values", values),
+          tables_("tables", tables),
+          segment_("row_segment", row_segment) {
+        cache_.keys = keys_.dims(5);
+        cache_.values = values_.dims(4);
+        cache_.pages = keys_.dim(0);
+        cache_.kv_heads = keys_.dim(1);
+        cache_.head_len = keys_.dim(3);
+        require(keys_.dim(2) == 4 && keys_.dim(4) == 16 && cache_.kv_heads > 0 && cache_.head_len > 0 &&
+                    cache_.head_len <= 65536,
+                [] { return std::string("keys: expected shape (pages, Hkv, 4, Dh, 16)"); });
+        require(values_.dim(0) == cache_.pages && values_.dim(1) == cache_.kv_heads && values_.dim(2) == 64 &&
+                    values_.dim(3) == cache_.head_len,
+                [] { return std::string("values: expected shape (pages, Hkv, 64, Dh) that fits keys"); });
+        cache_.tables = tables_.rows();
+        cache_.row_segment = segment_.vector();
+    }
+    const Cache& view() const { return cache_; }
+
+  private:
+    Array<uint16_t> keys_, values_;
+    InIds tables_, segment_;
+    Cache cache_{};
 };
 
 }  // namespace foretoken

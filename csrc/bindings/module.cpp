@@ -3,95 +3,16 @@
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/vector.h>
 
-#include <cmath>
-
 #include "base/angle.h"
 #include "base/half.h"
 #include "base/pool.h"
 #include "bindings/arguments.h"
+#include "bindings/program.h"
 #include "ops/dispatch.h"
 
 namespace foretoken {
 
 using Handle = nb::handle;
-using Unlocked = nb::gil_scoped_release;
-
-Format format_named(const std::string& name) {
-    if (name == "f32") return Format::f32;
-    if (name == "bf16") return Format::bf16;
-    if (name == "q8") return Format::q8;
-    if (name == "q4") return Format::q4;
-    throw ShapeError("format: got \"" + name + "\", expected \"f32\", \"bf16\", \"q8\" or \"q4\"");
-}
-
-Layout layout_named(const std::string& name) {
-    if (name == "panels") return Layout::panels;
-    if (name == "rows") return Layout::rows;
-    throw ShapeError("layout: got \"" + name + "\", expected \"panels\" or \"rows\"");
-}
-
-static nb::object field(nb::handle packed, const char* name) {
-    PyObject* value = PyObject_GetAttrString(packed.ptr(), name);
-    if (!value) {
-        PyErr_Clear();
-        throw ShapeError("weight: expected a Packed, as pack() returns");
-    }
-    return nb::steal(value);
-}
-
-template <class T>
-static T field_as(nb::handle packed, const char* name) {
-    T value;
-    if (!nb::try_cast<T>(field(packed, name), value, false)) {
-        throw ShapeError(std::string("weight.") + name + ": a value of the wrong type");
-    }
-    return value;
-}
-
-WeightArgument::WeightArgument(nb::handle packed) : data_("weight.data", field(packed, "data")) {
-    weight_.format = format_named(field_as<std::string>(packed, "format"));
-    weight_.layout = layout_named(field_as<std::string>(packed, "layout"));
-    weight_.n = field_as<int64_t>(packed, "n");
-    weight_.k = field_as<int64_t>(packed, "k");
-    const int64_t bytes = packed_bytes(weight_.format, weight_.layout, weight_.n, weight_.k);
-    weight_.data = data_.dims(1);
-    require(data_.dim(0) == bytes, [&] {
-        return "weight.data: " + number(data_.dim(0)) + " bytes, expected " + number(bytes) + " for " +
-               number(weight_.n) + " x " + number(weight_.k);
-    });
-    require(reinterpret_cast<uintptr_t>(weight_.data) % 4 == 0,
-            [] { return std::string("weight.data: memory that is not aligned"); });
-}
-
-// One layer's cache arguments; keys and values are written only by append_kv.
-class CacheArgument {
-  public:
-    CacheArgument(Handle keys, Handle values, Handle tables, Handle row_segment)
-        : keys_("keys", keys),
-          values_("values", values),
-          tables_("tables", tables),
-          segment_("row_segment", row_segment) {
-        cache_.keys = keys_.dims(5);
-        cache_.values = values_.dims(4);
-        cache_.pages = keys_.dim(0);
-        cache_.kv_heads = keys_.dim(1);
-        cache_.head_len = keys_.dim(3);
-        require(keys_.dim(2) == 4 && keys_.dim(4) == 16 && cache_.kv_heads > 0 && cache_.head_len > 0 &&
-                    cache_.head_len <= 65536,
-                [] { return std::string("keys: expected shape (pages, Hkv, 4, Dh, 16)"); });
-        require(values_.dim(0) == cache_.pages && values_.dim(1) == cache_.kv_heads && values_.dim(2) == 64 &&
-                    values_.dim(3) == cache_.head_len,
-                [] { return std::string("values: expected shape (pages, Hkv, 64, Dh) that fits keys"); });
-        cache_.tables = tables_.rows();
-        cache_.row_segment = segment_.vector();
-    }
-    const Cache& view() const { return cache_; }
-
-  private:
-    Array<uint16_t> keys_, values_;
-    InIds tables_, segment_;
-    Cache cache_{};
-};
 
 static void bind_linear(nb::module_& m) {
     m.def("linear", [](Handle x, Handle weight, Handle out) {
@@ -99,9 +20,9 @@ static void bind_linear(nb::module_& m) {
         const WeightArgument w(weight);
         const Out o("out", out);
         const auto rows = a.rows();
+        const Weight matrix = w.view();
         const auto to = o.rows();
-        const Unlocked unlocked;
-        linear(rows, w.view(), to);
+        issue([=] { linear(rows, matrix, to); });
     });
     m.def("cluster_logits", [](Handle z, Handle weight, Handle clusters, int64_t cluster_len, Handle out) {
         const In a("z", z);
@@ -109,10 +30,10 @@ static void bind_linear(nb::module_& m) {
         const InIds c("clusters", clusters);
         const Out o("out", out);
         const auto input = a.vector();
+        const Weight matrix = w.view();
         const auto chosen = c.vector();
         const auto to = o.vector();
-        const Unlocked unlocked;
-        cluster_logits(input, w.view(), chosen, cluster_len, to);
+        issue([=] { cluster_logits(input, matrix, chosen, cluster_len, to); });
     });
     m.def("packed_bytes", [](const std::string& format, const std::string& layout, int64_t n, int64_t k) {
         return packed_bytes(format_named(format), layout_named(layout), n, k);
@@ -125,7 +46,7 @@ static void bind_linear(nb::module_& m) {
         const Format f = format_named(format);
         const Layout l = layout_named(layout);
         require(o.dim(0) == packed_bytes(f, l, rows.rows, rows.cols), [] { return std::string("out: wrong length"); });
-        const Unlocked unlocked;
+        const nb::gil_scoped_release unlocked;
         pack(rows, f, l, to);
     });
     m.def("pack_q4_0", [](Handle blocks, const std::string& layout, Handle out) {
@@ -139,14 +60,14 @@ static void bind_linear(nb::module_& m) {
         uint8_t* to = o.dims(1);
         require(o.dim(0) == packed_bytes(Format::q4, l, n, count * kBlock),
                 [] { return std::string("out: wrong length"); });
-        const Unlocked unlocked;
+        const nb::gil_scoped_release unlocked;
         pack_q4_0({from, n, count * 18, count * 18}, l, to);
     });
     m.def("unpack", [](Handle weight, Handle out) {
         const WeightArgument w(weight);
         const Out o("out", out);
         const auto to = o.rows();
-        const Unlocked unlocked;
+        const nb::gil_scoped_release unlocked;
         unpack(w.view(), to);
     });
 }
@@ -157,9 +78,9 @@ static void bind_embedding(nb::module_& m) {
         const WeightArgument w(weight);
         const Out o("out", out);
         const auto tokens = i.vector();
+        const Weight matrix = w.view();
         const auto to = o.rows();
-        const Unlocked unlocked;
-        embed(tokens, w.view(), scale, to);
+        issue([=] { embed(tokens, matrix, scale, to); });
     });
     m.def("per_layer", [](Handle context, Handle ids, Handle table, Handle weight, float eps, float context_scale,
                           float token_scale, Handle out) {
@@ -171,9 +92,9 @@ static void bind_embedding(nb::module_& m) {
         const auto rows = c.rows();
         const auto tokens = i.vector();
         const auto norm = w.vector();
+        const Weight matrix = t.view();
         const auto to = o.rows();
-        const Unlocked unlocked;
-        per_layer(rows, tokens, t.view(), norm, eps, context_scale, token_scale, to);
+        issue([=] { per_layer(rows, tokens, matrix, norm, eps, context_scale, token_scale, to); });
     });
 }
 
@@ -186,8 +107,7 @@ static void bind_experts(nb::module_& m) {
         const auto factors = f.vector();
         const auto to_ids = i.rows();
         const auto to_weights = w.rows();
-        const Unlocked unlocked;
-        route(rows, factors, to_ids, to_weights);
+        issue([=] { route(rows, factors, to_ids, to_weights); });
     });
     m.def("experts",
           [](Handle x, Handle ids, Handle weights, Handle gate_up, Handle down, int64_t num_experts, Handle out) {
@@ -197,9 +117,9 @@ static void bind_experts(nb::module_& m) {
               const Out o("out", out);
               const auto rows = a.rows(), factors = w.rows();
               const auto chosen = i.rows();
+              const Weight first = g.view(), second = d.view();
               const auto to = o.rows();
-              const Unlocked unlocked;
-              experts(rows, chosen, factors, g.view(), d.view(), num_experts, to);
+              issue([=] { experts(rows, chosen, factors, first, second, num_experts, to); });
           });
 }
 
@@ -212,8 +132,7 @@ static void bind_norms(nb::module_& m) {
             const auto rows = a.rows();
             const auto norm = w.vector();
             const auto to = o.rows();
-            const Unlocked unlocked;
-            rms_norm(rows, norm, eps, to);
+            issue([=] { rms_norm(rows, norm, eps, to); });
         },
         nb::arg(), nb::arg().none(), nb::arg(), nb::arg());
     m.def(
@@ -224,8 +143,7 @@ static void bind_norms(nb::module_& m) {
             const auto rows = a.rows();
             const auto norm = w.vector();
             const auto to = o.rows();
-            const Unlocked unlocked;
-            norm_add(rows, norm, eps, scale, to);
+            issue([=] { norm_add(rows, norm, eps, scale, to); });
         },
         nb::arg(), nb::arg().none(), nb::arg(), nb::arg(), nb::arg());
     m.def(
@@ -236,10 +154,22 @@ static void bind_norms(nb::module_& m) {
             const auto rows = o.rows();
             const auto norm = w.vector();
             const auto cosines = c.rows(), sines = s.rows();
-            const Unlocked unlocked;
-            head_norm_rope(rows, head_len, norm, eps, cosines, sines);
+            issue([=] { head_norm_rope(rows, head_len, norm, eps, cosines, sines); });
         },
         nb::arg(), nb::arg(), nb::arg().none(), nb::arg(), nb::arg().none(), nb::arg().none());
+}
+
+template <class T>
+static void bind_take_rows(nb::module_& m, const char* name) {
+    m.def(name, [](Handle x, Handle rows, Handle out) {
+        const Array<const T> a("x", x);
+        const InIds r("rows", rows);
+        const Array<T> o("out", out);
+        const auto from = a.rows();
+        const auto wanted = r.vector();
+        const auto to = o.rows();
+        issue([=] { take_rows(from, wanted, to); });
+    });
 }
 
 static void bind_elements(nb::module_& m) {
@@ -248,14 +178,12 @@ static void bind_elements(nb::module_& m) {
         const Out o("out", out);
         const auto a = g.rows(), b = u.rows();
         const auto to = o.rows();
-        const Unlocked unlocked;
-        gelu_mul(a, b, to);
+        issue([=] { gelu_mul(a, b, to); });
     });
     m.def("softcap", [](Handle x, float cap) {
         const Out o("x", x);
         const auto rows = o.rows();
-        const Unlocked unlocked;
-        softcap(rows, cap);
+        issue([=] { softcap(rows, cap); });
     });
     m.def("rope_rows", [](Handle positions, Handle inv_freq, Handle cos, Handle sin) {
         const InIds p("positions", positions);
@@ -264,13 +192,20 @@ static void bind_elements(nb::module_& m) {
         const auto at = p.vector();
         const auto freq = f.vector();
         const auto to_cos = c.rows(), to_sin = s.rows();
-        const Unlocked unlocked;
-        rope_rows(at, freq, to_cos, to_sin);
+        issue([=] { rope_rows(at, freq, to_cos, to_sin); });
+    });
+    m.def("copy", [](Handle x, Handle out) {
+        const In a("x", x);
+        const Out o("out", out);
+        const auto rows = a.rows();
+        const auto to = o.rows();
+        issue([=] { copy(rows, to); });
     });
     m.def("finite", [](Handle x) {
+        refuse_recording("finite");
         const In a("x", x);
         const auto values = a.vector();
-        const Unlocked unlocked;
+        const nb::gil_scoped_release unlocked;
         return finite(values);
     });
 }
@@ -279,24 +214,24 @@ static void bind_attention(nb::module_& m) {
     m.def("append_kv",
           [](Handle k, Handle v, Handle keys, Handle values, Handle tables, Handle row_segment, Handle positions) {
               const In a("k", k), b("v", v);
-              const CacheArgument cache(keys, values, tables, row_segment);
+              const CacheArgument c(keys, values, tables, row_segment);
+              const SlottedCache cache(c.view());
               const InIds p("positions", positions);
               const auto from_k = a.rows(), from_v = b.rows();
               const auto at = p.vector();
-              const Unlocked unlocked;
-              append_kv(from_k, from_v, cache.view(), at);
+              issue([=] { append_kv(from_k, from_v, cache.view(), at); });
           });
     m.def("attention", [](Handle q, Handle keys, Handle values, Handle tables, Handle row_segment, Handle begin,
                           Handle end, Handle out) {
         const In a("q", q);
-        const CacheArgument cache(keys, values, tables, row_segment);
+        const CacheArgument c(keys, values, tables, row_segment);
+        const SlottedCache cache(c.view());
         const InIds b("begin", begin), e("end", end);
         const Out o("out", out);
         const auto rows = a.rows();
         const auto from = b.vector(), until = e.vector();
         const auto to = o.rows();
-        const Unlocked unlocked;
-        attention(rows, cache.view(), from, until, to);
+        issue([=] { attention(rows, cache.view(), from, until, to); });
     });
 }
 
@@ -305,21 +240,42 @@ static void bind_sampling(nb::module_& m) {
         "sample_row",
         [](Handle logits, Handle ids, double temperature, int64_t top_k, double top_p, double min_p, uint64_t seed,
            uint64_t position) {
+            refuse_recording("sample_row");
             const In l("logits", logits);
             const InIds i("ids", ids, true);
             const auto row = l.vector();
             const auto tokens = i.vector();
-            const Unlocked unlocked;
+            const nb::gil_scoped_release unlocked;
             return sample_row(row, tokens, {temperature, top_k, top_p, min_p, seed, position});
         },
         nb::arg(), nb::arg().none(), nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg());
+    m.def(
+        "draw",
+        [](Handle logits, Handle ids, Handle how, Handle token, Handle drawn, Handle chances) {
+            const In l("logits", logits);
+            const InIds i("ids", ids, true);
+            const Array<uint8_t> h("how", how);
+            const Array<int32_t> t("token", token), d("drawn", drawn);
+            const Out c("chances", chances);
+            const auto row = l.vector();
+            const auto tokens = i.vector();
+            require_len("how", h.vector(), sizeof(Draw));
+            require_len("token", t.vector(), 1);
+            Draw* const state = reinterpret_cast<Draw*>(h.vector().data);
+            require(reinterpret_cast<uintptr_t>(state) % alignof(Draw) == 0,
+                    [] { return std::string("how: memory that is not aligned"); });
+            int32_t* const to = t.vector().data;
+            const auto all = d.vector();
+            const auto chance = c.vector();
+            issue([=] { draw(row, tokens, state, to, all, chance); });
+        },
+        nb::arg(), nb::arg().none(), nb::arg(), nb::arg(), nb::arg(), nb::arg());
     m.def("top_clusters", [](Handle scores, Handle out) {
         const In s("scores", scores);
         const Array<int32_t> o("out", out);
         const auto row = s.vector();
         const auto to = o.vector();
-        const Unlocked unlocked;
-        top_clusters(row, to);
+        issue([=] { top_clusters(row, to); });
     });
 }
 
@@ -378,7 +334,7 @@ static void bind_parts(nb::module_& m) {
 static void bind_process(nb::module_& m) {
     m.def("set_threads", [](int64_t n) {
         require(1 <= n && n <= kMaxThreads, [&] { return "threads: " + number(n) + ", expected 1 to 256"; });
-        const Unlocked unlocked;
+        const nb::gil_scoped_release unlocked;
         Pool::instance().set_threads(static_cast<int>(n));
     });
     m.def("threads", [] { return Pool::instance().threads(); });
@@ -414,8 +370,11 @@ NB_MODULE(_core, m) {
     bind_experts(m);
     bind_norms(m);
     bind_elements(m);
+    bind_take_rows<float>(m, "take_rows");
+    bind_take_rows<int32_t>(m, "take_ids");
     bind_attention(m);
     bind_sampling(m);
     bind_parts(m);
     bind_process(m);
+    bind_program(m);
 }

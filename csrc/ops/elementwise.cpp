@@ -1,4 +1,6 @@
 // Ops that treat every row by itself. Short calls stay on the caller's thread.
+#include <cstring>
+
 #include "base/angle.h"
 #include "base/pool.h"
 #include "ops/dispatch.h"
@@ -107,6 +109,25 @@ void softcap(Rows<float> x, float cap) {
         kernels().softcap(x.row(i / pieces) + at, cap, x.cols - at < piece ? x.cols - at : piece);
     });
 }
+
+void copy(FloatRows x, Rows<float> out) {
+    require_shape("out", out, x.rows, x.cols);
+    for (int64_t t = 0; t < x.rows; ++t)
+        std::memmove(out.row(t), x.row(t), static_cast<size_t>(x.cols) * sizeof(float));
+}
+
+template <class T>
+void take_rows(Rows<const T> x, Ids rows, Rows<T> out) {
+    require_shape("out", out, rows.len, x.cols);
+    for (int64_t i = 0; i < rows.len; ++i) {
+        require(rows.data[i] >= 0 && rows.data[i] < x.rows, [&] {
+            return "rows[" + number(i) + "] is " + number(rows.data[i]) + ", expected 0 to " + number(x.rows - 1);
+        });
+        std::memcpy(out.row(i), x.row(rows.data[i]), static_cast<size_t>(x.cols) * sizeof(T));
+    }
+}
+template void take_rows(Rows<const float> x, Ids rows, Rows<float> out);
+template void take_rows(Rows<const int32_t> x, Ids rows, Rows<int32_t> out);
 
 void rope_rows(Ids positions, Floats inv_freq, Rows<float> cos, Rows<float> sin) {
     require_shape("cos", cos, positions.len, inv_freq.len);

@@ -26,6 +26,9 @@ void norm_add(FloatRows x, Floats weight, float eps, float scale, Rows<float> re
 void gelu_mul(FloatRows gate, FloatRows up, Rows<float> out);
 void softcap(Rows<float> x, float cap);
 void rope_rows(Ids positions, Floats inv_freq, Rows<float> cos, Rows<float> sin);
+void copy(FloatRows x, Rows<float> out);
+template <class T>
+void take_rows(Rows<const T> x, Ids rows, Rows<T> out);  // T is float or int32_t
 void head_norm_rope(Rows<float> x, int64_t head_len, Floats weight, float eps, FloatRows cos, FloatRows sin);
 
 // One layer's cache: keys (pages, kv_heads, 4, head_len, 16) and values (pages, kv_heads, 64, head_len), f16.
@@ -51,6 +54,19 @@ struct Sampling {
 };
 
 int32_t sample_row(Floats logits, Ids ids, const Sampling& how);
+
+// One sequence's draws in memory: the bytes of foretoken.ops.DRAW.
+struct Draw {
+    double temperature, top_p, min_p;
+    int64_t top_k;
+    uint64_t seed, position;
+    int64_t count;  // drawn so far
+};
+static_assert(sizeof(Draw) == 56);
+
+// Draws at how->position, writes the token to `token` and, with its softmax among all candidates, to entry how->count
+// of `drawn` and `chances`; then both counters grow by one.
+void draw(Floats logits, Ids ids, Draw* how, int32_t* token, Vector<int32_t> drawn, Vector<float> chances);
 void philox(const uint32_t counter[4], const uint32_t key[2], uint32_t out[4]);
 
 // Float weights (w) -> format and layout at `out`, which has packed_bytes(); and back, exactly.

@@ -245,6 +245,27 @@ int32_t sample_row(Floats logits, Ids ids, const Sampling& how) {
     return contest.winner();
 }
 
+void draw(Floats logits, Ids ids, Draw* how, int32_t* token, Vector<int32_t> drawn, Vector<float> chances) {
+    require_len("chances", chances, drawn.len);
+    require(how->count >= 0 && how->count < drawn.len,
+            [&] { return "drawn: room for " + number(drawn.len) + " tokens, all taken"; });
+    const int32_t found =
+        sample_row(logits, ids, {how->temperature, how->top_k, how->top_p, how->min_p, how->seed, how->position});
+    const int64_t at = ids.data ? std::find(ids.data, ids.data + ids.len, found) - ids.data : found;
+    const FloatEnvironment environment;
+    float largest, weight;
+    kernels().largest(logits.data, logits.len, &largest);
+    static thread_local std::vector<float> scores;
+    scores.resize(static_cast<size_t>(logits.len));
+    kernels().scores(logits.data, logits.len, largest, 1.0f, scores.data());
+    kernels().exp_row(&scores[static_cast<size_t>(at)], 1, &weight);
+    const double total = static_cast<double>(total_mass(scores.data(), logits.len)) * 0x1p-44;
+    *token = drawn.data[how->count] = found;
+    chances.data[how->count] = static_cast<float>(static_cast<double>(weight) / total);
+    ++how->position;
+    ++how->count;
+}
+
 void top_clusters(Floats scores, Vector<int32_t> out) {
     require(out.len >= 0 && out.len <= scores.len && scores.len <= INT32_MAX,
             [&] { return "count: " + number(out.len) + ", expected 0 to " + number(scores.len); });

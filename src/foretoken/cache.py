@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from threading import Lock
 
 import numpy as np
@@ -45,10 +46,6 @@ class View:
     positions: np.ndarray
     begin: np.ndarray
     end: np.ndarray
-
-    def take(self, rows: np.ndarray) -> View:
-        """The same view for some of its rows; `rows` (n,) int32 indices."""
-        return View(self.tables, self.row_segment[rows], self.positions[rows], self.begin[rows], self.end[rows])
 
 
 class PagePool:
@@ -89,6 +86,11 @@ class PagePool:
             kind: pages if window is None else min(pages, (window + self.pass_rows) // PAGE + 2)
             for kind, window in self.windows.items()
         }
+
+    @property
+    def arrays(self) -> list[np.ndarray]:
+        """All the memory there is: keys, then values of every layer."""
+        return [*self.keys.values(), *self.values.values()]
 
     def page_bytes(self, kind: str) -> int:
         """Bytes of one page of a kind, keys and values of all its layers."""
@@ -155,6 +157,7 @@ class Cache:
         self.pool = pool
         self.length = 0
         self.tables = {kind: np.full(pool.max_pages, -1, dtype=np.int32) for kind in pool.windows}
+        self._first_pages = dict.fromkeys(pool.windows, 0)  # earlier ones are dropped
         self._pass_rows = 0
         self._is_open = False
 
@@ -171,7 +174,7 @@ class Cache:
         first, last = self.length // PAGE, (self.length + rows - 1) // PAGE
         for kind, window in self.pool.windows.items():
             if window is not None:
-                self._drop_before(kind, self.length - window + 1)
+                self._drop_pages_before(kind, (self.length - window + 1) // PAGE)
             table = self.tables[kind]
             for page in range(first, last + 1):
                 table[page] = self.pool.take(kind) if table[page] < 0 else self.pool.own(kind, int(table[page]))
@@ -212,6 +215,7 @@ class Cache:
         other.length = self.length
         for kind, table in self.tables.items():
             other.tables[kind][:] = table
+            other._first_pages[kind] = self._first_pages[kind]
             for page in table[table >= 0]:
                 self.pool.share(kind, int(page))
         return other
@@ -222,43 +226,48 @@ class Cache:
             for page in table[table >= 0]:
                 self.pool.drop(kind, int(page))
             table[:] = -1
+            self._first_pages[kind] = 0
         self.length = self._pass_rows = 0
         self._is_open = False
 
-    def _drop_before(self, kind: str, position: int) -> None:
-        table = self.tables[kind]
-        for page in np.flatnonzero(table[: max(position, 0) // PAGE] >= 0):
-            self.pool.drop(kind, int(table[page]))
-            table[page] = -1
+    def _drop_pages_before(self, kind: str, page: int) -> None:
+        table, first = self.tables[kind], self._first_pages[kind]
+        for old in range(first, page):
+            self.pool.drop(kind, int(table[old]))
+            table[old] = -1
+        self._first_pages[kind] = max(first, page)
 
 
 @dataclass(frozen=True)
 class Segments:
     """Which rows of a pass belong to which cache, at which positions: rows of one cache are neighbours.
 
-    caches  one per sequence, each with an open pass of its rows
-    views   kind → `View` of all T rows
+    pool    the memory that all caches of a pass share
+    rows    (3 + kinds, T) int32, or so many (T,): each row's sequence, position, end, and its begin in every kind
+    tables  the page table of every kind, in the order of `pool.windows`
     """
 
-    caches: tuple[Cache, ...]
-    views: dict[str, View]
+    pool: PagePool
+    rows: Sequence[np.ndarray] | np.ndarray
+    tables: list[np.ndarray]
 
-    @property
-    def pool(self) -> PagePool:
-        """The memory that all caches of a pass share."""
-        return self.caches[0].pool
+    @cached_property
+    def views(self) -> dict[str, View]:
+        """kind → `View` of all T rows; a replayed pass does not ask for them."""
+        owners, positions, ends, *begins = self.rows
+        parts = zip(self.pool.windows, self.tables, begins, strict=True)
+        return {kind: View(table, owners, positions, begin, ends) for kind, table, begin in parts}
 
-    def take(self, rows: np.ndarray) -> Segments:
-        """The same pass seen by some of its rows."""
-        return Segments(self.caches, {kind: view.take(rows) for kind, view in self.views.items()})
+    def over(self, rows: Sequence[np.ndarray] | np.ndarray) -> Segments:
+        """The same pass, where arrays like those of `rows` say what is said of each row."""
+        return Segments(self.pool, rows, self.tables)
 
 
 def segments(caches: Sequence[Cache], rows: Sequence[int]) -> Segments:
     """The table for a pass that adds `rows[i]` positions to `caches[i]`; row at position p sees keys up to itself."""
-    row_segment = np.repeat(np.arange(len(caches), dtype=np.int32), rows)
-    starts = [cache.length for cache in caches]
-    positions = np.concatenate([np.arange(s, s + n, dtype=np.int32) for s, n in zip(starts, rows, strict=True)])
-    return Segments(tuple(caches), _views(caches, row_segment, positions, positions + 1))
+    owners = [g for g, count in enumerate(rows) for _ in range(count)]
+    positions = [p for one, n in zip(caches, rows, strict=True) for p in range(one.length, one.length + n)]
+    return _lay_out(caches, owners, positions, [p + 1 for p in positions])
 
 
 def read_only_segments(caches: Sequence[Cache]) -> Segments:
@@ -266,17 +275,15 @@ def read_only_segments(caches: Sequence[Cache]) -> Segments:
 
     Keys of a sliding layer: the target's own rule for a query at that position (specification 3.2).
     """
-    lengths = np.array([cache.length for cache in caches], dtype=np.int32)
-    return Segments(tuple(caches), _views(caches, np.arange(len(caches), dtype=np.int32), lengths, lengths))
+    lengths = [cache.length for cache in caches]
+    return _lay_out(caches, list(range(len(caches))), lengths, lengths)
 
 
-def _views(caches: Sequence[Cache], row_segment: np.ndarray, positions: np.ndarray, end: np.ndarray) -> dict[str, View]:
+def _lay_out(caches: Sequence[Cache], owners: list[int], positions: list[int], ends: list[int]) -> Segments:
+    """Python lists, joined into one array: for the few rows of a round faster than arithmetic on arrays."""
     pool = caches[0].pool
     if any(cache.pool is not pool for cache in caches):
         raise CacheError("the caches of one pass belong to different pools.")
-    views = {}
-    for kind, window in pool.windows.items():
-        tables = np.stack([cache.tables[kind] for cache in caches])
-        begin = np.zeros_like(positions) if window is None else np.maximum(positions - (window - 1), 0)
-        views[kind] = View(tables, row_segment, positions, begin.astype(np.int32), end.astype(np.int32))
-    return views
+    begins = [[max(p - w + 1, 0) for p in positions] if w else [0] * len(positions) for w in pool.windows.values()]
+    rows = np.array([owners, positions, ends, *begins], dtype=np.int32)
+    return Segments(pool, rows, [np.array([cache.tables[kind] for cache in caches]) for kind in pool.windows])

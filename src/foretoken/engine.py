@@ -7,6 +7,8 @@ text, files or printing. Times and counts go into each sequence's `Stats`.
 from __future__ import annotations
 
 from collections.abc import Sequence as Seq
+from contextlib import AbstractContextManager
+from itertools import accumulate
 from time import perf_counter
 from typing import Any
 
@@ -96,7 +98,7 @@ class Sequence:
     def accept(self, tokens: Seq[int], hidden: np.ndarray, drafted: int) -> None:
         """Carry on: append what the round emitted and keep the row that chose its newest token."""
         self.tokens.extend(tokens)
-        self.hidden = hidden
+        self.hidden = hidden.copy()
         self.stats.record_round(
             horizon=self.horizon.limit,
             drafted=drafted,
@@ -163,23 +165,23 @@ class Engine:
             keeps = [self._rows_kept(s, rows) for s, rows in zip(sequences, asked, strict=True)]
             for sequence, rows in zip(sequences, asked, strict=True):
                 sequence.cache.begin_pass(len(rows))
-            hidden, logits = self._score(sequences, asked, keeps)
-            scored, start = perf_counter(), 0
-            for sequence, rows, keep, mark in zip(sequences, asked, keeps, marks, strict=True):
-                own = slice(start, start + keep)
-                start += keep
-                begun, is_round = perf_counter(), not sequence.is_reading
-                try:
-                    self._carry(sequence, rows, speculative.Scored(logits[own], hidden[own]))
-                except Exception as error:
-                    sequence.error = error
-                    mark.restore()
-                mark.is_settled = True
-                judged = perf_counter() - begun
-                if is_round:  # passes are shared: every sequence is charged the whole pass it waited for
-                    sequence.stats.add_times(draft_s=planned - started, verify_s=scored - planned, other_s=judged)
-                else:
-                    sequence.stats.add_times(prefill_s=scored - started + judged)
+            with self._scored(sequences, asked, keeps) as (hidden, logits):
+                scored, start = perf_counter(), 0
+                for sequence, rows, keep, mark in zip(sequences, asked, keeps, marks, strict=True):
+                    own = slice(start, start + keep)
+                    start += keep
+                    begun, is_round = perf_counter(), not sequence.is_reading
+                    try:
+                        self._carry(sequence, rows, speculative.Scored(logits[own], hidden[own]))
+                    except Exception as error:
+                        sequence.error = error
+                        mark.restore()
+                    mark.is_settled = True
+                    judged = perf_counter() - begun
+                    if is_round:  # passes are shared: every sequence is charged the whole pass it waited for
+                        sequence.stats.add_times(draft_s=planned - started, verify_s=scored - planned, other_s=judged)
+                    else:
+                        sequence.stats.add_times(prefill_s=scored - started + judged)
         except BaseException:
             for mark in marks:
                 mark.restore()
@@ -192,7 +194,7 @@ class Engine:
             speculative.settle(sequence, rows, scored)
         elif len(scored.logits):  # the prompt's last row draws the first token, which belongs to no round
             token = sequence.draw(scored.logits[0], ())
-            sequence.hidden = scored.hidden[0]
+            sequence.hidden = scored.hidden[0].copy()
             sequence.tokens.append(token)
 
     def _chunk_of(self, sequence: Sequence) -> list[int]:
@@ -207,12 +209,12 @@ class Engine:
             return len(rows)
         return int(sequence.cache.length + len(rows) == len(sequence.tokens))
 
-    def _score(self, sequences: Seq[Sequence], asked: Seq[Seq[int]], keeps: Seq[int]) -> tuple[np.ndarray, np.ndarray]:
+    def _scored(
+        self, sequences: Seq[Sequence], asked: Seq[Seq[int]], keeps: Seq[int]
+    ) -> AbstractContextManager[tuple[np.ndarray, ...]]:
         counts = [len(rows) for rows in asked]
         segments = cache.segments([s.cache for s in sequences], counts)
         ids = np.array([token for rows in asked for token in rows], dtype=np.int32)
-        ends = np.cumsum(counts)
-        keep = np.concatenate([np.arange(e - k, e, dtype=np.int32) for e, k in zip(ends, keeps, strict=True)])
-        hidden = self.target.forward(ids, segments, keep)
-        logits = self.target.logits(hidden) if len(keep) else np.empty((0, 0), dtype=np.float32)
-        return hidden, logits
+        ends = accumulate(counts)
+        keep = np.array([row for e, k in zip(ends, keeps, strict=True) for row in range(e - k, e)], dtype=np.int32)
+        return self.target.scored(ids, segments, keep)

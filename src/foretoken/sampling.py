@@ -62,6 +62,15 @@ class Sampling:
         return self.temperature < 1e-5
 
     @property
+    def is_plain(self) -> bool:
+        """True where a token depends on nothing but logits, seed and position (and suppressed ids are no matter)."""
+        return not (self.logit_bias or self.has_penalties)
+
+    def draws(self, position: int) -> tuple[Any, ...]:
+        """A record of `ops.DRAW` that begins at `position`."""
+        return self.temperature, self.top_p, self.min_p, self.top_k, self.seed, position, 0
+
+    @property
     def has_penalties(self) -> bool:
         """True where a token's logit depends on the tokens before it."""
         return self.repetition_penalty != 1.0 or self.presence_penalty != 0.0 or self.frequency_penalty != 0.0

@@ -42,11 +42,10 @@ def test_drafter_first_round(name, length, ops_name):
     one = new_cache(target, ops_name)
     hidden = run(target, one, golden["ids"])[0][-1:]
     segment = read_only_segments([one])
-    rotations = assistant.rotations(segment)
     token = golden["draft_first"]
     for step in range(4):
         ids = np.array([token], dtype=np.int32)
-        (candidates,), projected = assistant.step(ids, hidden, segment, rotations)
+        (candidates,), projected = assistant.step(ids, hidden, segment)
         logits = np.full(golden["draft_logits"].shape[1], -np.inf, dtype=np.float32)
         logits[slice(None) if candidates.ids is None else candidates.ids] = candidates.logits
         assert close(logits, golden["draft_logits"][step]) < tolerance(ops_name)

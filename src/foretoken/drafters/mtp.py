@@ -11,10 +11,11 @@ from typing import Any
 
 import numpy as np
 
-from foretoken.cache import read_only_segments
+from foretoken.cache import Segments, read_only_segments
 from foretoken.drafters.protocol import Draft
 from foretoken.errors import DraftError
-from foretoken.models.gemma4_assistant import Assistant, Candidates
+from foretoken.models.gemma4_assistant import MAX_CHAIN, Assistant, Candidates
+from foretoken.ops import DRAW
 
 
 class MtpDrafter:
@@ -36,38 +37,71 @@ class MtpDrafter:
         """
         for state in states:
             _check(state)
-        drafts: list[_Chain] = [_Chain(state) for state in states]
-        segments = read_only_segments([state.cache for state in states])
-        rotations = self.assistant.rotations(segments)
-        active = list(range(len(states)))
-        hidden = np.stack([state.hidden for state in states])  # (G, D)
-        for step in range(max(limits)):
-            rows = np.array([row for row, g in enumerate(active) if limits[g] > step], dtype=np.int32)
-            if len(rows) < len(active):  # shorter drafts are finished
-                active, hidden, segments = [active[row] for row in rows], hidden[rows], segments.take(rows)
-                rotations = {kind: (cos[rows], sin[rows]) for kind, (cos, sin) in rotations.items()}
-            ids = np.array([drafts[g].newest for g in active], dtype=np.int32)
-            found, hidden = self.assistant.step(ids, hidden, segments, rotations)
-            for g, candidates in zip(active, found, strict=True):
-                drafts[g].extend(candidates)
-        return [Draft(chain.tokens, np.array(chain.confidence, dtype=np.float32)) for chain in drafts]
+        chains = [_Chain(state) for state in states]
+        done = 0
+        for limit in sorted(set(limits)):  # shorter drafts are finished first
+            active = [chain for chain, own in zip(chains, limits, strict=True) if own >= limit]
+            plain = [chain for chain in active if chain.is_plain]
+            self._draw(plain, limit - done)
+            self._extend([chain for chain in active if not chain.is_plain], limit - done)
+            done = limit
+        return [Draft(chain.tokens, np.array(chain.confidence, dtype=np.float32)) for chain in chains]
+
+    def _draw(self, chains: Sequence[_Chain], count: int) -> None:
+        """`count` tokens more for each chain, all drawn natively."""
+        while chains and count:
+            now = min(count, MAX_CHAIN)
+            how = np.array([chain.draws for chain in chains], dtype=DRAW)
+            inputs = *_inputs(chains), how, now
+            with self.assistant.chain(*inputs) as (tokens, chances, hidden):
+                found = tokens[:, :now].tolist(), chances[:, :now].tolist(), hidden.copy()
+                for chain, *own in zip(chains, *found, strict=True):
+                    chain.extend(*own)
+            count -= now
+
+    def _extend(self, chains: Sequence[_Chain], count: int) -> None:
+        """The same for chains whose sampler looks at the tokens before: it is asked token by token."""
+        for _ in range(count if chains else 0):
+            with self.assistant.stepped(*_inputs(chains)) as (found, hidden):
+                for chain, candidates, row in zip(chains, found, hidden.copy(), strict=True):
+                    chain.extend(*chain.choose(candidates), row)
 
 
 class _Chain:
-    """The draft of one sequence while it grows."""
+    """The draft of one sequence while it grows: its tokens, how sure each is, and the hidden row to go on from."""
 
     def __init__(self, state: Any) -> None:
-        self._state = state
+        self.cache = state.cache
         self.newest: int = state.last
+        self.hidden: np.ndarray = state.hidden
         self.tokens: list[int] = []
         self.confidence: list[float] = []
+        self._history = state.tokens
+        self._sampler = state.sampler
+        self.is_plain: bool = state.sampler.sampling.is_plain
 
-    def extend(self, candidates: Candidates) -> None:
+    @property
+    def draws(self) -> tuple[Any, ...]:
+        """How the next tokens are drawn, as `ops.DRAW`."""
+        return self._sampler.sampling.draws(len(self._history) + len(self.tokens))
+
+    def extend(self, tokens: Sequence[int], confidence: Sequence[float], hidden: np.ndarray) -> None:
+        self.tokens.extend(tokens)
+        self.confidence.extend(confidence)
+        self.newest, self.hidden = tokens[-1], hidden
+
+    def choose(self, candidates: Candidates) -> tuple[list[int], list[float]]:
+        """The next token and its confidence, by the sequence's own sampler."""
         raw = candidates.logits.copy()
-        state = self._state
-        self.newest = state.sampler.token(candidates.logits, state.tokens, self.tokens, candidates.ids)
-        self.tokens.append(self.newest)
-        self.confidence.append(_chance(raw, candidates.ids, self.newest))
+        token = self._sampler.token(candidates.logits, self._history, self.tokens, candidates.ids)
+        return [token], [_chance(raw, candidates.ids, token)]
+
+
+def _inputs(chains: Sequence[_Chain]) -> tuple[np.ndarray, np.ndarray, Segments]:
+    """Tokens (G,), hidden rows (G, D) and segments of the chains' next step."""
+    tokens = np.array([chain.newest for chain in chains], dtype=np.int32)
+    hidden = np.array([chain.hidden for chain in chains])
+    return tokens, hidden, read_only_segments([chain.cache for chain in chains])
 
 
 def _check(state: Any) -> None:

@@ -6,12 +6,15 @@ Shape letters: T rows of this pass, n rows whose result is wanted, D hidden widt
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import numpy as np
 
 from foretoken.cache import CacheLayer, Segments
-from foretoken.models.layers import Ops, attention_block, feed_forward_block, linear, normed, rotations
+from foretoken.models.layers import Ops, attention_block, feed_forward_block, freeze, linear, normed, rotations
+
+MAX_RECORDED_ROWS = 64  # in larger passes (prompt chunks) the time of Python between ops does not count
 
 
 class Gemma4:
@@ -21,6 +24,8 @@ class Gemma4:
         self.config = config
         self.weights = weights
         self.ops = ops
+        freeze((weights, config.rope))
+        self._programs = ops.Programs()
         self.cache_layers = [
             CacheLayer(index, layer.kind, layer.num_kv_heads, layer.head_len, layer.window)
             for index, layer in enumerate(config.layers)
@@ -28,10 +33,32 @@ class Gemma4:
         ]
 
     def embed(self, ids: np.ndarray) -> np.ndarray:
-        """ids (T,) int32 to scaled embeddings (T, D); the drafter's token input too (already scaled)."""
-        out = np.empty((len(ids), self.config.hidden_len), dtype=np.float32)
-        self.ops.embed(ids, self.weights.embed, self.weights.embed_scale, out)
+        """ids (T,) int32 to scaled embeddings (T, D)."""
+        out = self.ops.empty((len(ids), self.config.hidden_len))
+        self.embed_into(ids, out)
         return out
+
+    def embed_into(self, ids: np.ndarray, out: np.ndarray) -> None:
+        """The same, to rows (T, D) that are there; the drafter's token input too (already scaled)."""
+        self.ops.embed(ids, self.weights.embed, self.weights.embed_scale, out)
+
+    def scored(
+        self, ids: np.ndarray, segments: Segments, keep: np.ndarray
+    ) -> AbstractContextManager[tuple[np.ndarray, ...]]:
+        """`forward`, then `logits` of its rows: (n, D) and (n, V), which stand only as long as the context is open.
+
+        Small passes are recorded by their shape and replayed: nothing of the wiring runs in Python then.
+        """
+        if not len(keep) or len(ids) > MAX_RECORDED_ROWS:
+            hidden = self.forward(ids, segments, keep)
+            return nullcontext((hidden, self.logits(hidden)))
+
+        def wiring(ids: np.ndarray, keep: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, ...]:
+            hidden = self.forward(ids, segments.over(rows), keep)
+            return hidden, self.logits(hidden)
+
+        shape, inputs = (len(ids), len(keep)), [ids, keep, segments.rows]
+        return self._programs.run(shape, wiring, inputs, segments.tables, segments.pool)
 
     def forward(self, ids: np.ndarray, segments: Segments, keep: np.ndarray) -> np.ndarray:
         """One pass: store keys and values of all T rows, give the hidden rows of some.
@@ -50,8 +77,9 @@ class Gemma4:
             if index == config.first_shared and len(keep) < len(ids):
                 if not len(keep):
                     return hidden[:0]
-                hidden, per_layer, segments = hidden[keep], per_layer[keep], segments.take(keep)
-                rotated = {kind: (cos[keep], sin[keep]) for kind, (cos, sin) in rotated.items()}
+                hidden, per_layer = ops.take_rows(hidden, keep), ops.take_rows(per_layer, keep)
+                segments = segments.over([ops.take_rows(part, keep) for part in segments.rows])
+                rotated = rotations(ops, config.rope, segments)
             view = segments.views[layer.kind]
             attention_block(
                 ops, hidden, w, layer, layer.kv_source, config.eps, rotated[layer.kind], segments.pool, view
@@ -62,7 +90,7 @@ class Gemma4:
                 width = config.per_layer_len
                 self._per_layer_block(hidden, w, per_layer[:, index * width : (index + 1) * width])
         if len(hidden) != len(keep):
-            hidden = hidden[keep]
+            hidden = ops.take_rows(hidden, keep)
         return normed(ops, hidden, self.weights.norm, config.eps)
 
     def logits(self, hidden: np.ndarray) -> np.ndarray:
@@ -76,9 +104,9 @@ class Gemma4:
         """Per-layer embeddings of all layers (T, L·P), from the scaled embedding and the ids (specification 2.3)."""
         w, config = self.weights, self.config
         if not config.per_layer_len:
-            return np.empty((len(ids), 0), dtype=np.float32)
+            return self.ops.empty((len(ids), 0))
         context = linear(self.ops, embedded, w.per_layer_model_projection)  # (T, L·P)
-        out = np.empty_like(context)
+        out = self.ops.empty(context.shape)
         context_scale, token_scale = config.hidden_len**-0.5, config.per_layer_len**0.5
         self.ops.per_layer(
             context, ids, w.per_layer_table, w.per_layer_norm, config.eps, context_scale, token_scale, out
@@ -88,7 +116,7 @@ class Gemma4:
     def _per_layer_block(self, hidden: np.ndarray, w: Any, own: np.ndarray) -> None:
         """hidden = (hidden + post_norm(projection(gelu(gate(hidden)) · own))) · layer_scalar; own rows (T, P)."""
         gate = linear(self.ops, hidden, w.per_layer_gate)
-        inner = np.empty_like(gate)
+        inner = self.ops.empty(gate.shape)
         self.ops.gelu_mul(gate, own, inner)
         projected = linear(self.ops, inner, w.per_layer_projection)
         self.ops.norm_add(projected, w.post_per_layer_norm, self.config.eps, w.layer_scalar, hidden)

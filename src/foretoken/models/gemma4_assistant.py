@@ -8,6 +8,8 @@ Shape letters: G sequences (one row each), D the target's hidden width, C cluste
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +17,9 @@ import numpy as np
 
 from foretoken.cache import Segments
 from foretoken.models.gemma4 import Gemma4
-from foretoken.models.layers import Ops, attention_block, feed_forward_block, linear, normed, rotations
+from foretoken.models.layers import Ops, attention_block, feed_forward_block, freeze, linear, normed, rotations
+
+MAX_CHAIN = 16  # steps of one `chain`
 
 
 @dataclass(frozen=True)
@@ -34,19 +38,63 @@ class Assistant:
         self.weights = weights
         self.target = target
         self.ops = ops
+        freeze((weights, config.rope))
+        self._programs = ops.Programs()
         self._donor = target.config.donor
         if config.num_clusters:
             cluster_len = config.vocab_len // config.num_clusters
             self._cluster_ids = weights.token_ids.reshape(config.num_clusters, cluster_len)
 
-    def rotations(self, segments: Segments) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-        """cos and sin of each row's position, per kind: constant during a round, so made once per draft."""
-        return rotations(self.ops, self.config.rope, segments)
+    def chain(
+        self, tokens: np.ndarray, hidden: np.ndarray, segments: Segments, how: np.ndarray, count: int
+    ) -> AbstractContextManager[tuple[np.ndarray, ...]]:
+        """`count` steps for G sequences, each fed with the token that the last one drew, and with its hidden row.
 
-    def step(
-        self, tokens: np.ndarray, hidden: np.ndarray, segments: Segments, rotations: dict[str, Any]
-    ) -> tuple[list[Candidates], np.ndarray]:
-        """One draft step for G sequences.
+        tokens, hidden, segments  as for `step`
+        how                       (G,) `ops.DRAW`: the tokens are drawn like the target's own, noise included
+        gives   tokens (G, MAX_CHAIN) int32 and their softmax among the candidates (G, MAX_CHAIN), of which the first
+                `count` are written, and the next hidden rows (G, D); they stand as long as the context is open
+        """
+
+        def wiring(
+            tokens: np.ndarray,
+            hidden: np.ndarray,
+            how: np.ndarray,
+            drawn: np.ndarray,
+            chances: np.ndarray,
+            rows: np.ndarray,
+        ) -> tuple[np.ndarray, ...]:
+            found, following = self.step(tokens, hidden, segments.over(rows))
+            for g, row in enumerate(found):
+                self.ops.draw(row.logits, row.ids, how[g], tokens[g : g + 1], drawn[g], chances[g])
+            self.ops.copy(following, hidden)
+            return drawn, chances, hidden
+
+        room = (len(tokens), MAX_CHAIN)
+        drawn, chances = np.empty(room, np.int32), np.empty(room, np.float32)
+        inputs = [tokens, hidden, how.view(np.uint8).reshape(len(how), -1), drawn, chances, segments.rows]
+        key = "chain", len(tokens)
+        return self._programs.run(key, wiring, inputs, segments.tables, segments.pool, count)
+
+    @contextmanager
+    def stepped(
+        self, tokens: np.ndarray, hidden: np.ndarray, segments: Segments
+    ) -> Iterator[tuple[list[Candidates], np.ndarray]]:
+        """`step`, recorded and replayed: its results stand only as long as the context is open."""
+
+        def wiring(tokens: np.ndarray, hidden: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, ...]:
+            found, following = self.step(tokens, hidden, segments.over(rows))
+            ids = [row.ids for row in found if row.ids is not None]
+            return (following, *(row.logits for row in found), *ids)
+
+        inputs = [tokens, hidden, segments.rows]
+        programs = self._programs.run(("step", len(tokens)), wiring, inputs, segments.tables, segments.pool)
+        with programs as (following, *arrays):
+            logits, ids = arrays[: len(tokens)], arrays[len(tokens) :] or [None] * len(tokens)
+            yield [Candidates(*pair) for pair in zip(logits, ids, strict=True)], following
+
+    def step(self, tokens: np.ndarray, hidden: np.ndarray, segments: Segments) -> tuple[list[Candidates], np.ndarray]:
+        """One draft step for G sequences. Only wiring.
 
         tokens    (G,) int32, the newest token of each
         hidden    (G, D), the target's row that chose it (after its final norm), or the last step's result
@@ -55,9 +103,14 @@ class Assistant:
         """
         config, w, ops = self.config, self.weights, self.ops
         # Embedding first, hidden second; the embedding is the target's, already scaled. No norm, no further scale.
-        x = linear(ops, np.concatenate([self.target.embed(tokens), hidden], axis=1), w.pre_projection)
+        width = hidden.shape[1]
+        both = ops.empty((len(tokens), 2 * width))
+        self.target.embed_into(tokens, both[:, :width])
+        ops.copy(hidden, both[:, width:])
+        x = linear(ops, both, w.pre_projection)
+        rotated = rotations(ops, config.rope, segments)  # the position is held constant during a round
         for layer, layer_weights in zip(config.layers, w.layers, strict=True):
-            view, rotation = segments.views[layer.kind], rotations[layer.kind]
+            view, rotation = segments.views[layer.kind], rotated[layer.kind]
             donor = self._donor[layer.kind]
             attention_block(ops, x, layer_weights, layer, donor, config.eps, rotation, segments.pool, view)
             feed_forward_block(ops, x, layer_weights, layer, config.eps, layer_weights.layer_scalar)
@@ -73,7 +126,7 @@ class Assistant:
         found = []
         for row, scores in zip(z, linear(ops, z, w.centroids), strict=True):
             clusters = ops.top_clusters(scores, config.top_clusters)
-            logits = np.empty(len(clusters) * cluster_len, dtype=np.float32)
+            logits = ops.empty((len(clusters) * cluster_len,))
             ops.cluster_logits(row, w.head, clusters, cluster_len, logits)
-            found.append(Candidates(logits, self._cluster_ids[clusters].reshape(-1)))
+            found.append(Candidates(logits, ops.take_rows(self._cluster_ids, clusters).reshape(-1)))
         return found

@@ -6,6 +6,7 @@ Shape letters: T rows, D hidden width, Hq and Hkv heads, Dh head width, F MLP wi
 
 from __future__ import annotations
 
+from dataclasses import fields, is_dataclass
 from typing import Any
 
 import numpy as np
@@ -16,16 +17,28 @@ Ops = Any  # `foretoken.ops.native` or `foretoken.ops.reference`: the same funct
 Rotation = tuple[np.ndarray, np.ndarray]  # cos, sin (T, R) of each row's position
 
 
+def freeze(part: Any) -> None:
+    """Make every array of a model's weights or rotary tables read-only: a program may refer to what nobody writes."""
+    if isinstance(part, np.ndarray):
+        part.flags.writeable = False
+    elif isinstance(part, (tuple, dict)):
+        for one in part.values() if isinstance(part, dict) else part:
+            freeze(one)
+    elif is_dataclass(part):
+        for field in fields(part):
+            freeze(part.__dict__[field.name])
+
+
 def linear(ops: Ops, x: np.ndarray, weight: Any) -> np.ndarray:
     """x rows (T, K) times a packed weight (N, K): (T, N)."""
-    out = np.empty((len(x), weight.n), dtype=np.float32)
+    out = ops.empty((len(x), weight.n))
     ops.linear(x, weight, out)
     return out
 
 
 def normed(ops: Ops, x: np.ndarray, weight: np.ndarray | None, eps: float) -> np.ndarray:
     """RMS norm of each row, as a new array."""
-    out = np.empty_like(x)
+    out = ops.empty(x.shape)
     ops.rms_norm(x, weight, eps, out)
     return out
 
@@ -58,11 +71,15 @@ def attention_block(
     keys, values = pool.keys[source], pool.values[source]
     if not layer.is_shared:
         k = qkv[:, q_len : q_len + kv_len]
-        v = k.copy() if layer.k_eq_v else qkv[:, q_len + kv_len :]  # the raw keys: before their norm and rotation
+        if layer.k_eq_v:
+            v = ops.empty(k.shape)
+            ops.copy(k, v)  # the raw keys: before their norm and rotation
+        else:
+            v = qkv[:, q_len + kv_len :]
         ops.head_norm_rope(k, layer.head_len, w.k_norm, eps, cos, sin)
         ops.head_norm_rope(v, layer.head_len, None, eps, None, None)
         ops.append_kv(k, v, keys, values, view.tables, view.row_segment, view.positions)
-    mixed = np.empty((len(hidden), q_len), dtype=np.float32)
+    mixed = ops.empty((len(hidden), q_len))
     ops.attention(q, keys, values, view.tables, view.row_segment, view.begin, view.end, mixed)
     ops.norm_add(linear(ops, mixed, w.o), w.post_attention_norm, eps, 1.0, hidden)
 
@@ -81,7 +98,7 @@ def _mlp(ops: Ops, x: np.ndarray, w: Any) -> np.ndarray:
     """down(gelu(gate(x)) · up(x)) of rows (T, D)."""
     both = linear(ops, x, w.gate_up)  # (T, 2·F)
     mlp_len = both.shape[1] // 2
-    inner = np.empty((len(x), mlp_len), dtype=np.float32)
+    inner = ops.empty((len(x), mlp_len))
     ops.gelu_mul(both[:, :mlp_len], both[:, mlp_len:], inner)
     return linear(ops, inner, w.down)
 
@@ -90,6 +107,6 @@ def _expert_branch(ops: Ops, hidden: np.ndarray, w: Any, layer: Any, eps: float)
     """post_norm(weighted sum of each row's experts) of the residual stream (T, D), which is not normed yet (2.6)."""
     scores = linear(ops, normed(ops, hidden, w.router_norm, eps), w.router)  # (T, E)
     ids, weights = ops.route(scores, w.scale, layer.top_experts)  # (T, top_experts), ascending ids
-    out = np.empty_like(hidden)
+    out = ops.empty(hidden.shape)
     ops.experts(normed(ops, hidden, w.norm, eps), ids, weights, w.gate_up, w.down, layer.num_experts, out)
     return normed(ops, out, w.post_norm, eps)

@@ -35,6 +35,8 @@ experts(x, ids, weights, gate_up, down, num_experts, out)
                                             acc = fma(weight, y, acc) from 0 in ascending e. Rows are grouped by
                                             expert, so a weight is read once for all rows that take it.
                                             ShapeError unless D and 2F are multiples of 16 (experts begin at panels)
+copy(x, out)                                rows to rows
+take_rows(x, rows) -> x[rows]               x (T, …) float32 or int32, contiguous; rows (n,) int32, checked against T
 softcap(x, cap)                             in place: cap · tanh(x / cap)
 top_clusters(scores, count)                 (C,) -> (count,) int32 ids of the largest, ties to the lowest, ascending
 cluster_logits(z, weight, clusters, cluster_len, out)
@@ -43,7 +45,14 @@ cluster_logits(z, weight, clusters, cluster_len, out)
 sample_row(logits, ids, temperature, top_k, top_p, min_p, seed, position)
                                             logits (V,); ids (V,) int32 token ids of the entries, or None for 0…V−1
                                             -> token id; top_k 0, top_p 1 and min_p 0 switch off
+draw(logits, ids, how, token, drawn, chances)
+                                            `sample_row` by the DRAW in the bytes of how (56,) uint8: the token -> token
+                                            (1,) int32 and drawn[how.count]; its softmax among all candidates (a figure
+                                            for planning) -> chances[how.count]; then how.position and how.count grow
 finite(x)                                   True when every entry of a float32 array is finite
+
+empty(shape, dtype=float32)                 `np.empty`; while a program is recorded, memory of that program
+Programs()                                  wirings recorded by shape, and run again without Python (below)
 
 pack(w, format, layout) -> Packed           w (N, K) float32; format "f32", "bf16", "q8" or "q4"; layout "panels"
                                             (for products) or "rows" (read by row)
@@ -51,6 +60,15 @@ pack_q4_0(blocks, layout) -> Packed         blocks (N, K/32, 18) uint8 of a GGUF
 unpack(weight) -> (N, K) float32            the exact values that the kernels multiply by
 set_threads(n), threads()                   the persistent thread pool of this process
 isas() -> tuple, isa(), set_isa(name)       instruction sets this processor can run, best last; FORETOKEN_ISA chooses
+
+Programs().run(key, wiring, inputs, tables, pages, times=1) is a context that gives the tuple of arrays that
+wiring(*copies of inputs) returns, and keeps them as they are until it closes. `wiring` may change its inputs in
+place; with `times` it is run again over what it left there. The first run of a `key` records the ops that the wiring
+calls on its thread, later ones replay them on new inputs. So `key` must tell whatever the wiring branches on, shapes
+included, and all that a wiring computes it must compute by ops, in arrays that ops gave (numpy may slice and
+reshape). `tables` and `pages.arrays` are used where they are; they may be others in the next run: tables of any size,
+pages of any number. Weights must be read-only. Native raises ShapeError for any other array; the twins check nothing
+and never record. An error leaves a program as it was. Several threads may share one `Programs`.
 
 Cache layout, shared by native and reference. PAGE positions a page, one pair of arrays per cache layer:
     keys   (pages, Hkv, PAGE/16, Dh, 16) float16     lane = position mod 16
@@ -64,6 +82,15 @@ import numpy as np
 
 PAGE = 64
 NUMERICS_VERSION = 1
+DRAW = np.dtype(  # how one sequence's tokens are drawn, and how many were; see `sampling.Sampling`
+    [
+        *((name, np.float64) for name in ("temperature", "top_p", "min_p")),
+        ("top_k", np.int64),
+        ("seed", np.uint64),
+        ("position", np.uint64),
+        ("count", np.int64),
+    ]
+)
 
 
 @dataclass(frozen=True)

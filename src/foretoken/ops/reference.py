@@ -4,10 +4,14 @@ Never a source of bits (NumPy's exp and sums differ between processors), never f
 kernels with these within a tolerance computed from epsilon, K and norms.
 """
 
+from collections.abc import Callable, Hashable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
 import numpy as np
 
 from foretoken.errors import InputError, ShapeError, WeightsError
-from foretoken.ops import PAGE, Packed
+from foretoken.ops import DRAW, PAGE, Packed
 
 BLOCK, PANEL, CHUNK = 32, 16, 256
 _threads = 1
@@ -178,6 +182,16 @@ def embed(ids: np.ndarray, weight: Packed, scale: float, out: np.ndarray) -> Non
 def _normed(x: np.ndarray, weight: np.ndarray | None, eps: float) -> np.ndarray:
     inverse = 1 / np.sqrt((x.astype(np.float64) ** 2).mean(-1, keepdims=True) + eps)
     return (x * inverse).astype(np.float32) * (np.float32(1) if weight is None else weight)
+
+
+def copy(x: np.ndarray, out: np.ndarray) -> None:
+    _same_shape(x=x, out=out)
+    out[:] = x
+
+
+def take_rows(x: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    _check(bool(((rows >= 0) & (rows < len(x))).all()), f"rows: expected 0 to {len(x) - 1}")
+    return x[rows]
 
 
 def rms_norm(x: np.ndarray, weight: np.ndarray | None, eps: float, out: np.ndarray) -> None:
@@ -387,7 +401,46 @@ def sample_row(
     return int(ids[order][value == value.max()].min())
 
 
+def draw(
+    logits: np.ndarray,
+    ids: np.ndarray | None,
+    how: np.ndarray,
+    token: np.ndarray,
+    drawn: np.ndarray,
+    chances: np.ndarray,
+) -> None:
+    s = how.view(DRAW)[0]
+    _check(0 <= s["count"] < len(drawn), f"drawn: room for {len(drawn)} tokens, all taken")
+    choice = (s["temperature"], int(s["top_k"]), s["top_p"], s["min_p"], int(s["seed"]), int(s["position"]))
+    found = sample_row(logits, ids, *choice)
+    at = found if ids is None else int(np.flatnonzero(ids == found)[0])
+    token[0] = drawn[s["count"]] = found
+    chances[s["count"]] = 1 / np.exp(logits.astype(np.float64) - logits[at]).sum()
+    s["position"] += 1
+    s["count"] += 1
+
+
 # Process
+
+
+def empty(shape: tuple[int, ...], dtype: Any = np.float32) -> np.ndarray:
+    return np.empty(shape, dtype)
+
+
+class Programs:
+    def run(
+        self,
+        key: Hashable,
+        wiring: Callable[..., tuple[np.ndarray, ...]],
+        inputs: Sequence[np.ndarray],
+        tables: Sequence[np.ndarray],
+        pages: Any,
+        times: int = 1,
+    ) -> AbstractContextManager[tuple[np.ndarray, ...]]:
+        own = [value.copy() for value in inputs]
+        for _ in range(times - 1):
+            wiring(*own)
+        return nullcontext(wiring(*own))
 
 
 def finite(x: np.ndarray) -> bool:
