@@ -1,5 +1,6 @@
 """The self-test itself: it covers what it says, and finds what we break on purpose. On tiny models, so in seconds."""
 
+from contextlib import contextmanager
 from functools import partial
 
 import numpy as np
@@ -8,10 +9,9 @@ from pair import embedded
 
 from foretoken import selftest
 from foretoken.cache import Cache, PagePool
-from foretoken.engine import Engine
 from foretoken.horizon import MAX_HORIZON
 from foretoken.models.gemma4 import Gemma4
-from foretoken.ops import native
+from foretoken.ops import PAGE, native
 from foretoken.prefix import PrefixStore
 from foretoken.sampling import Sampler
 from foretoken.selftest import cases
@@ -126,36 +126,39 @@ def test_finds_a_window_that_forgets_what_a_roll_back_needs(monkeypatch):
     def begin_pass(self, rows):
         plain(self, rows)
         if 1 < rows <= MAX_HORIZON + 1:  # as if the draft's rows were sure to stay
-            self._drop_before("sliding", self.length + rows - self.pool.windows["sliding"] + 1)
+            self._drop_pages_before("sliding", (self.length + rows - self.pool.windows["sliding"] + 1) // PAGE)
 
     monkeypatch.setattr(Cache, "begin_pass", begin_pass)
     report, wrong = compare(300)
     assert report["different"] > 0 and any("needs that page" in row["error"] for row in wrong)
 
 
+def changed_logits(monkeypatch, change):
+    """Every pass gives change(logits, caches of the pass) instead."""
+    plain = Gemma4.scored
+
+    @contextmanager
+    def scored(self, ids, segments, keep):
+        with plain(self, ids, segments, keep) as (hidden, logits):
+            yield hidden, change(logits, len(set(segments.rows[0].tolist())))
+
+    monkeypatch.setattr(Gemma4, "scored", scored)
+
+
 def test_finds_rows_of_a_neighbour(monkeypatch):
-    plain = Engine._score
-
-    def score(self, sequences, asked, keeps):
-        hidden, logits = plain(self, sequences, asked, keeps)
-        return hidden, np.roll(logits, len(sequences) // 4, axis=0)
-
-    monkeypatch.setattr(Engine, "_score", score)
+    changed_logits(monkeypatch, lambda logits, num_sequences: np.roll(logits, num_sequences // 4, axis=0))
     _, wrong = compare()
     assert wrong and all(row["neighbours"] > 2 for row in wrong)
 
 
 @pytest.mark.skipif(len(native.isas()) < 2, reason="this processor has one instruction set")
 def test_finds_an_instruction_set_with_other_bits(monkeypatch):
-    plain = Gemma4.logits
-
-    def logits(self, hidden):
-        return plain(self, hidden * np.float32(1 if native.isa() == native.isas()[-1] else 1.5))
-
-    monkeypatch.setattr(Gemma4, "logits", logits)
+    best = native.isas()[-1]
+    noise = np.linspace(0, 0.5, toy("experts", "q8").target.config.vocab_len, dtype=np.float32)
+    changed_logits(monkeypatch, lambda logits, _: logits + noise * (native.isa() != best))
     monkeypatch.setattr(cases, "TINY_SLOW_SHARE", 0.5)
-    _, wrong = compare(200)
-    assert wrong and all(row["isa"] != native.isas()[-1] for row in wrong)
+    _, wrong = compare(300)
+    assert wrong and all(row["isa"] != best for row in wrong)
 
 
 def test_counts_a_failing_answer_as_different(monkeypatch):

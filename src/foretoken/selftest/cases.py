@@ -138,7 +138,7 @@ class Plan:
         ):
             case = self._case(text, is_slow, self._draw.randrange(8, 40))
             cases.append(replace(case, joins=joins, prefix=prefix))
-        run = self._run(is_slow, cases, parallel=self._draw.choice((1, 3, len(cases))))
+        run = self._run(is_slow, cases, parallel=self._draw.choice((3, len(cases))))
         return replace(run, kept=self._draw.choice((1, len(cases), len(cases))))
 
     def _case(self, text: Text, is_slow: bool, length: int) -> Case:

@@ -14,6 +14,7 @@ from foretoken.selftest.texts import Plain
 from foretoken.stream import Answer, Result
 
 STORE_BYTES = 64 << 20  # for prompts that later ones begin with
+ROOM = 2048  # positions per answer at least: the store keeps nothing in a pool that one pass may fill
 
 
 @dataclass
@@ -77,7 +78,7 @@ class Runner:
 
     def _scheduler(self, run: Run) -> Scheduler:
         longest = max(len(case.text.ids) + case.length for case in run.cases)
-        positions = min(longest, self._model.context_len)
+        positions = min(max(longest, ROOM), self._model.context_len)
         store_bytes = STORE_BYTES if run.uses_store else 0
         return self._model.schedule(_checked, run.parallel, store_bytes, run.chunk, positions, run.kept)
 
