@@ -7,7 +7,9 @@
 #if defined(__GNUC__) || defined(__clang__)
 #define FT_INLINE inline __attribute__((always_inline))
 #define FT_PREFETCH(address) __builtin_prefetch(address)
+#define FT_UNROLL_4 _Pragma("GCC unroll 4")
 #else
 #define FT_INLINE inline
 #define FT_PREFETCH(address) ((void)0)
+#define FT_UNROLL_4
 #endif

@@ -1,5 +1,7 @@
-// The integer dots with VNNI: unsigned weights (w + 128, or codes w + 8) times signed activations, begun at -128 or -8
-// times sum(x).
+// The integer dots with VNNI: unsigned weights (w + 128, or codes w + 8) times signed activations.
+//
+// A dot begins at kFloatBits minus the zero point times sum(x), so it ends as the bits of the float 1.5 * 2^23 + t, |t|
+// < 2^20: one subtraction makes it float(t), exactly, and may run beside the multiplier, where a conversion may not.
 #pragma once
 
 #include "base/vec_avx512.h"
@@ -7,16 +9,27 @@
 
 namespace foretoken {
 
+constexpr int32_t kFloatBits = 0x4b400000;
+constexpr float kFloatOffset = 12582912.0f;
+
+template <int R>
+static FT_INLINE void floats_of(const __m512i* dot, VecAvx512* t) {
+    const __m512 offset = _mm512_set1_ps(kFloatOffset);
+    for (int r = 0; r < R; ++r) t[r].v = _mm512_sub_ps(_mm512_castsi512_ps(dot[r]), offset);
+}
+
 template <>
 struct DotQ8<VecAvx512> {
     using Panel = BlockQ8Panel;
-    static constexpr int kRows = 8, kAhead = 6;
+    static constexpr int kRows = 9, kAhead = 6;
+
+    static FT_INLINE int32_t start(const int8_t* q) { return kFloatBits - 128 * sum_of_block(q); }
 
     template <int R>
-    static FT_INLINE void block(const uint8_t* w, const int8_t* q, int64_t q_stride, const int32_t* sum,
-                                int64_t sum_stride, VecAvx512* t) {
+    static FT_INLINE void block(const uint8_t* w, const int8_t* q, int64_t q_stride, const int32_t* start,
+                                int64_t start_stride, VecAvx512* t) {
         __m512i dot[R];
-        for (int r = 0; r < R; ++r) dot[r] = _mm512_set1_epi32(-128 * sum[r * sum_stride]);
+        for (int r = 0; r < R; ++r) dot[r] = _mm512_set1_epi32(start[r * start_stride]);
         for (int g = 0; g < kBlock / 4; ++g) {
             const __m512i weight = _mm512_loadu_si512(reinterpret_cast<const void*>(w + g * 64));
             for (int r = 0; r < R; ++r) {
@@ -25,21 +38,23 @@ struct DotQ8<VecAvx512> {
                 dot[r] = _mm512_dpbusd_epi32(dot[r], weight, _mm512_set1_epi32(four));
             }
         }
-        for (int r = 0; r < R; ++r) t[r].v = _mm512_cvtepi32_ps(dot[r]);
+        floats_of<R>(dot, t);
     }
 };
 
 template <>
 struct DotQ4<VecAvx512> {
     using Panel = BlockQ4Panel;
-    static constexpr int kRows = 8, kAhead = 12;
+    static constexpr int kRows = 9, kAhead = 12;
+
+    static FT_INLINE int32_t start(const int8_t* q) { return kFloatBits - 8 * sum_of_block(q); }
 
     template <int R>
-    static FT_INLINE void block(const uint8_t* w, const int8_t* q, int64_t q_stride, const int32_t* sum,
-                                int64_t sum_stride, VecAvx512* t) {
+    static FT_INLINE void block(const uint8_t* w, const int8_t* q, int64_t q_stride, const int32_t* start,
+                                int64_t start_stride, VecAvx512* t) {
         const __m512i low_bits = _mm512_set1_epi8(15);
         __m512i dot[R];
-        for (int r = 0; r < R; ++r) dot[r] = _mm512_set1_epi32(-8 * sum[r * sum_stride]);
+        for (int r = 0; r < R; ++r) dot[r] = _mm512_set1_epi32(start[r * start_stride]);
         for (int g = 0; g < kBlock / 8; ++g) {
             const __m512i pair = _mm512_loadu_si512(reinterpret_cast<const void*>(w + g * 64));
             const __m512i low = _mm512_and_si512(pair, low_bits);
@@ -52,7 +67,7 @@ struct DotQ4<VecAvx512> {
                 dot[r] = _mm512_dpbusd_epi32(dot[r], high, _mm512_set1_epi32(second));
             }
         }
-        for (int r = 0; r < R; ++r) t[r].v = _mm512_cvtepi32_ps(dot[r]);
+        floats_of<R>(dot, t);
     }
 };
 
