@@ -1,16 +1,10 @@
-// The integer dots with VNNI: unsigned weights (w + 128, or codes w + 8) times signed activations.
-//
-// A dot begins at kFloatBits minus the zero point times sum(x), so it ends as the bits of the float 1.5 * 2^23 + t, |t|
-// < 2^20: one subtraction makes it float(t), exactly, and may run beside the multiplier, where a conversion may not.
+// The integer dots with VNNI on 512 bits: unsigned weights (w + 128, or codes w + 8) times signed activations.
 #pragma once
 
 #include "base/vec_avx512.h"
 #include "kernels/linear_blocks.h"
 
 namespace foretoken {
-
-constexpr int32_t kFloatBits = 0x4b400000;
-constexpr float kFloatOffset = 12582912.0f;
 
 template <int R>
 static FT_INLINE void floats_of(const __m512i* dot, VecAvx512* t) {
@@ -23,7 +17,7 @@ struct DotQ8<VecAvx512> {
     using Panel = BlockQ8Panel;
     static constexpr int kRows = 9, kAhead = 6;
 
-    static FT_INLINE int32_t start(const int8_t* q) { return kFloatBits - 128 * sum_of_block(q); }
+    static FT_INLINE int32_t start(const int8_t* q) { return float_start(q, 128); }
 
     template <int R>
     static FT_INLINE void block(const uint8_t* w, const int8_t* q, int64_t q_stride, const int32_t* start,
@@ -47,7 +41,7 @@ struct DotQ4<VecAvx512> {
     using Panel = BlockQ4Panel;
     static constexpr int kRows = 9, kAhead = 12;
 
-    static FT_INLINE int32_t start(const int8_t* q) { return kFloatBits - 8 * sum_of_block(q); }
+    static FT_INLINE int32_t start(const int8_t* q) { return float_start(q, 8); }
 
     template <int R>
     static FT_INLINE void block(const uint8_t* w, const int8_t* q, int64_t q_stride, const int32_t* start,

@@ -25,10 +25,16 @@ struct DotQ8;
 template <class V>
 struct DotQ4;
 
-static inline int32_t sum_of_block(const int8_t* q) {
-    int32_t total = 0;
-    for (int i = 0; i < kBlock; ++i) total += q[i];
-    return total;
+// A dot t that begins here, the zero point times sum(x) below kFloatBits, ends as the bits of the float 1.5 * 2^23 + t,
+// |t| < 2^20: one subtraction makes it float(t), exactly, and may run beside the multiplier, where a conversion may
+// not.
+constexpr int32_t kFloatBits = 0x4b400000;
+constexpr float kFloatOffset = 12582912.0f;
+
+static inline int32_t float_start(const int8_t* q, int32_t zero_point) {
+    int32_t sum = 0;
+    for (int i = 0; i < kBlock; ++i) sum += q[i];
+    return kFloatBits - zero_point * sum;
 }
 
 template <class V, class Dot>

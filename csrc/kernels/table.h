@@ -50,14 +50,17 @@ using QuantizeKernel = void (*)(const float* x, int64_t k, int8_t* q, float* sca
 using EmbedRowKernel = void (*)(const uint8_t* row, int64_t k, float scale, float* out);
 using EmbedPanelKernel = void (*)(const uint8_t* panel, int lane, int64_t k, float scale, float* out);
 
+// What multiplies integers, and so makes use of instructions for that.
+struct BlockKernels {
+    LinearKernel linear_q8, linear_q4;
+    QuantizeKernel quantize_for_q8, quantize_for_q4;
+};
+
 struct Kernels {
     const char* isa;
 
-    LinearKernel linear_f32;
-    LinearKernel linear_bf16;
-    LinearKernel linear_q8;
-    LinearKernel linear_q4;
-    QuantizeKernel quantize_for_q8, quantize_for_q4;
+    LinearKernel linear_f32, linear_bf16;
+    BlockKernels blocks;
 
     void (*attention_chunk)(const AttentionArgs&);
     void (*attention_merge)(const float* parts, int64_t part_stride, int count, int head_len, float* out);
@@ -96,5 +99,6 @@ struct Kernels {
 extern const Kernels kernels_scalar;
 extern const Kernels kernels_avx2;
 extern const Kernels kernels_avx512vnni;
+extern const BlockKernels blocks_avxvnni;  // beside the rest of kernels_avx2
 
 }  // namespace foretoken

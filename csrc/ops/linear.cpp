@@ -22,9 +22,9 @@ LinearKernel linear_kernel(Format format) {
         case Format::bf16:
             return kernels().linear_bf16;
         case Format::q8:
-            return kernels().linear_q8;
+            return kernels().blocks.linear_q8;
         case Format::q4:
-            return kernels().linear_q4;
+            return kernels().blocks.linear_q4;
     }
     return nullptr;
 }
@@ -50,7 +50,7 @@ ActivationsQ8 from_row(const ActivationsQ8& a, int64_t row, int64_t k) {
 }
 
 QuantizeKernel quantize_kernel(Format weights) {
-    return weights == Format::q4 ? kernels().quantize_for_q4 : kernels().quantize_for_q8;
+    return weights == Format::q4 ? kernels().blocks.quantize_for_q4 : kernels().blocks.quantize_for_q8;
 }
 
 void quantize_into(Session& session, const FloatRows& x, Format weights, const ActivationsQ8& a) {
