@@ -6,7 +6,10 @@
 #include "kernels/dot_avxvnni.h"
 
 namespace foretoken {
-extern constexpr BlockKernels blocks_avxvnni = {
-    linear_blocks<VecAvx2, DotQ8AvxVnni>, linear_blocks<VecAvx2, DotQ4AvxVnni>, quantize_row<VecAvx2, DotQ8AvxVnni>,
-    quantize_row<VecAvx2, DotQ4AvxVnni>};
+extern constexpr BlockKernels blocks_avxvnni = {linear_blocks<VecAvx2, DotQ8AvxVnni>,
+                                                linear_blocks<VecAvx2, DotQ4AvxVnni>,
+                                                quantize_row<VecAvx2, DotQ8AvxVnni>,
+                                                quantize_row<VecAvx2, DotQ4AvxVnni>,
+                                                DotQ8AvxVnni::peak,
+                                                DotQ4AvxVnni::peak};
 }

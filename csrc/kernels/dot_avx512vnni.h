@@ -12,12 +12,31 @@ static FT_INLINE void floats_of(const __m512i* dot, VecAvx512* t) {
     for (int r = 0; r < R; ++r) t[r].v = _mm512_sub_ps(_mm512_castsi512_ps(dot[r]), offset);
 }
 
+static FT_INLINE int64_t vnni_peak(int64_t rounds) {
+#if defined(FORETOKEN_SIMDE) || !defined(FT_RENEW_512)
+    (void)rounds;
+    return 0;
+#else
+    const __m512i zero = _mm512_setzero_si512(), x = _mm512_set1_epi8(5);
+    __m512i weight = _mm512_set1_epi8(3);
+    __m512i a = zero, b = zero, c = zero, d = zero, e = zero, f = zero, g = zero, h = zero;  // an array would be memory
+    const auto add = [&](__m512i& sum) {
+        FT_RENEW_512(weight);
+        sum = _mm512_dpbusd_epi32(sum, weight, x);
+        FT_RENEW_512(sum);
+    };
+    for (int64_t i = 0; i < rounds; ++i) add(a), add(b), add(c), add(d), add(e), add(f), add(g), add(h);
+    return rounds * 8 * 64;
+#endif
+}
+
 template <>
 struct DotQ8<VecAvx512> {
     using Panel = BlockQ8Panel;
     static constexpr int kRows = 9, kAhead = 6;
 
     static FT_INLINE int32_t start(const int8_t* q) { return float_start(q, 128); }
+    static int64_t peak(int64_t rounds) { return vnni_peak(rounds); }
 
     template <int R>
     static FT_INLINE void block(const uint8_t* w, const int8_t* q, int64_t q_stride, const int32_t* start,
@@ -42,6 +61,7 @@ struct DotQ4<VecAvx512> {
     static constexpr int kRows = 9, kAhead = 12;
 
     static FT_INLINE int32_t start(const int8_t* q) { return float_start(q, 8); }
+    static int64_t peak(int64_t rounds) { return vnni_peak(rounds); }
 
     template <int R>
     static FT_INLINE void block(const uint8_t* w, const int8_t* q, int64_t q_stride, const int32_t* start,

@@ -31,11 +31,32 @@ static FT_INLINE void floats_of(const __m256i (*dot)[2], VecAvx2* t) {
     }
 }
 
+// Multiply-adds of 32 bytes by 32 bytes, `step` each, in eight sums.
+template <class Step>
+static FT_INLINE int64_t peak_of(int64_t rounds, const Step& step) {
+    const __m256i zero = _mm256_setzero_si256(), x = _mm256_set1_epi8(5);
+    __m256i weight = _mm256_set1_epi8(3);
+    __m256i a = zero, b = zero, c = zero, d = zero, e = zero, f = zero, g = zero, h = zero;  // an array would be memory
+    const auto add = [&](__m256i& sum) {
+        FT_RENEW(weight);
+        sum = step(sum, weight, x);
+        FT_RENEW(sum);
+    };
+    for (int64_t i = 0; i < rounds; ++i) add(a), add(b), add(c), add(d), add(e), add(f), add(g), add(h);
+    return rounds * 8 * 32;
+}
+
+static FT_INLINE int64_t vnni_peak(int64_t rounds) {
+    return peak_of(rounds,
+                   [](__m256i sum, __m256i weight, __m256i x) { return _mm256_dpbusd_avx_epi32(sum, weight, x); });
+}
+
 struct DotQ8AvxVnni {
     using Panel = BlockQ8Panel;
     static constexpr int kRows = 4, kAhead = 6;
 
     static FT_INLINE int32_t start(const int8_t* q) { return float_start(q, 128); }
+    static int64_t peak(int64_t rounds) { return vnni_peak(rounds); }
 
     template <int R>
     static FT_INLINE void block(const uint8_t* w, const int8_t* q, int64_t q_stride, const int32_t* start,
@@ -56,6 +77,7 @@ struct DotQ4AvxVnni {
     static constexpr int kRows = 4, kAhead = 12;
 
     static FT_INLINE int32_t start(const int8_t* q) { return float_start(q, 8); }
+    static int64_t peak(int64_t rounds) { return vnni_peak(rounds); }
 
     template <int R>
     static FT_INLINE void block(const uint8_t* w, const int8_t* q, int64_t q_stride, const int32_t* start,
@@ -63,7 +85,7 @@ struct DotQ4AvxVnni {
         const __m256i low_bits = _mm256_set1_epi8(15);
         __m256i dot[R][2];
         begin_dots<R>(start, start_stride, dot);
-        FT_UNROLL_4 for (int g = 0; g < kBlock / 8; ++g) {
+        FT_UNROLL(4) for (int g = 0; g < kBlock / 8; ++g) {
             __m256i low[2], high[2];
             for (int h = 0; h < 2; ++h) {
                 const __m256i pair = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(w + g * 64 + h * 32));

@@ -6,6 +6,8 @@
 //     kRows                                  most rows it takes at once
 //     kAhead                                 blocks to prefetch ahead: about 3.3 KB for either format
 //     start(q)                               of a block of activations: see ActivationsQ8
+//     peak(rounds)                           does nothing but its multiply-adds, on registers, and returns how many;
+//                                            0 where that can't be told
 //     block<R>(w, q, q_stride, start, start_stride, t)
 //         w: a panel block; q, start: row r at + r * stride; t[r] = float of the 16 dots
 #pragma once

@@ -54,6 +54,8 @@ using EmbedPanelKernel = void (*)(const uint8_t* panel, int lane, int64_t k, flo
 struct BlockKernels {
     LinearKernel linear_q8, linear_q4;
     QuantizeKernel quantize_for_q8, quantize_for_q4;
+    int64_t (*peak_q8)(int64_t rounds);
+    int64_t (*peak_q4)(int64_t rounds);
 };
 
 struct Kernels {

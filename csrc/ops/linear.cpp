@@ -1,4 +1,6 @@
 // Matrix products, and the pieces of ops/products.h.
+#include <atomic>
+
 #include "ops/products.h"
 
 namespace foretoken {
@@ -86,6 +88,19 @@ void linear(FloatRows x, const Weight& w, Rows<float> out) {
     const bool is_small = x.rows * w.k * panels * kPanel < kSmallWork;
     session.each(panels, is_small ? panels : panel_grain(session, panels),
                  [&](int64_t first, int64_t last) { multiply(kernel, args, x.rows, first, last); });
+}
+
+int64_t multiply_peak(Format format, int64_t rounds) {
+    require(rounds >= 0 && rounds <= int64_t{1} << 32,
+            [&] { return "rounds: " + number(rounds) + ", expected 0 to 2^32"; });
+    if (!has_blocks(format)) return 0;
+    const auto peak = format == Format::q4 ? kernels().blocks.peak_q4 : kernels().blocks.peak_q8;
+    std::atomic<int64_t> total{0};
+    Session session;
+    session.each(session.threads(), 1, [&](int64_t first, int64_t last) {
+        for (int64_t i = first; i < last; ++i) total += peak(rounds);
+    });
+    return total;
 }
 
 void cluster_logits(Floats z, const Weight& w, Ids clusters, int64_t cluster_len, Vector<float> out) {

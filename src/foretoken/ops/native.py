@@ -41,6 +41,7 @@ sample_row = _core.sample_row
 finite = _core.finite
 set_threads = _core.set_threads
 threads = _core.threads
+multiply_peak = _core.multiply_peak
 isa = _core.isa
 
 
