@@ -211,7 +211,8 @@ class Model:
         def step() -> Event | None:
             if answer.is_done:
                 return None
-            runner.step([answer.sequence])
+            if not answer.is_behind:  # else an interrupt came between the pass and what follows
+                runner.step([answer.sequence])
             return answer.advance()
 
         return Stream(answer, step)

@@ -81,8 +81,9 @@ class Sequence:
 
     def start_from(self, cache: cache.Cache, checkpoints: list[int]) -> None:
         """Begin where `cache` ends, before the first pass: it holds the prompt's first tokens."""
-        assert self.is_reading and self.cache.length == 0 and cache.length < self.prompt_len
-        self.cache, self.checkpoints = cache, checkpoints
+        assert self.is_reading and cache.length < self.prompt_len
+        before, self.cache, self.checkpoints = self.cache, cache, checkpoints
+        before.release()
         self.stats.cached_tokens = cache.length
 
     def draw(self, logits: np.ndarray, recent: Seq[int]) -> int:
