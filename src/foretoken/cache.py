@@ -249,7 +249,7 @@ class Cache:
         self.length = self._pass_rows = 0  # first: what is left of a text after an interrupt is no text
         self._is_open = False
         for kind, table in self.tables.items():
-            for page in np.flatnonzero(table >= 0):
+            for page in np.flatnonzero(table >= 0).tolist():
                 self._drop(kind, page)
             self._first_pages[kind] = 0
 

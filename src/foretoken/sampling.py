@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from foretoken.errors import InputError
+from foretoken.errors import InputError, shown
 
 SEED_LIMIT = 1 << 64
 
@@ -211,7 +211,7 @@ def answer_seed(seed: int, index: int) -> int:
 def _between(name: str, value: object, low: float, high: float) -> None:
     is_number = isinstance(value, (int, float, np.integer, np.floating)) and not isinstance(value, bool)
     if not is_number or not low <= value <= high:  # type: ignore[operator]  # a number by now
-        raise InputError(f"{name} is {str(value)[:40]}, expected a number from {low:g} to {high:g}.")
+        raise InputError(f"{name} is {shown(value)}, expected a number from {low:g} to {high:g}.")
 
 
 def whole(name: str, value: Any, low: int, limit: int) -> int:
@@ -221,5 +221,5 @@ def whole(name: str, value: Any, low: int, limit: int) -> int:
     except TypeError:
         number = low - 1
     if not low <= number < limit:
-        raise InputError(f"{name} is {str(value)[:40]}, expected a whole number from {low} to {limit - 1}.")
+        raise InputError(f"{name} is {shown(value)}, expected a whole number from {low} to {limit - 1}.")
     return number

@@ -233,9 +233,7 @@ class Bounded(jinja2.sandbox.ImmutableSandboxedEnvironment):
         """Jinja's own filter escapes HTML, which a prompt must not."""
         if any(len(mark) > 64 for mark in (separators or ())) or len(str(indent)) > 64:
             raise InputError("the chat template pads with tojson, which may not end.")
-        encoder = json.JSONEncoder(
-            ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys
-        )
+        encoder = json.JSONEncoder(ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys)
         if indent is None:
             return encoder.encode(value)
         pieces, size = [], 0  # the indent of a deep value may be longer than itself
@@ -291,7 +289,7 @@ def _check_values(values: Iterable[Any]) -> int:
             size += len(value)
             continue
         if isinstance(value, jinja2.utils.Namespace):
-            value = value._Namespace__attrs  # type: ignore[attr-defined]  # it is written out with these
+            value = value._Namespace__attrs  # it is written out with these
         if isinstance(value, dict):
             left.extend(value)
             left.extend(value.values())

@@ -173,7 +173,9 @@ def test_texts_that_grow_without_bound_are_refused(source):
         template(source).render(TURNS)
 
 
-TWICE = "{% set a = namespace(v=[1], w=[1]) %}{% for i in range(60) %}{% set a.v = [a.v, a.v] %}{% set a.w = (a.w, a.w) %}"
+TWICE = (
+    "{% set a = namespace(v=[1], w=[1]) %}{% for i in range(60) %}{% set a.v = [a.v, a.v] %}{% set a.w = (a.w, a.w) %}"
+)
 
 
 @pytest.mark.parametrize(
@@ -233,7 +235,9 @@ def test_what_a_render_makes_is_bounded(source):
 
 
 def test_values_are_looked_at_without_changing_them():
-    source = "{% for a, b in [(1, {'x': [2]})] %}{{ a }}{{ b['x'][0:1] | tojson }}{{ 1 <= a < 2 }}{{ a in [1] }}{% endfor %}"
+    source = (
+        "{% for a, b in [(1, {'x': [2]})] %}{{ a }}{{ b['x'][0:1] | tojson }}{{ 1 <= a < 2 }}{{ a in [1] }}{% endfor %}"
+    )
     assert template(source).render(TURNS) == "1[2]TrueTrue"
     assert template("{{ {'b': (1,), 'a': ()} | dictsort }}").render(TURNS) == "[('a', ()), ('b', (1,))]"
     assert template("{{ {'a': [1]} | tojson(indent=1) }}").render(TURNS) == '{\n "a": [\n  1\n ]\n}'
