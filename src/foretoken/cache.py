@@ -227,7 +227,7 @@ class Cache:
             raise CacheError(f"asked to roll back {rows} rows, the last pass added {self._pass_rows}.")
         self.length -= rows
         self._pass_rows -= rows
-        for kind, table in self.tables.items():
+        for kind in self.tables:
             for page in range(-(-self.length // PAGE), -(-(self.length + rows) // PAGE)):
                 self._drop(kind, page)
 
