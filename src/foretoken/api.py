@@ -382,6 +382,7 @@ def load(
             f"the tokenizer of {folder} has {tokenizer.vocab_len} ids, its config {config.vocab_len}. "
             "Use the tokenizer made for this model."
         )
+    defaults = _defaults(folder, config)
     packed, info = weights.load(folder, config, format, native, progress)
     target = Gemma4(config, packed, native)
     proposer, state = _load_drafter(drafter, model, folder, target, drafter_format, say)
@@ -392,7 +393,7 @@ def load(
         target=target,
         tokenizer=tokenizer,
         chat_template=ChatTemplate.from_folder(folder),
-        defaults=configs.load_generation_defaults(folder, config.eos_ids),
+        defaults=defaults,
         drafter=proposer,
         drafter_state=state,
         figures={
@@ -404,6 +405,13 @@ def load(
         warnings=warnings,
         chunk=chunk,
     )
+
+
+def _defaults(folder: Path, config: configs.TargetConfig) -> configs.GenerationDefaults:
+    defaults = configs.load_generation_defaults(folder, config.eos_ids)
+    if len({i for i in defaults.suppress_ids if i < config.vocab_len}) == config.vocab_len:
+        raise ConfigError(f"suppress_tokens of {folder} leaves no token to draw. Copy generation_config.json again.")
+    return defaults
 
 
 def _path(name: str, value: Any) -> Path:

@@ -1,5 +1,6 @@
 import copy
 import itertools
+import json
 from dataclasses import replace
 
 import gemma_template
@@ -10,7 +11,7 @@ from pair import CODE, QUESTION, embedded
 import foretoken
 from foretoken import api
 from foretoken.chat import ChatTemplate
-from foretoken.errors import InputError
+from foretoken.errors import ConfigError, InputError
 
 
 def generate(prompt=CODE, **options):
@@ -237,3 +238,13 @@ def test_a_model_in_the_current_folder(monkeypatch):
     monkeypatch.chdir(api.ASSETS / "target")
     model = foretoken.load(".")
     assert model.name == "target"
+
+
+def test_a_model_that_suppresses_every_token_is_refused(tmp_path):
+    for path in (api.ASSETS / "target").iterdir():
+        (tmp_path / path.name).symlink_to(path)
+    (tmp_path / "generation_config.json").unlink()
+    every = list(range(embedded().target.config.vocab_len))
+    (tmp_path / "generation_config.json").write_text(json.dumps({"suppress_tokens": every}))
+    with pytest.raises(ConfigError, match="no token to draw"):
+        foretoken.load(tmp_path)
