@@ -103,13 +103,15 @@ void attention_heads(const AttentionArgs& a, int head) {
     if (at < a.head_len) weigh_values<V, H, 1>(a, scores, at, a.head_len - at, part);
 }
 
-// Four heads share one pass over the chunk; S vectors a head keep at least eight registers of chains in flight.
+// Four heads share one pass over the chunk; S vectors a head keep at least eight registers of chains in flight, as many
+// as two multiply-adds a cycle need.
 template <class V>
 void attention_chunk(const AttentionArgs& a) {
+    constexpr int S = 2 / V::kRegisters;
     int head = 0;
-    for (; head + 4 <= a.heads; head += 4) attention_heads<V, 4, 1>(a, head);
-    for (; head + 2 <= a.heads; head += 2) attention_heads<V, 2, 2>(a, head);
-    for (; head < a.heads; ++head) attention_heads<V, 1, 4>(a, head);
+    for (; head + 4 <= a.heads; head += 4) attention_heads<V, 4, S>(a, head);
+    for (; head + 2 <= a.heads; head += 2) attention_heads<V, 2, 2 * S>(a, head);
+    for (; head < a.heads; ++head) attention_heads<V, 1, 4 * S>(a, head);
 }
 
 // parts: `count` >= 1 chunk results of one head in ascending order, part_stride floats apart; out: head_len floats.
