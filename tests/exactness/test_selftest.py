@@ -105,7 +105,7 @@ def test_finds_noise_of_the_wrong_position(monkeypatch):
 
 
 def test_finds_pages_that_are_written_although_shared(monkeypatch):
-    monkeypatch.setattr(PagePool, "own", lambda self, kind, page: page)
+    monkeypatch.setattr(PagePool, "own", lambda self, kind, table, page: None)
     _, wrong = compare(900)
     assert wrong and all(row["prefix"] for row in wrong)
 
