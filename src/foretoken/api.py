@@ -126,24 +126,16 @@ class Model:
             seed = options.pop("seed", None)
             seed = whole("seed", secrets.randbits(63) if seed is None else seed, 0, SEED_LIMIT)
             seeds = [answer_seed(seed, i) for i in range(whole("n", n, 1, 129))]
-            return self._generate_all([(prompt, {**options, "seed": s}) for s in seeds], is_one_prompt=True)
+            return self._generate_all([(prompt, {**options, "seed": s}) for s in seeds])
         stream = self.stream(prompt, **options)
         for _ in stream:
             pass
         return stream.result
 
-    def _generate_all(
-        self, requests: Sequence[tuple[Any, dict[str, Any]]], is_one_prompt: bool = False
-    ) -> list[Result]:
-        """All at once. One prompt is read once: the others wait for that, and begin with what the first one kept."""
+    def _generate_all(self, requests: Sequence[tuple[Any, dict[str, Any]]]) -> list[Result]:
+        """All at once. What prompts have in common at their beginning is read once."""
         scheduler = self.scheduler(len(requests))
-        answers: list[Answer] = []
-        for prompt, options in requests:
-            answer = scheduler.submit(prompt, **options)
-            answer.shares_prompt = is_one_prompt and not answers
-            while answer.shares_prompt and answer.sequence.is_reading and not answer.is_done:
-                scheduler.step()
-            answers.append(answer)
+        answers = [scheduler.submit(prompt, **options) for prompt, options in requests]
         for _ in scheduler:
             pass
         return [answer.result for answer in answers]

@@ -231,15 +231,28 @@ class Cache:
             for page in range(-(-self.length // PAGE), -(-(self.length + rows) // PAGE)):
                 self._drop(kind, page)
 
-    def fork(self) -> Cache:
-        """A second cache with the same content; pages are shared until one of the two writes into them."""
+    @property
+    def first_cut(self) -> int:
+        """The fewest positions that a fork may hold: sliding layers must still have the whole window before its end."""
+        windows = self.pool.windows
+        cuts = (self._first_pages[kind] * PAGE + w - 1 for kind, w in windows.items() if w and self._first_pages[kind])
+        return max(cuts, default=0)
+
+    def fork(self, length: int | None = None) -> Cache:
+        """A second cache with the first `length` positions (all where not given); raises CacheError below `first_cut`.
+
+        Pages are shared until one of the two writes into them.
+        """
         if self._is_open:
             raise CacheError("cannot fork while a pass is open.")
+        length = self.length if length is None else length
+        if not self.first_cut <= length <= self.length:
+            raise CacheError(f"a fork of {length} positions, expected {self.first_cut} to {self.length}.")
         other = Cache(self.pool)
-        other.length = self.length
+        other.length = length
         for kind, table in self.tables.items():
             other._first_pages[kind] = self._first_pages[kind]
-            for at in np.flatnonzero(table >= 0):
+            for at in np.flatnonzero(table[: -(-length // PAGE)] >= 0):
                 self.pool.share(kind, int(table[at]))
                 other.tables[kind][at] = table[at]
         return other

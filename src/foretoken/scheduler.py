@@ -15,7 +15,7 @@ from foretoken import engine
 from foretoken.cache import PagePool
 from foretoken.errors import InputError
 from foretoken.ops import PAGE
-from foretoken.prefix import PrefixStore, checkpoints
+from foretoken.prefix import PrefixStore, checkpoints, shared_len
 from foretoken.stream import Answer, Event, Stream
 
 
@@ -123,13 +123,21 @@ class Scheduler:
         while self._waiting and len(self._running) < self._max_running and self._fits(self._waiting[0]):
             answer = self._waiting[0]
             sequence = answer.sequence
-            cache = self._store.take(sequence.tokens)
-            marks = checkpoints(sequence.tokens, self._turn_end_ids, cache.length)
-            if answer.shares_prompt and cache.length < sequence.prompt_len - 1:
-                marks = sorted({*marks, sequence.prompt_len - 1})
-            sequence.start_from(cache, marks)
+            if self._is_being_read(sequence.tokens):
+                return
+            running = [(other.sequence.tokens, other.sequence.cache) for other in self._running]
+            cache = self._store.take(sequence.tokens, running if self._store.is_on else ())
+            sequence.start_from(cache, checkpoints(sequence.tokens, self._turn_end_ids, cache.length))
             self._running.append(answer)  # first: `_forget_closed` mends what an interrupt leaves in both
             self._waiting.popleft()
+
+    def _is_being_read(self, tokens: list[int]) -> bool:
+        """Whether a running answer is about to read a page or more of this beginning, which then is there to be shared."""
+        for other in (answer.sequence for answer in self._running):
+            shared = min(shared_len(tokens[:-1], other.tokens), other.prompt_len)
+            if other.is_reading and shared >= other.cache.length + PAGE and self._store.is_on:
+                return True
+        return False
 
     def _keep_checkpoint(self, sequence: engine.Sequence) -> None:
         if sequence.checkpoints and sequence.cache.length == sequence.checkpoints[0]:

@@ -47,13 +47,10 @@ class Answer:
 
     Who runs the passes is somebody else's business: `Stream` for one answer, `scheduler.Scheduler` for many.
 
-    keep           called at the end with the final tokens that the cache holds, and the cache, before its pages are
-                   given back
-    shares_prompt  set before the first pass: others will ask for the same prompt, so all but its last token is kept
+    keep  called at the end with the final tokens that the cache holds, and the cache, before its pages are given back
     """
 
     keep: Callable[[Sequence[int], Cache], None] | None = None
-    shares_prompt = False
 
     def __init__(
         self,

@@ -111,7 +111,7 @@ def test_finds_pages_that_are_written_although_shared(monkeypatch):
 
 
 def test_finds_a_prompt_that_begins_almost_like_another(monkeypatch):
-    def take(self, tokens):
+    def take(self, tokens, others=()):
         keys = [key for key in self._entries if len(key) < len(tokens) and key[:-1] == tuple(tokens[: len(key) - 1])]
         return self._entries[max(keys, key=len)].fork() if keys else Cache(self._pool)
 
