@@ -3,10 +3,10 @@
 
     python tests/golden/make_gemma3.py [OUT]        # needs torch and transformers 5.24; OUT is this folder
 
-    g3-text   `gemma3_text`, layers S S F S S F (`sliding_window_pattern` 3, no layer_types), rotary bases by their older
-              names, queries scaled by no power of two, final softcap 30, window 12, V 160
-    g3        outer `gemma3` with a tiny vision tower, S S S S S F S (silent about kinds), linear rotary factor 8 in full
-              layers, no softcap (the outer class of transformers ignores one), window 16, V 128; tensors
+    g3-text   `gemma3_text`, layers S S F S S F (`sliding_window_pattern` 3, no layer_types), rotary bases by their
+              older names, queries scaled by no power of two, final softcap 30, window 12, V 160
+    g3        outer `gemma3` with a tiny vision tower, S S S S S F S (silent about kinds), linear rotary factor 8 in
+              full layers, no softcap (the outer class of transformers ignores one), window 16, V 128; tensors
               under the names of released files, which transformers still writes
 
 Both bf16; config.json in the released spelling, config-saved.json as transformers writes it. D is 64, whose root is

@@ -117,7 +117,7 @@ def _rope_table(read: Reader) -> Reader:
         ("full_attention", "rope_theta", 1e6, scaling),
     ):
         own = {} if table.get(kind) is None else table.part(kind).data
-        released = scale if read.get(name) is None else {"rope_theta": read.get(name), **scale}
+        released = scale if read.get(name) is None else {"rope_theta": read.number(name, low=1.0), **scale}
         for field, value in released.items():
             if own.get(field, value) != value:
                 read.refuse("rope_parameters", f"{field} {str(value)[:40]} in {kind}, as {name} and rope_scaling say")

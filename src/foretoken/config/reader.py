@@ -18,8 +18,8 @@ MAX_VOCAB = (1 << 19) - 1  # what the exact sums of top-p have room for (docs/fo
 NOT_QUANTISED = "quantised files are not yet supported"
 # Fields that change nothing here: training, special ids, or read in another place.
 IGNORED_FIELDS = {
-    "architectures", "attention_dropout", "bos_token_id", "eos_token_id", "pad_token_id", "unk_token_id", "dtype", "torch_dtype",
-    "initializer_range", "use_cache", "transformers_version",
+    "architectures", "attention_dropout", "bos_token_id", "eos_token_id", "pad_token_id", "unk_token_id",
+    "dtype", "torch_dtype", "initializer_range", "use_cache", "transformers_version",
     "is_encoder_decoder", "return_dict", "output_attentions", "output_hidden_states", "chunk_size_feed_forward",
     "id2label", "label2id", "problem_type", "_name_or_path",
 }  # fmt: skip

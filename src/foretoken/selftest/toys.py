@@ -35,7 +35,8 @@ TARGET = {
     "hidden_size": 64, "intermediate_size": 48, "layer_types": [SLIDING, SLIDING, FULL], "num_hidden_layers": 3,
     "final_logit_softcapping": 30.0,
 }  # fmt: skip
-EXPERTS: dict[str, Any] = {  # as in 26B-A4B: every layer has an MLP and experts, full layers few heads whose keys are their values
+# As in 26B-A4B: every layer has an MLP and experts, full layers few heads whose keys are their values.
+EXPERTS: dict[str, Any] = {
     "hidden_size_per_layer_input": 0, "enable_moe_block": True, "num_experts": 8, "top_k_experts": 2,
     "moe_intermediate_size": 16,
 }  # fmt: skip
