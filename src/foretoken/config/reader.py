@@ -21,7 +21,7 @@ IGNORED_FIELDS = {
     "architectures", "attention_dropout", "bos_token_id", "eos_token_id", "pad_token_id", "unk_token_id",
     "dtype", "torch_dtype", "initializer_range", "use_cache", "transformers_version",
     "is_encoder_decoder", "return_dict", "output_attentions", "output_hidden_states", "chunk_size_feed_forward",
-    "id2label", "label2id", "problem_type", "_name_or_path",
+    "id2label", "label2id", "problem_type", "_name_or_path", "_model_name_or_path",
 }  # fmt: skip
 
 
