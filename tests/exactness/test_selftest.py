@@ -44,7 +44,7 @@ def test_no_difference_and_all_conditions():
     report, wrong = compare(3000)
     coverage = report["coverage"]
     assert report["compared"] >= 3000 and report["different"] == report["errors"] == 0 and not wrong
-    assert coverage["model"].keys() == {"experts", "unified"}
+    assert coverage["model"].keys() == {"experts", "unified", "gemma3"}
     assert coverage["format"].keys() == {"q4", "q8", "bf16"}
     assert coverage["horizon"].keys() == {str(horizon) for horizon in range(MAX_HORIZON + 1)}
     assert {"0", "8"} <= coverage["neighbours"].keys()
