@@ -132,7 +132,7 @@ class Scheduler:
             self._waiting.popleft()
 
     def _is_being_read(self, tokens: list[int]) -> bool:
-        """Whether a running answer is about to read a page or more of this beginning, which then is there to be shared."""
+        """Whether a running answer is about to read a page or more of this beginning, to be shared then."""
         for other in (answer.sequence for answer in self._running):
             shared = min(shared_len(tokens[:-1], other.tokens), other.prompt_len)
             if other.is_reading and shared >= other.cache.length + PAGE and self._store.is_on:
