@@ -57,4 +57,5 @@ def test_larger_beyond_the_noise():
     steady, noisy = Figure((1.4, 1.5, 1.6)), Figure((0.9, 1.6, 2.4))
     assert steady.is_above(Figure((1.0, 1.0, 1.0)))
     assert not noisy.is_above(steady) and not steady.is_above(noisy)
+    assert not Figure((1.4, 1.4, 9.0)).is_above(Figure((1.0, 1.0, 1.0))), "by less than the quartiles lie apart"
     assert not Figure((9.0,)).is_above(Figure((1.0,))), "one turn knows nothing of noise"

@@ -10,6 +10,8 @@ from foretoken.errors import InputError
 
 SUFFIXES = (".png", ".svg", ".pdf")
 SIZE = (7.0, 4.2)  # inches
+SHIFT = 0.12  # of one line's points beside another's
+QUARTILES = "error bars: quartiles over the repeats"
 Point = tuple[float, tuple[float, float] | None]  # a value and its quartiles, which are drawn as an error bar
 
 
@@ -24,13 +26,14 @@ def check(path: Path) -> None:
 
 def lines(path: Path, title: str, x: str, y: str, series: Mapping[str, Mapping[str, Point]], ideal: str) -> None:
     """One line per series over numbers; `series` maps a label to {number as text: point}; a line at 1 is `ideal`."""
-    axes = _axes(title, x, y)
+    axes = _axes(title, f"{x} ({QUARTILES})", y)
     numbers = sorted({int(at) for points in series.values() for at in points})
-    for label, points in series.items():
+    for place, (label, points) in enumerate(series.items()):
         values = [value for value, _ in points.values()]
-        axes.errorbar([int(at) for at in points], values, _bars(points.values()), marker="o", capsize=3, label=label)
+        at = [int(number) + SHIFT * place for number in points]  # or error bars would hide each other
+        axes.errorbar(at, values, _bars(points.values()), marker="o", capsize=3, label=label)
     axes.set_xticks(numbers)
-    _keep(axes, path, level=ideal)
+    _keep(axes, path, ideal, highest=max(value for points in series.values() for value, _ in points.values()))
 
 
 def bars(path: Path, title: str, y: str, groups: Mapping[str, Mapping[str, Point | None]], level: str = "") -> None:
@@ -39,18 +42,24 @@ def bars(path: Path, title: str, y: str, groups: Mapping[str, Mapping[str, Point
     level  what a line at 1 means, where there is one; labels are explained where there is more than one
     """
     labels = list(dict.fromkeys(label for group in groups.values() for label in group))
-    axes, width = _axes(title, "", y), (0.8 if len(labels) > 1 else 0.5) / max(len(labels), 1)
+    axes, width = _axes(title, QUARTILES, y), (0.8 if len(labels) > 1 else 0.5) / max(len(labels), 1)
+    highest = 0.0
     for place, label in enumerate(labels):
         points = [(i, point) for i, group in enumerate(groups.values()) if (point := group.get(label)) is not None]
         heights, errors = [value for _, (value, _) in points], _bars([point for _, point in points])
-        drawn = axes.bar([i + place * width for i, _ in points], heights, width, yerr=errors, capsize=3, label=label)
-        if len(labels) == 1:
-            axes.bar_label(drawn, [f"{height:.3g}" for height in heights], label_type="center", color="white")
+        axes.bar([i + place * width for i, _ in points], heights, width, yerr=errors, capsize=3, label=label)
+        highest = max(highest, *heights, 0.0)
     middle = width * (len(labels) - 1) / 2
-    axes.set_xticks([i + middle for i in range(len(groups))], list(groups))
+    axes.set_xticks([i + middle for i in range(len(groups))], [_tick(name, own) for name, own in groups.items()])
     if len(groups) > 4:
         axes.tick_params("x", rotation=20)
-    _keep(axes, path, level, has_legend=len(labels) > 1)
+    _keep(axes, path, level, highest, has_legend=len(labels) > 1)
+
+
+def _tick(name: str, group: Mapping[str, Point | None]) -> str:
+    """A group's name, with the value where it has one bar."""
+    points = [point for point in group.values() if point is not None]
+    return f"{name}\n{points[0][0]:.3g}" if len(group) == len(points) == 1 else name
 
 
 def _bars(points: Iterable[Point]) -> list[list[float]]:
@@ -81,12 +90,13 @@ def _axes(title: str, x: str, y: str) -> Any:
     return axes
 
 
-def _keep(axes: Any, path: Path, level: str, has_legend: bool = True) -> None:
+def _keep(axes: Any, path: Path, level: str, highest: float, has_legend: bool = True) -> None:
     if level:
         axes.axhline(1.0, color="black", linestyle="--", linewidth=1, label=level)
     if has_legend:
         axes.legend(fontsize="small")
-    axes.set_ylim(bottom=0)
+    # An error bar may leave the picture, values never do.
+    axes.set_ylim(0, min(axes.get_ylim()[1], 2 * max(highest, 1.0 if level else 0.0)) or 1.0)
     try:
         axes.figure.savefig(path, dpi=150)
     except OSError as error:

@@ -68,10 +68,10 @@ class Figure:
         return (high - low) / self.value
 
     def is_above(self, other: Figure) -> bool:
-        """True where it is larger beyond the noise: the quartiles do not meet. Never, of fewer than three turns."""
+        """True where it is larger by more than either one's quartiles lie apart. Never, of fewer than three turns."""
         if self.quartiles is None or other.quartiles is None:
             return False
-        return self.quartiles[0] > other.quartiles[1]
+        return self.value - other.value > max(high - low for low, high in (self.quartiles, other.quartiles))
 
 
 def fields(name: str, figures: Figure | Mapping[str, Figure]) -> dict[str, Any]:

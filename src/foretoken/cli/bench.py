@@ -213,7 +213,13 @@ def decode(
     _show_decode(report, drafted)
     if plot is not None:
         groups = {name: {f"horizon {own}": _point(d, "speedup", own) for own in drafted} for name, d in domains.items()}
-        picture.bars(plot, _decode_title(report), "times as fast as plain decoding", groups, level="plain decoding")
+        picture.bars(
+            plot,
+            _pair_title(report["model"], report),
+            "times as fast as plain decoding",
+            groups,
+            level="plain decoding",
+        )
     _hand_out(report, f"decode {report['model']}", where, json)
     if not all(d["same_text"] for d in domains.values()):
         raise typer.Exit(1)
@@ -223,7 +229,7 @@ def _show_decode(report: dict[str, Any], drafted: list[str]) -> None:
     """The table, and what it leaves blank or doubts."""
     rows = []
     for name, d in report["domains"].items():
-        speeds = [_speedup(d, "speedup", own) + "?" * (own in d["noise"]) for own in drafted]
+        speeds = [_speedup(d, "speedup", own, own in d["noise"]) for own in drafted]
         horizon, per_round = d["tokens_per_round_horizon"], d["tokens_per_round"]
         per_round = None if per_round is None else f"{per_round:.2f} at {horizon}"
         rest = [per_round, f"{d['loops']}/{d['answers']}", "yes" if d["same_text"] else "NO"]
@@ -231,25 +237,21 @@ def _show_decode(report: dict[str, Any], drafted: list[str]) -> None:
     means = [_speedup(report, "mean_by_horizon", own) for own in drafted]
     rows.append(["mean", None, *means, report["best_horizon"], None, "", ""])
     names = ["", "plain tok/s", *(f"×{own}" for own in drafted), "best", "tok/round", "loops", "same"]
-    _show(f"{_decode_title(report)}: times as fast as plain, by horizon (spread)", names, rows)
+    _show(f"{_pair_title(report['model'], report)}: times as fast as plain, by horizon; spread below", names, rows)
     if report["repeats"] < 3:
         terminal.say("fewer than 3 repeats show no spread, so no horizon is called the best. Give --repeats 3 or more.")
     elif any(row[2 + len(drafted)] is None for row in rows):
-        terminal.say("best is blank where the noise hides it: its quartiles meet another horizon's, or plain decoding.")
+        terminal.say("best is blank where it is faster than another, or than plain decoding, by less than the spread.")
     if any(d["noise"] for d in report["domains"].values()):
         terminal.say("? is noise: no speed-up can be larger than the tokens of a round.")
 
 
-def _decode_title(report: dict[str, Any]) -> str:
-    return f"{report['model']} {report['format']}, {report['isa']}, {report['threads']} threads"
-
-
-def _speedup(report: dict[str, Any], name: str, horizon: str) -> str:
-    """Such as "1.56 (3%)"."""
+def _speedup(report: dict[str, Any], name: str, horizon: str, is_noise: bool = False) -> str:
+    """A number, and below it its spread."""
     value, spread = report[name][horizon], report[f"{name}_spread"][horizon]
     if value is None:
         return "–"
-    return f"{value:.2f} ({'–' if spread is None else f'{spread:.0%}'})"
+    return f"{value:.2f}{'?' * is_noise}\n{'–' if spread is None else f'{spread:.0%}'}"
 
 
 def _cells(report: dict[str, Any], names: tuple[str, ...], key: str) -> list[Any]:
@@ -323,7 +325,12 @@ def _open(
 
 def _title(report: dict[str, Any]) -> str:
     where = f", after {report['context']} tokens" if "context" in report else f", {report['tokens']} tokens"
-    return f"{report['shape']} {report['format']}, {report['isa']}, {report['threads']} threads{where}"
+    return f"{_pair_title(report['shape'], report)}{where}"
+
+
+def _pair_title(name: str, report: dict[str, Any]) -> str:
+    threads = report["threads"]
+    return f"{name} {report['format']}, {report['isa']}, {threads} thread{'s' * (threads > 1)}"
 
 
 def _show(title: str, names: list[str], rows: list[list[Any]]) -> None:
