@@ -1,7 +1,8 @@
-"""What the scripts of bench/ share: errors in one line with an exit code, Ctrl-C, and progress that a file can hold."""
+"""What the scripts of bench/ share: options, errors in one line with an exit code, Ctrl-C, progress a file can hold."""
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Callable
 from time import monotonic
 
@@ -9,6 +10,25 @@ from foretoken.errors import ForetokenError
 
 EVERY_S = 10.0  # between lines of progress
 Say = Callable[[str], None]
+
+
+class _Defaults(argparse.ArgumentDefaultsHelpFormatter):
+    """Names the default of every option that has one."""
+
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        return action.help if action.default in (None, False) else super()._get_help_string(action)
+
+
+def parser(doc: str | None) -> argparse.ArgumentParser:
+    """Of a script with that docstring; its help shows the first line and every default."""
+    return argparse.ArgumentParser(description=(doc or "").split("\n")[0], formatter_class=_Defaults)
+
+
+def count(text: str) -> int:
+    """The type of an option that counts something: 1 or more."""
+    if not (text.isascii() and text.isdigit() and len(text) < 12 and int(text) > 0):
+        raise argparse.ArgumentTypeError(f"{text[:40]!r} is no whole number of at least 1")
+    return int(text)
 
 
 def run(work: Callable[[], int | None], say: Say) -> int:
