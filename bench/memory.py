@@ -57,7 +57,7 @@ def open_subject(options):
         subject.check_context(options.shape, shape.context, "tokens", options.tokens, options.new)
         terminal.say(
             f"building random weights in the shape of {options.shape} in {options.format}, with its drafter: "
-            f"{need / 1e6:,.0f} MB of memory, and a cache for {options.tokens + options.new} tokens"
+            f"{need / 1e6:,.1f} MB of memory, and a cache for {options.tokens + options.new} tokens"
         )
         advance = script.progress("Building", terminal.say)
         return shapes.build(options.shape, options.format, options.drafter_format, progress=advance)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import os
+import sys
 from collections.abc import Callable
 from time import monotonic
 
@@ -32,14 +34,22 @@ def count(text: str) -> int:
 
 
 def run(work: Callable[[], int | None], say: Say) -> int:
-    """Do it; the exit code: what it returns (None is 0), 2 for bad input, which `say` is told, 130 after Ctrl-C."""
+    """Do it, and give the exit code.
+
+    What `work` returns (None is 0); 2 for bad input, which `say` is told; 130 after Ctrl-C; 1 if nobody reads stdout.
+    """
     try:
-        return work() or 0
+        code = work() or 0
+        sys.stdout.flush()
+        return code
     except ForetokenError as error:
         say(str(error))
         return 2
     except KeyboardInterrupt:
         return 130
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what is still buffered
+        return 1
 
 
 def progress(label: str, say: Say, clock: Callable[[], float] = monotonic) -> Callable[[int, int], None]:

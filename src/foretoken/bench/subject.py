@@ -133,7 +133,7 @@ def check_context(name: str, context_len: int, what: str, asked: int, beside: in
     if not 1 <= asked <= most:
         raise InputError(
             f"{what} is {asked}, expected 1 to {most}: {name} has room for {context_len} tokens, "
-            f"of which {beside} are for what is written after them."
+            f"{beside} of it for what is written afterwards."
         )
 
 

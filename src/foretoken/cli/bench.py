@@ -89,10 +89,10 @@ def verify_cost(
         f"peak {report['int_peak_gmac_per_s']:.0f} GMAC/s ({report['int_peak_source']})"
     )
     if plot is not None:
-        labels = {"over one row": "relative", "over the roofline of this machine": "roofline_ratio"}
+        labels = {"over one row": "relative", "over roofline": "roofline_ratio"}
         series = {label: _points(report, name) for label, name in labels.items()}
         ideal = "a pass as quick as that of one row, or as the machine can be"
-        picture.lines(plot, _title(report), "rows of the pass", "time of the pass, times as long", series, ideal)
+        picture.lines(plot, _title(report), "rows of the pass", "times as long", series, ideal)
     _hand_out(report, f"verify-cost {report['shape']}", where, json)
 
 
@@ -161,8 +161,8 @@ def prompt(
     peak = f"peak {report['int_peak_gmac_per_s']:.0f} GMAC/s ({report['int_peak_source']})"
     terminal.say(f"{report['tok_per_s']:.1f} tok/s; {peak}")
     if plot is not None:
-        bars = {label: {"": (report[share], report[f"{share}_quartiles"])} for label, (_, share) in cases.items()}
-        picture.bars(plot, _title(report), "share of the peak", bars)
+        bars = {label: {"": _percent(report, share)} for label, (_, share) in cases.items()}
+        picture.bars(plot, _title(report), "% of the peak", bars)
     _hand_out(report, f"prompt {report['shape']}", where, json)
 
 
@@ -212,10 +212,11 @@ def decode(
     drafted = [own for own in report["mean_by_horizon"] if own != bench.PLAIN]
     _show_decode(report, drafted)
     if plot is not None:
+        noise = ", ".join(f"{name} {own}" for name, d in domains.items() for own in d["noise"])
         groups = {name: {f"horizon {own}": _point(d, "speedup", own) for own in drafted} for name, d in domains.items()}
         picture.bars(
             plot,
-            _pair_title(report["model"], report),
+            _pair_title(report["model"], report) + (f"\nnoise, by domain and horizon: {noise}" if noise else ""),
             "times as fast as plain decoding",
             groups,
             level="plain decoding",
@@ -263,6 +264,12 @@ def _point(report: dict[str, Any], name: str, key: str) -> tuple[float, tuple[fl
     """A value and its quartiles, as pictures take them; None where there is no value."""
     value = report[name][key]
     return None if value is None else (value, report[f"{name}_quartiles"][key])
+
+
+def _percent(report: dict[str, Any], name: str) -> tuple[float, tuple[float, float] | None]:
+    """A share as pictures take it, in percent."""
+    quartiles = report[f"{name}_quartiles"]
+    return 100 * report[name], None if quartiles is None else (100 * quartiles[0], 100 * quartiles[1])
 
 
 def _points(report: dict[str, Any], name: str) -> dict[str, Any]:
@@ -324,7 +331,7 @@ def _open(
 
 
 def _title(report: dict[str, Any]) -> str:
-    where = f", after {report['context']} tokens" if "context" in report else f", {report['tokens']} tokens"
+    where = f", after {report['context']} tokens" if "context" in report else f", prompt of {report['tokens']} tokens"
     return f"{_pair_title(report['shape'], report)}{where}"
 
 
