@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from math import nan
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from foretoken.errors import InputError
 SUFFIXES = (".png", ".svg", ".pdf")
 SIZE = (7.0, 4.2)  # inches
 SHIFT = 0.12  # of one line's points beside another's
-QUARTILES = "error bars: quartiles over the repeats"
+QUARTILES = "error bars: quartiles, from 3 repeats on"
 Point = tuple[float, tuple[float, float] | None]  # a value and its quartiles, which are drawn as an error bar
 
 
@@ -63,9 +64,9 @@ def _tick(name: str, group: Mapping[str, Point | None]) -> str:
 
 
 def _bars(points: Iterable[Point]) -> list[list[float]]:
-    """How far the quartiles stand below and above the values; nothing where they are not known."""
-    ends = [(value, quartiles or (value, value)) for value, quartiles in points]
-    return [[max(value - low, 0.0) for value, (low, _) in ends], [max(high - value, 0.0) for value, (_, high) in ends]]
+    """How far the quartiles stand below and above the values; nan, which is not drawn, where they are not known."""
+    ends = [(value, quartiles or (nan, nan)) for value, quartiles in points]
+    return [[value - low for value, (low, _) in ends], [high - value for value, (_, high) in ends]]
 
 
 def _pyplot() -> Any:

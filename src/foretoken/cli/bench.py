@@ -92,7 +92,7 @@ def verify_cost(
         labels = {"over one row": "relative", "over roofline": "roofline_ratio"}
         series = {label: _points(report, name) for label, name in labels.items()}
         ideal = "a pass as quick as that of one row, or as the machine can be"
-        picture.lines(plot, _title(report), "rows of the pass", "times as long", series, ideal)
+        picture.lines(plot, _title(report), "rows of the pass", "time of the pass, as a multiple", series, ideal)
     _hand_out(report, f"verify-cost {report['shape']}", where, json)
 
 
@@ -212,11 +212,12 @@ def decode(
     drafted = [own for own in report["mean_by_horizon"] if own != bench.PLAIN]
     _show_decode(report, drafted)
     if plot is not None:
-        noise = ", ".join(f"{name} {own}" for name, d in domains.items() for own in d["noise"])
+        noise = sum(len(d["noise"]) for d in domains.values())
         groups = {name: {f"horizon {own}": _point(d, "speedup", own) for own in drafted} for name, d in domains.items()}
         picture.bars(
             plot,
-            _pair_title(report["model"], report) + (f"\nnoise, by domain and horizon: {noise}" if noise else ""),
+            _pair_title(report["model"], report)
+            + (f"\n{noise} speed-ups above the tokens of a round: noise" if noise else ""),
             "times as fast as plain decoding",
             groups,
             level="plain decoding",
