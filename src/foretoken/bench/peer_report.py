@@ -1,0 +1,124 @@
+"""Ratios between runtimes, what may be written about the machine, and dated files of results.
+
+A ratio is the other's time over ours, turn by turn, so what slows the machine for a while slows both; above 1 we are
+faster. Neither host names nor paths go into a report.
+"""
+
+from __future__ import annotations
+
+import json
+import platform
+import re
+from collections.abc import Mapping, Sequence
+from datetime import date
+from pathlib import Path
+from statistics import median, quantiles
+from typing import Any
+
+import numpy as np
+
+from foretoken.bench.timing import Times
+
+CPUINFO = Path("/proc/cpuinfo")
+HUGE_PAGES = Path("/sys/kernel/mm/transparent_hugepage/enabled")
+FLAGS = re.compile(r"(avx|amx|fma|f16c|sse4|asimd|sve|i8mm|bf16).*")  # those that kernels ask for
+PATH = re.compile(r"(?<![\w.])(?:[A-Za-z]:)?(?:[\\/][\w.+~@-]+)+[\\/]([\w.+~@-]+)")
+Key = tuple[str, int]  # name of a case, rows
+
+
+def ratio(peer: Times, ours: Times) -> dict[str, float]:
+    """Median and quartiles of the peer's time over ours, over pairs of the same turn."""
+    pairs = [theirs / own for theirs, own in zip(peer.seconds, ours.seconds, strict=True)]
+    low, middle, high = quantiles(pairs, n=4, method="inclusive") if len(pairs) > 1 else 3 * [pairs[0]]
+    return {"ratio": middle, "low": low, "high": high}
+
+
+def compared(times: Mapping[Key, Times], rows: Sequence[int], ours: str | None) -> dict[str, dict[str, Any]]:
+    """By name and row count: ms, spread, ms over that of one row, and `ratio` over `ours` where it was timed."""
+    found: dict[str, dict[str, Any]] = {}
+    for name in dict.fromkeys(name for name, _ in times):
+        own = {count: times[name, count] for count in rows}
+        found[name] = {
+            "ms": {str(count): time.ms for count, time in own.items()},
+            "spread": {str(count): time.spread for count, time in own.items()},
+            "relative": {str(count): time.ms / own[rows[0]].ms for count, time in own.items()},
+        }
+        if ours is not None and name != ours:
+            found[name]["over_ours"] = {str(count): ratio(own[count], times[ours, count]) for count in rows}
+    return found
+
+
+def best(times: Mapping[Key, Times], rows: Sequence[int], libraries: Mapping[str, Sequence[str]]) -> dict[str, Any]:
+    """Every library at its best: the fastest of its cases at each row count, and its ratio over our fastest.
+
+    libraries  name → its cases that were timed; "foretoken" is ours
+    """
+    found: dict[str, Any] = {}
+    for library, cases in libraries.items():
+        own = found[library] = {}
+        for count in rows:
+            case = min(cases, key=lambda name: times[name, count].ms)
+            own[str(count)] = {"case": case, "ms": times[case, count].ms}
+            if "foretoken" in libraries and library != "foretoken":
+                ours = min(libraries["foretoken"], key=lambda name: times[name, count].ms)
+                own[str(count)] |= ratio(times[case, count], times[ours, count])
+    return found
+
+
+def agreement(answers: Mapping[str, Sequence[Sequence[int]]], ours: str) -> dict[str, dict[str, Any]]:
+    """By case: how many of its answers are `ours`, and after how many tokens the others part, in the median."""
+    found = {}
+    for name, own in answers.items():
+        pairs = list(zip(own, answers[ours], strict=True))
+        parted = [_common(a, b) for a, b in pairs if list(a) != list(b)]
+        found[name] = {
+            "same": len(pairs) - len(parted),
+            "answers": len(pairs),
+            "parts_after": median(parted) if parted else None,
+        }
+    return found
+
+
+def _common(a: Sequence[int], b: Sequence[int]) -> int:
+    """Tokens that both begin with."""
+    return next((i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))
+
+
+def without_paths(text: str) -> str:
+    """Every path cut down to its last part."""
+    return PATH.sub(r"\1", text)
+
+
+def machine() -> dict[str, Any]:
+    """The processor by name, its flags that matter, and whether huge pages need to be asked for."""
+    text = _read(CPUINFO)
+    name = re.search(r"^model name\s*:\s*(.+)$", text, re.M)
+    flags = re.search(r"^(?:flags|Features)\s*:\s*(.+)$", text, re.M)
+    pages = re.search(r"\[(\w+)\]", _read(HUGE_PAGES))
+    return {
+        "processor": name[1].strip() if name else platform.processor() or platform.machine(),
+        "flags": sorted(flag for flag in flags[1].split() if FLAGS.fullmatch(flag)) if flags else [],
+        "system": platform.system(),
+        "huge_pages": pages[1] if pages else None,
+        "python": platform.python_version(),
+        "numpy": np.__version__,
+    }
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except OSError:
+        return ""
+
+
+def save(report: Mapping[str, Any], folder: Path, label: str) -> Path:
+    """Write DATE-peers-LABEL.json, with a number where there is one already."""
+    folder.mkdir(parents=True, exist_ok=True)
+    stem, number = f"{date.today().isoformat()}-peers-{label}", 1
+    path = folder / f"{stem}.json"
+    while path.exists():
+        number += 1
+        path = folder / f"{stem}-{number}.json"
+    path.write_text(json.dumps(report, indent=1, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")
+    return path
