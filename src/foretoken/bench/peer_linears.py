@@ -32,6 +32,8 @@ class Linears:
 
     def __init__(self, shape: str, layers: int | None, bits: int, group: int, threads: int, max_rows: int) -> None:
         self.matrices, left_out = stack(shape, layers, group)
+        if not self.matrices:
+            raise ValueError(f"groups of {group} divide the inputs of no matrix of shape {shape}")
         self.bits, self.group, self.threads = bits, group, threads
         self._inputs = inputs(self.matrices, max_rows)
         self._expected: list[np.ndarray] = []

@@ -7,6 +7,7 @@ faster. Neither host names nor paths go into a report.
 from __future__ import annotations
 
 import json
+import os
 import platform
 import re
 from collections.abc import Mapping, Sequence
@@ -90,7 +91,7 @@ def without_paths(text: str) -> str:
 
 
 def machine() -> dict[str, Any]:
-    """The processor by name, its flags that matter, and whether huge pages need to be asked for."""
+    """The processor by name, its flags that matter, and who gets huge pages."""
     text = _read(CPUINFO)
     name = re.search(r"^model name\s*:\s*(.+)$", text, re.M)
     flags = re.search(r"^(?:flags|Features)\s*:\s*(.+)$", text, re.M)
@@ -100,6 +101,7 @@ def machine() -> dict[str, Any]:
         "flags": sorted(flag for flag in flags[1].split() if FLAGS.fullmatch(flag)) if flags else [],
         "system": platform.system(),
         "huge_pages": pages[1] if pages else None,
+        "malloc": os.environ.get("GLIBC_TUNABLES"),  # may ask for huge pages for everyone
         "python": platform.python_version(),
         "numpy": np.__version__,
     }
