@@ -9,7 +9,6 @@ needed by foretoken: `pip install openvino onnxruntime onnx llama-cpp-python` (C
 """
 
 import argparse
-import json
 import sys
 from functools import partial
 from pathlib import Path

@@ -76,7 +76,7 @@ class Linears:
         return steady(self.run(rows), calls)
 
     def checked(self, rows: int) -> float:
-        """Largest error over the largest output, of the sample; ValueError where it says that the product is another."""
+        """Largest error over the largest output, of the sample; ValueError where the product is another."""
         self.run(rows)()
         errors = []
         for matrix, weights, out in zip(self.matrices, self._expected, self.outputs(rows), strict=True):
@@ -165,7 +165,7 @@ class OpenVino(Linears):
         return " ".join(sorted(names)) or "no fused product"
 
     def _weight(self, openvino: Any, ops: Any, matrix: Matrix) -> Any:
-        """The node that gives (N, K) float32: codes, converted, scaled by group; the plugin fuses it into the product."""
+        """The node that gives (N, K) float32: codes scaled by group; the plugin fuses it into the product."""
         codes, scales = self.numbers(matrix)
         groups = scales.shape[1]
         if self._signed:

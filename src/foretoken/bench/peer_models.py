@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from foretoken import engine
+from foretoken.api import load
 from foretoken.bench import subject
 from foretoken.bench.peer_process import own_version, steady
 from foretoken.cache import Cache, segments
@@ -52,12 +53,10 @@ def windows(ids: Sequence[int], begin: int | None) -> list[list[int]]:
 
 
 class ForetokenModel:
-    """Ours, through `foretoken.load`."""
+    """Ours, through `api.load`."""
 
     def __init__(self, path: str, drafter: str, threads: int, context: int) -> None:
-        import foretoken
-
-        self._model = foretoken.load(path, drafter=drafter, threads=threads)
+        self._model = load(path, drafter=drafter, threads=threads)
         self._context = context
         self._rounds: subject.Rounds | None = None
         info = self._model.info()

@@ -42,7 +42,7 @@ class Child:
         """peer is "module:Class", called there with `options`. Raises Unavailable where that fails."""
         if sys.platform == "win32":
             raise Unavailable("needs a system whose processes can be stopped and continued")
-        self._stderr = tempfile.TemporaryFile()
+        self._stderr = tempfile.TemporaryFile()  # noqa: SIM115 (closed by `close`)
         self._process = subprocess.Popen(
             [sys.executable, "-m", "foretoken.bench.peer_process"],
             stdin=subprocess.PIPE,

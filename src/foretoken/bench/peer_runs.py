@@ -1,7 +1,7 @@
 """What `bench/peers.py` measures: linears of a shape, passes of a model, likelihood of a text, whole answers.
 
-A peer is anything with `info` and `ask`: a child process, or a build's tool. One that cannot be opened, or fails when it
-is first asked, is named with its reason and left out; the others are measured all the same.
+A peer is anything with `info` and `ask`: a child process, or a build's tool. One that cannot be opened, or fails when
+it is first asked, is named with its reason and left out; the others are measured all the same.
 """
 
 from __future__ import annotations
@@ -95,9 +95,7 @@ def timed(peers: Peers, rows: Sequence[int], repeats: int, told: Progress | None
         except Unavailable as error:
             peers.skip(name, str(error))
     cases = {
-        (name, count): partial(peer.ask, "time", count, CALLS)
-        for name, peer in peers.found.items()
-        for count in rows
+        (name, count): partial(peer.ask, "time", count, CALLS) for name, peer in peers.found.items() for count in rows
     }
     return interleaved(cases, repeats, told, has_warm_up=False)
 
@@ -119,7 +117,9 @@ def linear_makers(shape: str, layers: int | None, bits: int, threads: int, max_r
     }
 
 
-def linears(makers: Makers, rows: Sequence[int], repeats: int, say: Say, told: Progress | None = None) -> dict[str, Any]:
+def linears(
+    makers: Makers, rows: Sequence[int], repeats: int, say: Say, told: Progress | None = None
+) -> dict[str, Any]:
     """Times of the stack: every case over ours, and every library at its best over our best.
 
     A case that had to leave out matrices which the first one has is no comparison, and skipped.
@@ -144,9 +144,7 @@ def linears(makers: Makers, rows: Sequence[int], repeats: int, say: Say, told: P
         }
 
 
-def model_makers(
-    path: Path, builds: Mapping[str, Path], context: int, drafter: str, threads: int, rows: int
-) -> Makers:
+def model_makers(path: Path, builds: Mapping[str, Path], context: int, drafter: str, threads: int, rows: int) -> Makers:
     """Name → what opens it; llama-cpp-python gets just the places that passes after the context need."""
     models = "foretoken.bench.peer_models"
     ours = {"path": str(path), "drafter": drafter, "threads": threads, "context": context}
@@ -205,7 +203,7 @@ def drafting(
     ids = [ours.ask("prompt_ids", prompt) for prompt in prompts]
     longest = max(map(len, ids)) + max_tokens + SPARE
     peers.add(f"{LLAMA} for drafting", partial(lookup, longest))
-    cases = {f"{OURS} plain": (ours, "0")}
+    cases: dict[str, tuple[Peer, Any]] = {f"{OURS} plain": (ours, "0")}
     if ours.info["drafts"]:
         cases[f"{OURS} drafted"] = (ours, horizon)
     other = peers.found.get(f"{LLAMA} for drafting")
@@ -249,23 +247,20 @@ def _speeds(
     """Tokens per second over the prompts where everyone wrote some, loops of ours left out; best over best."""
     plain = answers[f"{OURS} plain"]
     kept = [i for i, own in enumerate(plain) if not is_loop(own) and all(times[name][i][1] for name in times)]
-    speed = {}
+    speed: dict[str, float | None] = {}
+    best: dict[str, str] = {}
+    top: dict[str, float] = {}
     for name, own in times.items():
         seconds = sum(own[i][0] for i in kept)
-        speed[name] = sum(own[i][1] for i in kept) / seconds if seconds else None
-    best = {
-        library: max((name for name in speed if name.startswith(library) and speed[name]), key=lambda n: speed[n] or 0.0)
-        for library in (OURS, LLAMA)
-        if any(name.startswith(library) and speed[name] for name in speed)
-    }
-    ratio = None
-    if len(best) == 2:
-        ratio = (speed[best[OURS]] or 0.0) / (speed[best[LLAMA]] or 1.0)
+        speed[name] = rate = sum(own[i][1] for i in kept) / seconds if seconds else None
+        library = name.split()[0]
+        if rate is not None and rate > top.get(library, 0.0):
+            best[library], top[library] = name, rate
     return {
         "timed_prompts": len(kept),
         "loops": sum(map(is_loop, plain)),
         "tok_per_s": speed,
         "best": best,
-        "best_over_best": ratio,
+        "best_over_best": top[OURS] / top[LLAMA] if len(top) == 2 else None,
         "texts": peer_report.agreement(answers, f"{OURS} plain"),
     }
