@@ -14,6 +14,7 @@ from functools import partial
 from pathlib import Path
 
 from foretoken.bench import peer_report, peer_runs, prompts
+from foretoken.bench.peer_process import Unavailable
 from foretoken.cli import terminal
 from foretoken.errors import ForetokenError, InputError
 from foretoken.horizon import MAX_HORIZON, parse_horizon
@@ -56,15 +57,23 @@ def measure_model(options, rows):
         found["peers"], found["skipped"] = peers.infos(), peers.skipped
         if text is not None:
             terminal.say("reading the text for its perplexity")
-            found["perplexity"] = peer_runs.perplexity(peers, text, options.text_tokens)
+            found["perplexity"] = or_skipped(lambda: peer_runs.perplexity(peers, text, options.text_tokens))
         if asked:
             lookup = partial(peer_runs.llama, options.model, options.threads, options.context, has_lookup=True)
             every = [prompt for own in asked.values() for prompt in own]
             with terminal.progress("Answers") as advance:
-                found["drafting"] = peer_runs.drafting(
-                    peers, every, options.max_tokens, options.horizon, lookup, advance
+                found["drafting"] = or_skipped(
+                    lambda: peer_runs.drafting(peers, every, options.max_tokens, options.horizon, lookup, advance)
                 )
     return found
+
+
+def or_skipped(part):
+    """What `part` gives, or why it could not be measured: what was measured before it must not be lost."""
+    try:
+        return part()
+    except Unavailable as error:
+        return {"skipped": peer_report.without_paths(str(error))}
 
 
 def read(path):
@@ -139,8 +148,8 @@ def show_rest(model):
             print(f"\n{name} skipped: {model[name]['skipped']}", file=sys.stderr)
     if "perplexity" in (found := model.get("perplexity", {})):
         values = ", ".join(f"{name} {value:.4f}" for name, value in found["perplexity"].items())
-        same = "the same tokens" if found["same_tokens"] else "NOT the same tokens"
-        print(f"\nperplexity over {found['tokens']} tokens: {values}; both make {same} of it", file=sys.stderr)
+        same = {None: "", True: "; both make the same tokens of it", False: "; the two make DIFFERENT tokens of it"}
+        print(f"\nperplexity over {found['tokens']} tokens: {values}{same[found['same_tokens']]}", file=sys.stderr)
     if "tok_per_s" in (found := model.get("drafting", {})):
         print(
             f"\nanswers to {found['prompts']} prompts, {found['timed_prompts']} timed ({found['loops']} loops); "

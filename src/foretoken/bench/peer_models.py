@@ -100,6 +100,7 @@ class ForetokenModel:
                 cache.begin_pass(len(rows))
                 keep = np.arange(len(rows), dtype=np.int32)
                 hidden = self._model.target.forward(rows, segments([cache], [len(rows)]), keep)
+                cache.end_pass()
                 yield self._model.target.logits(hidden)
 
         return nats(texts, scored)

@@ -179,7 +179,7 @@ def perplexity(peers: Peers, text: str, limit: int) -> dict[str, Any]:
     values = {name: math.exp(peer.ask("nats", texts) / count) for name, peer in readers.items()}
     return {
         "tokens": count,
-        "same_tokens": len({tuple(own) for own in found.values()}) == 1,
+        "same_tokens": len({tuple(own) for own in found.values()}) == 1 if len(found) > 1 else None,
         "perplexity": values,
         "over_ours": values[LLAMA] / values[OURS] if len(values) == 2 else None,
     }
