@@ -19,6 +19,7 @@ from foretoken.cli import terminal
 from foretoken.errors import ForetokenError, InputError
 from foretoken.horizon import MAX_HORIZON, parse_horizon
 from foretoken.ops import native
+from foretoken.weights import FORMATS
 
 RESULTS = Path(__file__).parent / "results"
 MAX_TEXT_BYTES = 16 << 20
@@ -47,8 +48,9 @@ def measure_model(options, rows):
     """What is measured of a model file."""
     asked = prompts.load(options.prompts, options.limit) if options.prompts is not None else {}
     text = read(options.text) if options.text is not None else None
+    ours = {"format": options.format, "drafter": options.drafter}
     makers = peer_runs.model_makers(
-        options.model, dict(options.build), options.context, options.drafter, options.threads, max(rows)
+        options.model, dict(options.build), options.context, ours, options.threads, max(rows)
     )
     found = {"file_bytes": options.model.stat().st_size, "context": options.context}
     with peer_runs.Peers(makers, terminal.say) as peers:
@@ -186,6 +188,7 @@ def parsed():
     parser.add_argument("--prompts", type=Path, help="answers to the prompts of this file or folder")
     parser.add_argument("--limit", type=int, default=2, help="prompts of each domain")
     parser.add_argument("--max-tokens", type=int, default=128, help="of an answer")
+    parser.add_argument("--format", default="auto", choices=("auto", *FORMATS), help="of our weights of the model")
     parser.add_argument("--drafter", default="auto", help="ours")
     parser.add_argument("--horizon", default="auto", help="ours")
     parser.add_argument("--rows", default="1,2,4,8,16")

@@ -55,8 +55,8 @@ def windows(ids: Sequence[int], begin: int | None) -> list[list[int]]:
 class ForetokenModel:
     """Ours, through `api.load`."""
 
-    def __init__(self, path: str, drafter: str, threads: int, context: int) -> None:
-        self._model = load(path, drafter=drafter, threads=threads)
+    def __init__(self, path: str, format: str, drafter: str, threads: int, context: int) -> None:
+        self._model = load(path, format=format, drafter=drafter, threads=threads)
         self._context = context
         self._rounds: subject.Rounds | None = None
         info = self._model.info()
@@ -81,12 +81,12 @@ class ForetokenModel:
         return self._model.tokenizer.encode(text, add_bos=True)
 
     def prompt_ids(self, prompt: dict[str, Any]) -> list[int]:
-        """Of a prompt of a set: its text, or its messages in the model's own template."""
+        """Of a prompt of a set: its text, or its messages by the model's template, or bare where it has none."""
         if "prompt" in prompt:
             return self.ids(prompt["prompt"])
         template = self._model.chat_template
         if template is None:
-            raise ValueError("the model has no chat template; give prompts with a text")
+            return self.ids("\n\n".join(message["content"] for message in prompt["messages"]))
         return self._model.tokenizer.encode(template.render(prompt["messages"]), add_bos=False)
 
     def nats(self, texts: list[list[int]]) -> float:

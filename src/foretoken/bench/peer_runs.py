@@ -144,12 +144,17 @@ def linears(
         }
 
 
-def model_makers(path: Path, builds: Mapping[str, Path], context: int, drafter: str, threads: int, rows: int) -> Makers:
-    """Name → what opens it; llama-cpp-python gets just the places that passes after the context need."""
+def model_makers(
+    path: Path, builds: Mapping[str, Path], context: int, ours: Mapping[str, str], threads: int, rows: int
+) -> Makers:
+    """Name → what opens it; llama-cpp-python gets just the places that passes after the context need.
+
+    ours  `format` and `drafter` as in `foretoken.load`
+    """
     models = "foretoken.bench.peer_models"
-    ours = {"path": str(path), "drafter": drafter, "threads": threads, "context": context}
+    own = {"path": str(path), "threads": threads, "context": context, **ours}
     return {
-        OURS: partial(Child, f"{models}:ForetokenModel", ours),
+        OURS: partial(Child, f"{models}:ForetokenModel", own),
         LLAMA: partial(llama, path, threads, context, max(context, 512) + rows + SPARE, False),
         **{name: partial(Build, build, path, context, threads) for name, build in builds.items()},
     }
