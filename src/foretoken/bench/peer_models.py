@@ -17,6 +17,7 @@ from foretoken import engine
 from foretoken.api import load
 from foretoken.bench import subject
 from foretoken.bench.peer_process import own_version, steady
+from foretoken.bench.peer_report import without_paths
 from foretoken.cache import Cache, segments
 from foretoken.ops import native
 
@@ -64,7 +65,7 @@ class ForetokenModel:
             "version": own_version(),
             "format": info["format"],
             "kernel": native.isa(),
-            "drafter": f"{info['drafter']['state']}: {info['drafter']['reason']}",
+            "drafter": without_paths(f"{info['drafter']['state']}: {info['drafter']['reason']}"),
             "drafts": self._model.drafter is not None,
             "weight_bytes": info["packed_bytes"],
         }
