@@ -6,6 +6,7 @@ They may be shown to anybody: no host name, no user, no path. `bench/results/REA
 from __future__ import annotations
 
 import json
+import os
 import platform
 import re
 from collections.abc import Mapping
@@ -36,6 +37,7 @@ def machine() -> dict[str, Any]:
         "flags": sorted(flag for flag in flags[1].split() if FLAGS.fullmatch(flag)) if flags else [],
         "system": platform.system(),
         "huge_pages": pages[1] if pages else None,
+        "malloc": os.environ.get("GLIBC_TUNABLES"),  # may ask for huge pages for everyone
         "python": platform.python_version(),
         "numpy": np.__version__,
     }
