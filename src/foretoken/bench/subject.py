@@ -20,12 +20,14 @@ from foretoken.drafters.protocol import Draft, Drafter
 from foretoken.errors import DraftError, InputError
 from foretoken.horizon import MAX_HORIZON, FixedHorizon
 from foretoken.models.gemma4 import Gemma4
+from foretoken.ops import PAGE
 from foretoken.sampling import Sampler, Sampling
 from foretoken.weights.gemma4 import plan
 
 GREEDY = Sampling(temperature=0.0, top_k=0, top_p=1.0, min_p=0.0, seed=0)
 CHUNK = 512  # prompt rows a pass, the default of `foretoken.load`
 MAX_ROWS = MAX_HORIZON + 1
+MOST_READ = 2048  # tokens of context that are really read
 ROOM = 2 * MAX_ROWS  # tokens that a round may add before it is undone
 
 
@@ -70,7 +72,8 @@ class Subject:
 class Rounds:
     """One sequence after `context` random tokens, playing single rounds again and again from the same place.
 
-    Everything goes through the engine's own step, so what is timed is what decoding pays.
+    Everything goes through the engine's own step, so what is timed is what decoding pays. Of a long context only the
+    end is read; before it the cache holds noise, which costs the same to attend to.
     """
 
     def __init__(self, subject: Subject, context: int) -> None:
@@ -78,6 +81,8 @@ class Rounds:
         self._runner = engine.Engine(subject.target, CHUNK)
         pool = self._runner.pool(context + ROOM)
         self.sequence = subject.sequence(subject.prompt(context), pool, new_tokens=ROOM)
+        if context > MOST_READ:
+            _fill(self.sequence.cache, context - CHUNK)
         while self.sequence.is_reading:
             self._step()
         self._drafter = subject.drafter
@@ -113,6 +118,25 @@ class Rounds:
             raise self.sequence.error
         if self.sequence.stats.drafter_error is not None:
             raise DraftError(self.sequence.stats.drafter_error)
+
+
+def _fill(cache: Cache, length: int) -> None:
+    """Make the cache `length` positions long with noise for keys and values."""
+    rng, pool = np.random.default_rng(0), cache.pool
+    noise = {
+        index: rng.standard_normal(keys[0].shape, dtype=np.float32).astype(np.float16)
+        for index, keys in pool.keys.items()
+    }
+    while cache.length < length:
+        rows = min(pool.pass_rows, length - cache.length)
+        cache.begin_pass(rows)
+        for kind, table in cache.tables.items():
+            for page in table[cache.length // PAGE : -(-(cache.length + rows) // PAGE)]:
+                for index, layer in pool.layers.items():
+                    if layer.kind == kind:
+                        pool.keys[index][page] = noise[index]
+                        pool.values[index][page] = noise[index].reshape(pool.values[index][page].shape)
+        cache.end_pass()
 
 
 class _Forced:
