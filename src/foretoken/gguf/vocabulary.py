@@ -22,7 +22,7 @@ from foretoken.gguf.container import Container
 KINDS = ("gemma4", "llama")
 CONTROL, USER_DEFINED = 3, 4  # token types
 MAX_PIECES, MAX_PIECE_CHARS = 1 << 19, 256
-SPECIAL = ("bos", "eos", "unknown", "padding", "mask", "eot", "eom")
+ROLES = ("bos", "eos", "unknown", "padding", "mask", "eot", "eom")
 
 
 @dataclass(frozen=True)
@@ -32,28 +32,30 @@ class Vocabulary:
     pieces: list[str]
     types: list[int]
     merges: list[tuple[str, str]]
-    special: frozenset[int]  # ids that the file gives a role, beside those of type CONTROL
-    unknown: str | None
+    roles: dict[str, int]  # such as bos, eos, unknown: ids that the file names, beside those of type CONTROL
     source: str
 
     def backend(self) -> tokenizers.Tokenizer:
         """The tokenizer; raises WeightsError where merges name a piece that there is not."""
         ids = {piece: index for index, piece in enumerate(self.pieces)}
+        unknown = self.pieces[self.roles["unknown"]] if "unknown" in self.roles else None
         try:
-            model = models.BPE(
-                vocab=ids, merges=self.merges, fuse_unk=True, unk_token=self.unknown, byte_fallback=True
-            )
+            model = models.BPE(vocab=ids, merges=self.merges, fuse_unk=True, unk_token=unknown, byte_fallback=True)
         except Exception as error:  # the library raises the bare class
             raise WeightsError(f"the merges of {self.source} cannot be used: {error}. Use another file.") from error
         found = tokenizers.Tokenizer(model)
         found.normalizer = normalizers.Replace(" ", "▁")
         found.decoder = decoders.Sequence([decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse()])
-        typed = list(enumerate(zip(self.pieces, self.types, strict=True)))
-        control = [piece for index, (piece, kind) in typed if kind == CONTROL or index in self.special]
+        typed, special = list(enumerate(zip(self.pieces, self.types, strict=True))), set(self.roles.values())
+        control = [piece for index, (piece, kind) in typed if kind == CONTROL or index in special]
         found.add_special_tokens([tokenizers.AddedToken(piece, normalized=False, special=True) for piece in control])
-        visible = [piece for index, (piece, kind) in typed if kind == USER_DEFINED and index not in self.special]
+        visible = [piece for index, (piece, kind) in typed if kind == USER_DEFINED and index not in special]
         found.add_tokens([tokenizers.AddedToken(piece, normalized=False, special=False) for piece in visible])
         return found
+
+    def special_tokens(self) -> dict[str, str]:
+        """bos_token and its like, for a chat template."""
+        return {"bos_token": "<bos>"} | {f"{name}_token": self.pieces[index] for name, index in self.roles.items()}
 
 
 def read_vocabulary(container: Container) -> Vocabulary:
@@ -74,14 +76,11 @@ def read_vocabulary(container: Container) -> Vocabulary:
     pieces = [_spelled(piece) for piece in pieces]
     if len(set(pieces)) < len(pieces):
         raise WeightsError(f"{path} has a token twice in its vocabulary. Use another file.")
-    roles = {name: _id(fields, name, len(pieces)) for name in SPECIAL}
-    unknown = roles["unknown"]
     return Vocabulary(
         pieces=pieces,
         types=types.tolist(),
         merges=_merges(fields, kind, pieces, str(path)),
-        special=frozenset(i for i in roles.values() if i is not None),
-        unknown=None if unknown is None else pieces[unknown],
+        roles=_roles(fields, len(pieces)),
         source=str(path),
     )
 
@@ -91,10 +90,9 @@ def _spelled(piece: str) -> str:
     return "▁" * len(piece) if piece.strip(" ") == "" else piece
 
 
-def _id(fields: dict[str, Any], name: str, count: int) -> int | None:
-    value = fields.get(f"tokenizer.ggml.{name}_token_id")
-    is_id = isinstance(value, int) and not isinstance(value, bool) and 0 <= value < count
-    return value if is_id else None
+def _roles(fields: dict[str, Any], count: int) -> dict[str, int]:
+    found = {name: fields.get(f"tokenizer.ggml.{name}_token_id") for name in ROLES}
+    return {name: i for name, i in found.items() if isinstance(i, int) and 0 <= i < count}
 
 
 def _merges(fields: dict[str, Any], kind: str, pieces: list[str], source: str) -> list[tuple[str, str]]:
