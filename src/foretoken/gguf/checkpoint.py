@@ -53,7 +53,7 @@ class GateUp:
 class GgufCheckpoint:
     """A `weights.checkpoint.Checkpoint` over one GGUF file."""
 
-    has_whole_norms = True  # converters of Gemma 3 add the 1
+    norms_are_complete = True  # converters of Gemma 3 add the 1
 
     def __init__(self, container: Container) -> None:
         self.folder = container.path

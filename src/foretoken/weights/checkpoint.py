@@ -44,7 +44,7 @@ class Checkpoint(Protocol):
     def entries(self) -> Mapping[str, Entry]: ...
 
     @property
-    def has_whole_norms(self) -> bool:
+    def norms_are_complete(self) -> bool:
         """Whether norm weights that a model stores as w and uses as 1 + w (Gemma 3) have their 1 already."""
 
     def stored_dtype(self, name: str) -> str: ...

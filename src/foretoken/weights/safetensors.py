@@ -20,7 +20,13 @@ from foretoken.config import read_json
 from foretoken.errors import WeightsError
 from foretoken.weights.checkpoint import fingerprint
 
-DTYPES = {"F32": np.float32, "BF16": np.uint16, "F16": np.float16, "I64": np.int64, "I32": np.int32}  # those that we read
+DTYPES = {
+    "F32": np.float32,
+    "BF16": np.uint16,
+    "F16": np.float16,
+    "I64": np.int64,
+    "I32": np.int32,
+}  # those that we read
 ITEM_BYTES = {
     "BOOL": 1, "U8": 1, "I8": 1, "F8_E4M3": 1, "F8_E5M2": 1, "U16": 2, "I16": 2, "F16": 2, "BF16": 2,
     "U32": 4, "I32": 4, "F32": 4, "U64": 8, "I64": 8, "F64": 8,
@@ -47,7 +53,7 @@ class Entry:
 class Checkpoint:
     """The tensors of a model folder, single file or shards; raises WeightsError where one is not what it says."""
 
-    has_whole_norms = False
+    norms_are_complete = False  # what Hugging Face files leave out of norm weights (`config.norm_offset`) is missing
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
