@@ -15,8 +15,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from foretoken.weights.gemma4 import Part
 from foretoken.weights.checkpoint import Checkpoint
+from foretoken.weights.gemma4 import Part
 
 PLAIN = ("F32", "BF16", "F16", "I64", "I32")  # types without blocks
 FORMATS = ("f32", "bf16", "q8", "q4")  # largest first
