@@ -79,13 +79,13 @@ def test_a_vocabulary_with_scores_and_no_merges(folders, tmp_path):
 def test_runs_of_spaces_are_found_by_merging(folders, tmp_path):
     """They are stored as spaces and user-defined; literal ▁ beside spaces is one run with them."""
 
-    def runs(kinds):
-        return lambda piece, added: (
-            gguf.TokenType.USER_DEFINED if piece[1:] and set(piece) == {"▁"} else kinds(piece, added)
-        )
+    def kinds(piece, added):
+        is_run = piece[1:] and set(piece) == {"▁"}
+        return gguf.TokenType.USER_DEFINED if is_run else real(piece, added)
 
+    real = gguf_files.piece_type
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(gguf_files, "piece_type", runs(gguf_files.piece_type))
+        patch.setattr(gguf_files, "piece_type", kinds)
         source = open_source(write(folders["toy"], tmp_path / "m.gguf", "llama"))
     tokenizer, pieces = source.tokenizer(), source.pieces()
     assert "▁▁" in pieces and " " not in "".join(pieces)
