@@ -100,7 +100,7 @@ WRONG = [
     ({"attention.head_count_kv": np.array([1, 2])}, "list of 5"),
     ({"attention.value_length": 7}, "width of keys"),
     ({"attention.value_length_swa": 7}, "width of keys"),
-    ({"attention.key_length": 64}, "rope_freqs"),
+    ({"attention.key_length": 64, "attention.value_length": 64}, "rope_freqs"),
     ({"feed_forward_length": np.array([1, 2, 3, 4, 5])}, "its double"),
     ({"general.architecture": "llama"}, "'llama', expected gemma4"),
     ({"general.architecture": 7}, "'7', expected gemma4"),

@@ -50,7 +50,8 @@ def test_the_same_answers_as_the_folders(model):
     }  # fmt: skip
     same = ("format", "parameters", "packed_bytes", "context", "warnings")
     assert {name: model.info()[name] for name in same} == {name: theirs.info()[name] for name in same}
-    for options in ({"prompt": CODE, "temperature": 0.0}, {"messages": QUESTION, "seed": 5, "temperature": 1.0}):
+    sampled = {"messages": QUESTION, "seed": 5, "temperature": 1.0, "top_k": 64, "top_p": 0.95}
+    for options in ({"prompt": CODE, "temperature": 0.0}, sampled):
         ours, expected = (one.generate(max_tokens=40, **options) for one in (model, theirs))
         assert ours.tokens == expected.tokens and ours.text == expected.text
         assert ours.stats.accepted == expected.stats.accepted > 0
