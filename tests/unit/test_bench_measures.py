@@ -69,7 +69,7 @@ def test_experts_count_as_far_as_rows_take_them(monkeypatch):
 
 
 def test_the_roofline_is_the_longer_of_reading_and_multiplying():
-    ceilings = limits.Ceilings(read_gb_per_s=2.0, gmac_per_s=100.0)
+    ceilings = limits.Ceilings(read_gb_per_s=2.0, gmac_per_s=100.0, kernel_gmac_per_s=60.0, peak_source="")
     assert ceilings.roofline_ms(limits.Work(1e9, 1e9)) == 500.0
     assert ceilings.roofline_ms(limits.Work(1e9, 100e9)) == 1000.0
 

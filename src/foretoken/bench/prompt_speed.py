@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from foretoken import engine
-from foretoken.bench.limits import PEAK_SOURCE, READ_BYTES, Limits, prompt_work
+from foretoken.bench.limits import READ_BYTES, Limits, prompt_work
 from foretoken.bench.matrices import matrices
 from foretoken.bench.subject import CHUNK, Subject
 from foretoken.bench.timing import interleaved
@@ -43,7 +43,8 @@ def measure(
 
     cases: dict[Any, Callable[[], float]] = {(PROMPT, 0): read, (LINEARS, 0): alone.run, **limits.cases()}
     times = interleaved(cases, repeats, told)
-    peak = limits.found(times).gmac_per_s
+    ceilings = limits.found(times)
+    peak = ceilings.gmac_per_s
     prompt_ms, linears_ms = times[PROMPT, 0].ms, times[LINEARS, 0].ms
     return {
         "shape": subject.name,
@@ -59,8 +60,7 @@ def measure(
         "prompt_ms": prompt_ms,
         "linears_ms": linears_ms,
         "spread": {PROMPT: times[PROMPT, 0].spread, LINEARS: times[LINEARS, 0].spread},
-        "int_peak_gmac_per_s": peak,
-        "int_peak_source": PEAK_SOURCE,
+        **ceilings.fields(),
     }
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from foretoken.bench.limits import PEAK_SOURCE, READ_BYTES, Limits, work
+from foretoken.bench.limits import READ_BYTES, Limits, work
 from foretoken.bench.subject import Rounds, Subject
 from foretoken.bench.timing import interleaved
 from foretoken.errors import InputError
@@ -48,9 +48,7 @@ def measure(
         "roofline_ratio": _by_rows({rows: own / ceilings.roofline_ms(work(subject, rows)) for rows, own in ms.items()}),
         "weight_bytes": work(subject, 1).weight_bytes,
         "macs_per_row": work(subject, 1).macs,
-        "read_ceiling_gb_per_s": ceilings.read_gb_per_s,
-        "int_peak_gmac_per_s": ceilings.gmac_per_s,
-        "int_peak_source": PEAK_SOURCE,
+        **ceilings.fields(),
     }
 
 

@@ -69,7 +69,7 @@ def verify_cost(
     _show(_title(report), ["rows", "ms", "spread", "over one row", "over roofline"], table)
     terminal.say(
         f"read ceiling {report['read_ceiling_gb_per_s']:.1f} GB/s, "
-        f"peak of the kernel {report['int_peak_gmac_per_s']:.0f} GMAC/s"
+        f"peak {report['int_peak_gmac_per_s']:.0f} GMAC/s ({report['int_peak_source']})"
     )
     if plot is not None:
         series = {"over one row": report["relative"], "over the roofline": report["roofline_ratio"]}
@@ -135,7 +135,8 @@ def prompt(
         ["products alone", report["linears_ms"], report["spread"]["linears"], shares["products alone"]],
     ]
     _show(f"{_title(report)}, {tokens} tokens", ["", "ms", "spread", "of the peak"], table)
-    terminal.say(f"{report['tok_per_s']:.1f} tok/s; peak of the kernel {report['int_peak_gmac_per_s']:.0f} GMAC/s")
+    peak = f"peak {report['int_peak_gmac_per_s']:.0f} GMAC/s ({report['int_peak_source']})"
+    terminal.say(f"{report['tok_per_s']:.1f} tok/s; {peak}")
     if plot is not None:
         picture.bars(plot, _title(report), "of the peak", {name: {"share": share} for name, share in shares.items()})
     _print(report, json)
