@@ -149,3 +149,10 @@ def test_what_is_no_vocabulary_is_refused_with_a_reason(name, folders, tmp_path)
     path = write(folders["toy"] if model else None, tmp_path / "m.gguf", model or "gemma4", change)
     with pytest.raises(WeightsError, match=words):
         open_source(path).tokenizer()
+
+
+def test_a_token_of_spaces_beside_merges_stays_one(folders, tmp_path):
+    """Only vocabularies without merges store ▁▁ as spaces; elsewhere both may be there."""
+    change = replaced(T + "tokens", lambda v: [t.replace("<mask>", "  ") for t in v])
+    source = open_source(write(folders["toy"], tmp_path / "m.gguf", change=change))
+    assert source.tokenizer().piece(4) == source.pieces()[4] == "  "

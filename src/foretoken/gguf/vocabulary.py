@@ -73,7 +73,8 @@ def read_vocabulary(container: Container) -> Vocabulary:
         raise WeightsError(f"{path} has a token of more than {MAX_PIECE_CHARS} characters, which no Gemma has.")
     if not isinstance(types, np.ndarray) or types.dtype.kind not in "iu" or len(types) != len(pieces):
         raise WeightsError(f"tokenizer.ggml.token_type of {path} does not have a whole number for each token.")
-    stored, pieces = pieces, [_spelled(piece) for piece in pieces]
+    stored, listed = pieces, "tokenizer.ggml.merges" in fields
+    pieces = pieces if listed else [_spelled(piece) for piece in pieces]
     if len(set(pieces)) < len(pieces):
         raise WeightsError(f"{path} has a token twice in its vocabulary. Use another file.")
     return Vocabulary(
@@ -87,7 +88,7 @@ def read_vocabulary(container: Container) -> Vocabulary:
 
 
 def _spelled(piece: str) -> str:
-    """Runs of spaces stand in some files as they are, and in a tokenizer as everywhere else."""
+    """Runs of spaces stand in files of SentencePiece's kind as they are, and in a tokenizer as everywhere else."""
     return "▁" * len(piece) if piece.strip(" ") == "" else piece
 
 
