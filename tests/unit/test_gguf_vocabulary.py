@@ -127,6 +127,13 @@ def replaced(key, value=None):
 
 
 T = "tokenizer.ggml."
+
+
+def without_a_byte(writer):
+    replaced(T + "unknown_token_id")(writer)
+    replaced(T + "tokens", lambda v: [t.replace("<0xF0>", "<0xG0>") for t in v])(writer)
+
+
 WRONG = {
     "no tokenizer": (None, None, "has no tokenizer"),
     "no tokens": (replaced(T + "tokens"), "gemma4", "has no tokenizer"),
@@ -139,6 +146,7 @@ WRONG = {
     "a merge of three": (replaced(T + "merges", lambda v: [*v, "a b c"]), "gemma4", "pairs"),
     "a merge of nothing": (replaced(T + "merges", lambda v: [*v, "a"]), "gemma4", "pairs"),
     "a merge of a stranger": (replaced(T + "merges", lambda v: [*v, "☃ ☃"]), "gemma4", "merges"),
+    "characters without a token": (without_a_byte, "gemma4", "text would be lost"),
     "no start token": (replaced(T + "tokens", lambda v: [t.replace("<bos>", "<bot>") for t in v]), "gemma4", "<bos>"),
 }
 

@@ -20,6 +20,7 @@ from foretoken.errors import WeightsError
 from foretoken.gguf.container import Container
 
 KINDS = ("gemma4", "llama")
+BYTES = [f"<0x{byte:02X}>" for byte in range(256)]
 NORMAL, CONTROL, USER_DEFINED = 1, 3, 4  # token types
 MAX_PIECES, MAX_PIECE_CHARS = 1 << 19, 256
 ROLES = ("bos", "eos", "unknown", "padding", "mask", "eot", "eom")
@@ -75,8 +76,13 @@ def read_vocabulary(container: Container) -> Vocabulary:
         raise WeightsError(f"tokenizer.ggml.token_type of {path} does not have a whole number for each token.")
     stored, listed = pieces, "tokenizer.ggml.merges" in fields
     pieces = pieces if listed else [_spelled(piece) for piece in pieces]
-    if len(set(pieces)) < len(pieces):
+    known = set(pieces)
+    if len(known) < len(pieces):
         raise WeightsError(f"{path} has a token twice in its vocabulary. Use another file.")
+    if "tokenizer.ggml.unknown_token_id" not in fields and not known.issuperset(BYTES):
+        raise WeightsError(
+            f"{path} has neither all byte tokens nor an unknown one: text would be lost. Use another file."
+        )
     return Vocabulary(
         pieces=pieces,
         # what is stored as spaces is found by merging: as a token of its own it would be found in literal ▁ too
