@@ -32,6 +32,7 @@ from foretoken.ops import NUMERICS_VERSION, native
 from foretoken.prefix import PrefixStore
 from foretoken.sampling import SEED_LIMIT, Sampler, Sampling, answer_seed, whole
 from foretoken.scheduler import Scheduler
+from foretoken.source import Source, beside, check_same_tokens, open_source
 from foretoken.stream import Answer, Event, Result, Stream
 from foretoken.tokenizer import TOOL_RESPONSE, Tokenizer
 from foretoken.tools import check_tools
@@ -348,10 +349,10 @@ def load(
     progress: Progress | None = None,
     warn: Callable[[str], None] | None = None,
 ) -> Model:
-    """Load a target and its drafter from Hugging Face folders; None is the pair that comes with Foretoken.
+    """Load a target and its drafter from Hugging Face folders or GGUF files; None is the pair that comes along.
 
-    drafter   "auto" (the pair's own, or a folder MODEL-assistant beside a model), "none", or a folder
-    format    "f32", "bf16", "q8", "q4", or "auto" (q4 for files that are 4-bit already, else q8); also drafter_format
+    drafter   "auto" (the pair's own, or MODEL-assistant beside a model, a folder or .gguf), "none", or a path
+    format    "f32", "bf16", "q8", "q4", or "auto" (q4 for what is 4-bit already, else q8); also drafter_format
     threads   worker threads of this process, default one per core
     chunk     prompt rows per pass
     progress  called with bytes done and bytes in all while weights are packed
@@ -366,25 +367,24 @@ def load(
         if warn is not None:
             warn(sentence)
 
-    folder = ASSETS / "target" if model is None else _path("model", model)
-    config = configs.load_target_config(folder)
-    tokenizer = Tokenizer.from_folder(folder)
+    source = open_source(ASSETS / "target" if model is None else _path("model", model))
+    config, tokenizer = source.target_config(), source.tokenizer()
     if tokenizer.vocab_len > config.vocab_len:
         raise WeightsError(
-            f"the tokenizer of {folder} has {tokenizer.vocab_len} ids, its config {config.vocab_len}. "
+            f"the tokenizer of {source.path} has {tokenizer.vocab_len} ids, its config {config.vocab_len}. "
             "Use the tokenizer made for this model."
         )
-    defaults = _defaults(folder, config)
-    packed, info = weights.load(folder, config, format, native, progress)
+    defaults = _defaults(source, config)
+    packed, info = weights.load(source.checkpoint(), config, format, native, progress)
     target = Gemma4(config, packed, native)
-    proposer, state = _load_drafter(drafter, model, folder, target, drafter_format, say)
+    proposer, state = _load_drafter(drafter, model, source, target, tokenizer, drafter_format, say)
     for sentence in info.warnings:
         say(sentence)
     return Model(
-        name="embedded" if model is None else folder.name,
+        name="embedded" if model is None else source.name,
         target=target,
         tokenizer=tokenizer,
-        chat_template=ChatTemplate.from_folder(folder),
+        chat_template=source.chat_template(),
         defaults=defaults,
         drafter=proposer,
         drafter_state=state,
@@ -399,17 +399,17 @@ def load(
     )
 
 
-def _defaults(folder: Path, config: configs.TargetConfig) -> configs.GenerationDefaults:
-    defaults = configs.load_generation_defaults(folder, config.eos_ids)
+def _defaults(source: Source, config: configs.TargetConfig) -> configs.GenerationDefaults:
+    defaults = source.generation_defaults(config.eos_ids)
     if len({i for i in defaults.suppress_ids if i < config.vocab_len}) == config.vocab_len:
-        raise ConfigError(f"suppress_tokens of {folder} leaves no token to draw. Copy generation_config.json again.")
+        raise ConfigError(f"suppress_tokens of {source.path} leaves no token to draw. Copy the model's files again.")
     return defaults
 
 
 def _path(name: str, value: Any) -> Path:
     """An absolute path, so that "." has a name and a folder beside it."""
     if not isinstance(value, (str, Path)):
-        raise InputError(f"{name} is {shown(value)}, expected the path of a folder.")
+        raise InputError(f"{name} is {shown(value)}, expected the path of a folder or a GGUF file.")
     return Path(os.path.abspath(value))
 
 
@@ -423,7 +423,13 @@ def _check_load(format: str, drafter_format: str, threads: int | None, chunk: in
 
 
 def _load_drafter(
-    asked: str | Path, model: str | Path | None, folder: Path, target: Gemma4, format: str, say: Callable[[str], None]
+    asked: str | Path,
+    model: str | Path | None,
+    source: Source,
+    target: Gemma4,
+    tokenizer: Tokenizer,
+    format: str,
+    say: Callable[[str], None],
 ) -> tuple[Drafter | None, DrafterState]:
     """The drafter and its state. A drafter named by the user must fit; one found beside the model may fail, aloud."""
     if not isinstance(asked, (str, Path)):
@@ -431,32 +437,33 @@ def _load_drafter(
     if asked == "none":
         return None, DrafterState("none", "off", "switched off with drafter none")
     if asked != "auto":
-        return _open_drafter(_path("drafter", asked), target, format, "named by the user", say)
-    path = ASSETS / "drafter" if model is None else folder.with_name(folder.name + "-assistant")
-    if not path.is_dir():
-        return None, DrafterState("none", "off", f"no folder {path.name} beside the model")
+        return _open_drafter(_path("drafter", asked), target, tokenizer, format, "named by the user", say)
+    path = ASSETS / "drafter" if model is None else beside(source)
+    if path is None:
+        return None, DrafterState("none", "off", f"no folder {source.name}-assistant, or .gguf, beside the model")
+    reason = "the embedded one" if model is None else "found beside the model"
     try:
-        return _open_drafter(
-            path, target, format, "the embedded one" if model is None else "found beside the model", say
-        )
+        return _open_drafter(path, target, tokenizer, format, reason, say)
     except (ConfigError, WeightsError) as error:
         say(f"drafting is off: {error}")
         return None, DrafterState(path.name, "off", str(error))
 
 
 def _open_drafter(
-    path: Path, target: Gemma4, format: str, reason: str, say: Callable[[str], None]
+    path: Path, target: Gemma4, tokenizer: Tokenizer, format: str, reason: str, say: Callable[[str], None]
 ) -> tuple[Drafter, DrafterState]:
-    config = configs.load_drafter_config(path)
+    source = open_source(path)
+    config = source.drafter_config()
     problems = configs.pairing_problems(target.config, config)
     if problems:
         raise WeightsError(
             f"drafter {path} does not fit this target: {'; '.join(problems)}. Use the drafter made for it."
         )
-    packed, info = weights.load(path, config, format, native, None)
+    check_same_tokens(source, tokenizer)
+    packed, info = weights.load(source.checkpoint(), config, format, native, None)
     for sentence in info.warnings:
         say(sentence)
-    return MtpDrafter(Assistant(config, packed, target, native)), DrafterState(path.name, "on", reason)
+    return MtpDrafter(Assistant(config, packed, target, native)), DrafterState(source.name, "on", reason)
 
 
 def _stops(value: Any) -> tuple[str, ...]:

@@ -9,12 +9,15 @@ import typer
 from foretoken.errors import InputError
 
 Model = Annotated[
-    str | None, typer.Option("--model", metavar="PATH", help="Model folder. Default: the small pair that comes along.")
+    str | None,
+    typer.Option(
+        "--model", metavar="PATH", help="Model folder or GGUF file. Default: the small pair that comes along."
+    ),
 ]
 Drafter = Annotated[
     str,
     typer.Option(
-        "--drafter", metavar="auto|none|PATH", help="auto: the folder PATH-assistant beside the model, if any."
+        "--drafter", metavar="auto|none|PATH", help="auto: PATH-assistant, folder or .gguf, beside the model, if any."
     ),
 ]
 FORMATS = "auto|f32|bf16|q8|q4"
