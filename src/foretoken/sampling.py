@@ -205,10 +205,18 @@ def answer_seed(seed: int, index: int) -> int:
     return int.from_bytes(digest, "little")
 
 
+def shown(value: object) -> str:
+    """A value as a message shows it: short, a text in quotes, NumPy's numbers as Python's."""
+    try:
+        return repr(value.item() if isinstance(value, np.generic) else value)[:40]
+    except Exception:  # whole numbers of thousands of digits, and objects of others
+        return f"of type {type(value).__name__}"
+
+
 def _between(name: str, value: object, low: float, high: float) -> None:
     is_number = isinstance(value, (int, float, np.integer, np.floating)) and not isinstance(value, bool)
     if not is_number or not low <= value <= high:  # type: ignore[operator]  # a number by now
-        raise InputError(f"{name} is {str(value)[:40]}, expected a number from {low:g} to {high:g}.")
+        raise InputError(f"{name} is {shown(value)}, expected a number from {low:g} to {high:g}.")
 
 
 def whole(name: str, value: Any, low: int, limit: int) -> int:
@@ -218,5 +226,5 @@ def whole(name: str, value: Any, low: int, limit: int) -> int:
     except TypeError:
         number = low - 1
     if not low <= number < limit:
-        raise InputError(f"{name} is {str(value)[:40]}, expected a whole number from {low} to {limit - 1}.")
+        raise InputError(f"{name} is {shown(value)}, expected a whole number from {low} to {limit - 1}.")
     return number
