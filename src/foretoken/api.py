@@ -270,8 +270,7 @@ def load(
     warn      called with each plain sentence that the user should read once
     raises    ConfigError, WeightsError, InputError
     """
-    refuse_unknown(unknown, [name for name in inspect.signature(load).parameters if name != "unknown"])
-    _check_load(format, drafter_format, threads, chunk)
+    _check_load(format, drafter_format, threads, chunk, unknown)
     warnings: list[str] = []
 
     def say(sentence: str) -> None:
@@ -290,8 +289,7 @@ def load(
     packed, info = weights.load(folder, config, format, native, progress)
     target = Gemma4(config, packed, native)
     proposer, state = _load_drafter(drafter, model, folder, target, drafter_format, say)
-    for sentence in info.warnings:
-        say(sentence)
+    list(map(say, info.warnings))
     return Model(
         name="embedded" if model is None else folder.name,
         target=target,
@@ -318,7 +316,8 @@ def _path(name: str, value: Any) -> Path:
     return Path(os.path.abspath(value))
 
 
-def _check_load(format: str, drafter_format: str, threads: int | None, chunk: int) -> None:
+def _check_load(format: str, drafter_format: str, threads: int | None, chunk: int, unknown: Mapping[str, Any]) -> None:
+    refuse_unknown(unknown, [name for name in inspect.signature(load).parameters if name != "unknown"])
     for name, value in (("format", format), ("drafter_format", drafter_format)):
         if value not in FORMATS:
             raise InputError(f"{name} is {value!r}, expected one of {', '.join(FORMATS)}.")
