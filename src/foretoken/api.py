@@ -22,13 +22,13 @@ from foretoken.cache import Cache, PagePool
 from foretoken.chat import ChatTemplate
 from foretoken.drafters.mtp import MtpDrafter
 from foretoken.drafters.protocol import Drafter
-from foretoken.errors import ConfigError, InputError, WeightsError
+from foretoken.errors import ConfigError, InputError, WeightsError, shown
 from foretoken.models.gemma4 import Gemma4
 from foretoken.models.gemma4_assistant import Assistant
 from foretoken.ops import NUMERICS_VERSION, native
 from foretoken.prefix import PrefixStore
 from foretoken.request import DEFAULTS, Checker, Options, Request, Text, refuse_unknown, texts_of, with_options
-from foretoken.sampling import SEED_LIMIT, Sampler, answer_seed, shown, whole
+from foretoken.sampling import SEED_LIMIT, Sampler, answer_seed, whole
 from foretoken.scheduler import Scheduler
 from foretoken.stream import Answer, Event, Result, Stream
 from foretoken.tokenizer import TOOL_RESPONSE, Tokenizer
@@ -125,39 +125,31 @@ class Model:
                 raise InputError("n is for one text. Give a list of texts, or n, not both.")
             if prompt is None:
                 del options["messages"]
-            return self._generate_all(
-                [(t, {**options, **own}) for t, own in zip(texts, _each(each, texts), strict=True)]
-            )
+            own = _each(each, texts)
+            return self._generate_all([(t, {**options, **o}) for t, o in zip(texts, own, strict=True)], "text")
         if each is not None:
             raise InputError("each is for a list of texts. Give the options of one text by their names.")
         if n is not None:
             seed = options.pop("seed", None)
             seed = whole("seed", secrets.randbits(63) if seed is None else seed, 0, SEED_LIMIT)
             seeds = [answer_seed(seed, i) for i in range(whole("n", n, 1, 129))]
-            return self._generate_all([(prompt, {**options, "seed": s}) for s in seeds], is_one_prompt=True)
+            return self._generate_all([(prompt, {**options, "seed": s}) for s in seeds], "answer")
         stream = self.stream(prompt, **options)
         for _ in stream:
             pass
         return stream.result
 
-    def _generate_all(
-        self, requests: Sequence[tuple[Any, dict[str, Any]]], is_one_prompt: bool = False
-    ) -> list[Result]:
-        """All at once. One prompt is read once: the others wait for that, and begin with what the first one kept."""
+    def _generate_all(self, requests: Sequence[tuple[Any, dict[str, Any]]], kind: str) -> list[Result]:
+        """All at once. What prompts have in common at their beginning is read once."""
         if not requests:
             return []
         with self.scheduler(min(len(requests), MAX_PARALLEL)) as scheduler:
             answers: list[Answer] = []
             for prompt, options in requests:
                 try:
-                    answer = scheduler.submit(prompt, **options)
+                    answers.append(scheduler.submit(prompt, **options))
                 except InputError as error:
-                    where = "" if is_one_prompt else f"text {len(answers) + 1} of {len(requests)}: "
-                    raise InputError(f"{where}{error}") from error
-                answer.shares_prompt = is_one_prompt and not answers
-                while answer.shares_prompt and answer.sequence.is_reading and not answer.is_done:
-                    scheduler.step()
-                answers.append(answer)
+                    raise InputError(f"{kind} {len(answers) + 1} of {len(requests)}: {error}") from error
             for _ in scheduler:
                 pass
         return [answer.result for answer in answers]
@@ -217,7 +209,8 @@ class Model:
         def step() -> Event | None:
             if answer.is_done:
                 return None
-            runner.step([answer.sequence])
+            if not answer.is_behind:  # else an interrupt came between the pass and what follows
+                runner.step([answer.sequence])
             return answer.advance()
 
         return Stream(answer, step)
@@ -286,6 +279,7 @@ def load(
             f"the tokenizer of {folder} has {tokenizer.vocab_len} ids, its config {config.vocab_len}. "
             "Use the tokenizer made for this model."
         )
+    defaults = _defaults(folder, config)
     packed, info = weights.load(folder, config, format, native, progress)
     target = Gemma4(config, packed, native)
     proposer, state = _load_drafter(drafter, model, folder, target, drafter_format, say)
@@ -295,7 +289,7 @@ def load(
         target=target,
         tokenizer=tokenizer,
         chat_template=ChatTemplate.from_folder(folder),
-        defaults=configs.load_generation_defaults(folder, config.eos_ids),
+        defaults=defaults,
         drafter=proposer,
         drafter_state=state,
         figures={
@@ -309,18 +303,25 @@ def load(
     )
 
 
+def _defaults(folder: Path, config: configs.TargetConfig) -> configs.GenerationDefaults:
+    defaults = configs.load_generation_defaults(folder, config.eos_ids)
+    if len({i for i in defaults.suppress_ids if i < config.vocab_len}) == config.vocab_len:
+        raise ConfigError(f"suppress_tokens of {folder} leaves no token to draw. Copy generation_config.json again.")
+    return defaults
+
+
 def _path(name: str, value: Any) -> Path:
     """An absolute path, so that "." has a name and a folder beside it."""
     if not isinstance(value, (str, Path)):
-        raise InputError(f"{name} is {value!r}, expected the path of a folder.")
+        raise InputError(f"{name} is {shown(value)}, expected the path of a folder.")
     return Path(os.path.abspath(value))
 
 
 def _check_load(format: str, drafter_format: str, threads: int | None, chunk: int, unknown: Mapping[str, Any]) -> None:
     refuse_unknown(unknown, [name for name in inspect.signature(load).parameters if name != "unknown"])
     for name, value in (("format", format), ("drafter_format", drafter_format)):
-        if value not in FORMATS:
-            raise InputError(f"{name} is {value!r}, expected one of {', '.join(FORMATS)}.")
+        if not isinstance(value, str) or value not in FORMATS:
+            raise InputError(f"{name} is {shown(value)}, expected one of {', '.join(FORMATS)}.")
     whole("chunk", chunk, 1, 8193)
     if threads is not None:
         native.set_threads(whole("threads", threads, 1, 257))
@@ -330,6 +331,8 @@ def _load_drafter(
     asked: str | Path, model: str | Path | None, folder: Path, target: Gemma4, format: str, say: Callable[[str], None]
 ) -> tuple[Drafter | None, DrafterState]:
     """The drafter and its state. A drafter named by the user must fit; one found beside the model may fail, aloud."""
+    if not isinstance(asked, (str, Path)):
+        raise InputError(f"drafter is {shown(asked)}, expected auto, none or the path of a folder.")
     if asked == "none":
         return None, DrafterState("none", "off", "switched off with drafter none")
     if asked != "auto":

@@ -8,18 +8,19 @@ import secrets
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from operator import index
-from typing import Any, TypedDict, TypeVar, get_type_hints
+from typing import Any, TypedDict, TypeGuard, TypeVar, get_type_hints
 
 import numpy as np
 
 from foretoken.chat import ChatTemplate
 from foretoken.config import GenerationDefaults
-from foretoken.errors import InputError
+from foretoken.errors import InputError, shown
 from foretoken.horizon import parse_horizon
-from foretoken.sampling import Sampling, shown, whole
+from foretoken.sampling import Sampling, whole
 from foretoken.tokenizer import Tokenizer
 from foretoken.tools import check_tools
 
+MAX_STOPS = 64  # every token is compared with all of them
 Messages = Sequence[Mapping[str, Any]]
 Text = str | Sequence[int] | Messages  # what one answer continues
 Function = TypeVar("Function", bound=Callable[..., Any])
@@ -151,7 +152,7 @@ class Checker:
             horizon=parse_horizon(asked["horizon"]),
             stop=_stops(asked["stop"]),
             ignore_eos=asked["ignore_eos"],
-            has_tools=bool(asked["tools"]),
+            has_tools=asked["tools"] is not None and len(asked["tools"]) > 0,
         )
 
     @staticmethod
@@ -195,11 +196,11 @@ class Checker:
             prompt, messages = None, prompt
         if messages is not None:
             ids = self.tokenizer.encode(self._rendered(messages, thinking, tools), add_bos=False)
-        elif thinking is not None or tools:
+        elif thinking is not None or tools is not None:
             raise InputError("thinking and tools are for messages, which the chat template turns into a prompt.")
         elif isinstance(prompt, str):
             ids = self.tokenizer.encode(_unicode(prompt), add_bos=True)
-        elif isinstance(prompt, Iterable) and not isinstance(prompt, (bytes, bytearray, Mapping)):
+        elif _is_list(prompt):
             ids = [self._checked_id(token, "the prompt") for token in prompt]
         else:
             raise InputError(f"the prompt is of type {type(prompt).__name__}, expected text or token ids.")
@@ -219,11 +220,13 @@ class Checker:
         if not isinstance(thinking, (bool, type(None))):
             raise InputError(f"thinking is {shown(thinking)}, expected true, false or nothing.")
         _check_messages(messages)
+        if tools is not None:
+            tools = check_tools(tools) if not isinstance(tools, (list, tuple)) or tools else None
         if lacks := self.chat_template.lacks(thinking, tools):
             raise InputError(" ".join(lacks) + " Ask without.")
         options: dict[str, Any] = {} if thinking is None else {"enable_thinking": thinking}
         if tools:
-            options["tools"] = check_tools(tools)
+            options["tools"] = tools
         return self.chat_template.render(messages, **options)
 
     def _checked_id(self, token: Any, where: str) -> int:
@@ -255,12 +258,19 @@ def _check_messages(messages: Any) -> None:
 
 def _stops(value: Any) -> tuple[str, ...]:
     stops = (value,) if isinstance(value, str) else value
-    if not isinstance(stops, (list, tuple)):
-        raise InputError(f"stop is {shown(value)}, expected a text or a list of texts.")
+    if not isinstance(stops, (list, tuple)) or len(stops) > MAX_STOPS:
+        raise InputError(f"stop is {shown(value)}, expected a text or a list of at most {MAX_STOPS} texts.")
     for stop in stops:
         if not isinstance(stop, str) or not stop or not _is_unicode(stop):
             raise InputError(f"stop is {shown(stop)}, expected a text of at least one character, valid as UTF-8.")
     return tuple(stops)
+
+
+def _is_list(prompt: Any) -> TypeGuard[Sequence[Any]]:
+    """Something of a known length, whose entries may be token ids."""
+    if isinstance(prompt, np.ndarray):
+        return prompt.ndim == 1
+    return isinstance(prompt, Sequence) and not isinstance(prompt, (bytes, bytearray, memoryview))
 
 
 def _is_unicode(text: str) -> bool:

@@ -97,3 +97,12 @@ def test_a_closed_scheduler_ends_its_answers_and_takes_no_more():
     with pytest.raises(InputError, match="closed"):
         scheduler.submit("The")
     scheduler.close()
+
+
+def test_a_cache_that_the_system_refuses_is_an_input_error(monkeypatch):
+    def refuse(*arguments):
+        raise MemoryError
+
+    monkeypatch.setattr("foretoken.cache.PagePool", refuse)
+    with pytest.raises(InputError, match="no memory for 1025 caches"):
+        embedded().scheduler(1024)
