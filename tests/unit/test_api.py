@@ -193,7 +193,7 @@ for _ in range(100_000):
         ({"repetition_penalty": -1.0}, "repetition_penalty"),
         ({"seed": 10**5000}, "seed is of type int"),
         ({"prompt": [10**5000]}, "token id"),
-        ({"prompt": NESTED}, "token id"),
+        ({"prompt": NESTED}, "several texts"),
         ({"prompt": itertools.repeat(1)}, "repeat"),
         ({"prompt": np.array(1)}, "ndarray"),
         ({"prompt": None, "messages": itertools.repeat(QUESTION[0])}, "messages"),
