@@ -173,7 +173,7 @@ def test_wrong_drafter(generate, drafter):
 def test_a_target_is_no_drafter_and_a_drafter_no_target(generate, model, drafter):
     assert_refused(generate("--drafter", model))
     assert_refused(generate("--model", drafter))
-    assert_refused(generate("--drafter", model / "nowhere"), "nowhere")
+    assert_refused(generate("--drafter", model / "nowhere"), "the drafter cannot be used", "nowhere")
 
 
 def test_a_model_without_a_drafter_says_so_and_writes(generate, model):

@@ -21,6 +21,7 @@ LEVELS = {
     "scheduler": 6.7,
     "stream": 6.5,
     "engine": 6,
+    "request": 5,
     "speculative": 5,
     "horizon": 4,
     "source": 4.6,

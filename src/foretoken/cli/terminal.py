@@ -89,12 +89,14 @@ def load_model(
 
 
 def explain_drafting(model: Model, drafter: str, horizon: str) -> None:
-    """Nothing silent: say what `auto` means today, and why there are no drafts if the user did not ask for that."""
+    """Nothing silent: say why there are no drafts, unless the user asked for that and for nothing else."""
     state = model.drafter_state
-    if state.state == "on" and horizon == "auto":
-        say("horizon auto means 4 draft tokens a round, until it measures what pays.")
-    if state.state == "off" and drafter != "none" and horizon != "0":
+    if state.state == "on" or horizon == "0":
+        return
+    if drafter != "none":
         say(f"drafting is off: {state.reason}")
+    elif horizon != "auto":
+        say(f"horizon {horizon} has no effect: drafting is {state.reason}.")
 
 
 def for_template(model: Model, thinking: bool | None, tools: list[dict[str, Any]] | None) -> dict[str, Any]:
