@@ -1,6 +1,6 @@
 """What a program calls: `load` a model, then `generate` or `stream`. Wires every layer together; decides no token.
 
-model = foretoken.load()                       # the embedded pair, or a Hugging Face folder
+model = foretoken.load()                       # the embedded pair, a Hugging Face folder, or a name on the hub
 print(model.generate("Once", max_tokens=20).text)
 for event in model.stream(messages=[{"role": "user", "content": "Define «salt»."}]):
     print(event.text, end="", flush=True)
@@ -8,7 +8,6 @@ for event in model.stream(messages=[{"role": "user", "content": "Define «salt»
 
 from __future__ import annotations
 
-import os
 import secrets
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from foretoken import config as configs
-from foretoken import engine, horizon, weights
+from foretoken import engine, horizon, sources, weights
 from foretoken.cache import Cache, PagePool
 from foretoken.chat import ChatTemplate
 from foretoken.drafters.mtp import MtpDrafter
@@ -30,12 +29,12 @@ from foretoken.ops import NUMERICS_VERSION, native
 from foretoken.prefix import PrefixStore
 from foretoken.sampling import SEED_LIMIT, Sampler, Sampling, answer_seed, whole
 from foretoken.scheduler import Scheduler
+from foretoken.sources import Source
 from foretoken.stream import Answer, Event, Result, Stream
 from foretoken.tokenizer import TOOL_RESPONSE, Tokenizer
 from foretoken.tools import check_tools
 
 FORMATS = ("auto", *weights.FORMATS)
-ASSETS = Path(__file__).parent / "assets"
 Progress = Callable[[int, int], None]
 
 
@@ -348,9 +347,10 @@ def load(
     progress: Progress | None = None,
     warn: Callable[[str], None] | None = None,
 ) -> Model:
-    """Load a target and its drafter from Hugging Face folders; None is the pair that comes with Foretoken.
+    """Load a target and its drafter; None is the pair that comes with Foretoken.
 
-    drafter   "auto" (the pair's own, or a folder MODEL-assistant beside a model), "none", or a folder
+    model     a Hugging Face folder, or a name on the hub, fetched where it is not here yet (`sources.find`)
+    drafter   "auto" (the pair's own, MODEL-assistant beside a folder or on the hub), "none", or as model
     format    "f32", "bf16", "q8", "q4", or "auto" (q4 for files that are 4-bit already, else q8); also drafter_format
     threads   worker threads of this process, default one per core
     chunk     prompt rows per pass
@@ -366,7 +366,8 @@ def load(
         if warn is not None:
             warn(sentence)
 
-    folder = ASSETS / "target" if model is None else _path("model", model)
+    source, drafter_source = sources.find(model, drafter, warn)
+    folder = source.place
     config = configs.load_target_config(folder)
     tokenizer = Tokenizer.from_folder(folder)
     if tokenizer.vocab_len > config.vocab_len:
@@ -376,11 +377,10 @@ def load(
         )
     packed, info = weights.load(folder, config, format, native, progress)
     target = Gemma4(config, packed, native)
-    proposer, state = _load_drafter(drafter, model, folder, target, drafter_format, say)
-    for sentence in info.warnings:
-        say(sentence)
+    proposer, state = _load_drafter(drafter_source, drafter == "auto", target, drafter_format, say)
+    list(map(say, info.warnings))
     return Model(
-        name="embedded" if model is None else folder.name,
+        name=source.name,
         target=target,
         tokenizer=tokenizer,
         chat_template=ChatTemplate.from_folder(folder),
@@ -398,13 +398,6 @@ def load(
     )
 
 
-def _path(name: str, value: Any) -> Path:
-    """An absolute path, so that "." has a name and a folder beside it."""
-    if not isinstance(value, (str, Path)):
-        raise InputError(f"{name} is {value!r}, expected the path of a folder.")
-    return Path(os.path.abspath(value))
-
-
 def _check_load(format: str, drafter_format: str, threads: int | None, chunk: int) -> None:
     for name, value in (("format", format), ("drafter_format", drafter_format)):
         if value not in FORMATS:
@@ -415,28 +408,21 @@ def _check_load(format: str, drafter_format: str, threads: int | None, chunk: in
 
 
 def _load_drafter(
-    asked: str | Path, model: str | Path | None, folder: Path, target: Gemma4, format: str, say: Callable[[str], None]
+    source: Source, is_found: bool, target: Gemma4, format: str, say: Callable[[str], None]
 ) -> tuple[Drafter | None, DrafterState]:
-    """The drafter and its state. A drafter named by the user must fit; one found beside the model may fail, aloud."""
-    if asked == "none":
-        return None, DrafterState("none", "off", "switched off with drafter none")
-    if asked != "auto":
-        return _open_drafter(_path("drafter", asked), target, format, "named by the user", say)
-    path = ASSETS / "drafter" if model is None else folder.with_name(folder.name + "-assistant")
-    if not path.is_dir():
-        return None, DrafterState("none", "off", f"no folder {path.name} beside the model")
+    """The drafter and its state. A drafter named by the user must fit; one that was found may fail, aloud."""
+    if source.path is None:
+        return None, DrafterState(source.name, "off", source.reason)
     try:
-        return _open_drafter(
-            path, target, format, "the embedded one" if model is None else "found beside the model", say
-        )
+        return _open_drafter(source.path, target, format, say), DrafterState(source.name, "on", source.reason)
     except (ConfigError, WeightsError) as error:
+        if not is_found:
+            raise
         say(f"drafting is off: {error}")
-        return None, DrafterState(path.name, "off", str(error))
+        return None, DrafterState(source.name, "off", str(error))
 
 
-def _open_drafter(
-    path: Path, target: Gemma4, format: str, reason: str, say: Callable[[str], None]
-) -> tuple[Drafter, DrafterState]:
+def _open_drafter(path: Path, target: Gemma4, format: str, say: Callable[[str], None]) -> Drafter:
     config = configs.load_drafter_config(path)
     problems = configs.pairing_problems(target.config, config)
     if problems:
@@ -446,7 +432,7 @@ def _open_drafter(
     packed, info = weights.load(path, config, format, native, None)
     for sentence in info.warnings:
         say(sentence)
-    return MtpDrafter(Assistant(config, packed, target, native)), DrafterState(path.name, "on", reason)
+    return MtpDrafter(Assistant(config, packed, target, native))
 
 
 def _stops(value: Any) -> tuple[str, ...]:

@@ -27,3 +27,7 @@ class DraftError(ForetokenError):
 
 class InputError(ForetokenError):
     """A prompt or parameter of the caller's that cannot be honoured."""
+
+
+class NoRepositoryError(InputError):
+    """A name of which the hub has no repository, or none that this user may see."""

@@ -9,12 +9,19 @@ import typer
 from foretoken.errors import InputError
 
 Model = Annotated[
-    str | None, typer.Option("--model", metavar="PATH", help="Model folder. Default: the small pair that comes along.")
+    str | None,
+    typer.Option(
+        "--model",
+        metavar="PATH|NAME",
+        help="Model folder, or ORG/NAME on the hub, fetched once. Default: the small pair that comes along.",
+    ),
 ]
 Drafter = Annotated[
     str,
     typer.Option(
-        "--drafter", metavar="auto|none|PATH", help="auto: the folder PATH-assistant beside the model, if any."
+        "--drafter",
+        metavar="auto|none|PATH|NAME",
+        help="auto: MODEL-assistant, beside a folder or on the hub, if there is one.",
     ),
 ]
 FORMATS = "auto|f32|bf16|q8|q4"

@@ -89,10 +89,11 @@ def load_model(
 
 
 def explain_drafting(model: Model, drafter: str, horizon: str) -> None:
-    """Nothing silent: say what `auto` means today, and why there are no drafts if the user did not ask for that."""
+    """Nothing silent: say who drafts, what `auto` means today, and why nobody drafts if the user did not ask for that."""
     state = model.drafter_state
-    if state.state == "on" and horizon == "auto":
-        say("horizon auto means 4 draft tokens a round, until it measures what pays.")
+    if state.state == "on" and horizon != "0":
+        means = ": horizon auto means 4 draft tokens a round, until it measures what pays" if horizon == "auto" else ""
+        say(f"drafts by {state.name} ({state.reason}){means}.")
     if state.state == "off" and drafter != "none" and horizon != "0":
         say(f"drafting is off: {state.reason}")
 

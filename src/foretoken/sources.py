@@ -1,0 +1,139 @@
+"""Which files a model and its drafter are: what the user names, to places on this machine, and why this drafter.
+
+A folder here wins over a name on the hub. A model on the hub that is here already is used as it is, without a look at
+the network; `foretoken pull` is what fetches a newer one. Knows nothing of what is in the files.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from foretoken import hub
+from foretoken.errors import InputError, NoRepositoryError
+
+ASSETS = Path(__file__).parent / "assets"
+OFF = "none"
+Tell = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where a model lies, and why it is this one; a drafter's `path` is None where there is none, for that reason."""
+
+    name: str
+    path: Path | None
+    reason: str
+
+    @property
+    def place(self) -> Path:
+        """The path of what is surely there."""
+        assert self.path is not None
+        return self.path
+
+
+def _no_tell(sentence: str) -> None:
+    pass
+
+
+def find(model: Any, drafter: Any, tell: Tell | None = None) -> tuple[Source, Source]:
+    """(target, drafter) for what a user gave: None is the embedded pair, a text or path a folder, a text a hub name.
+
+    drafter  "auto" (the pair's own, the assistant beside a folder, or the hub's), "none", or as model
+    tell     called with a sentence before a download
+    raises   InputError
+    """
+    tell = tell or _no_tell
+    if model is None:
+        target = Source("embedded", ASSETS / "target", "it comes with Foretoken")
+        own = Source("drafter", ASSETS / "drafter", "the embedded one")
+        return target, own if drafter == "auto" else _named_drafter(drafter, tell)
+    target, name, is_new = _place("model", model, False, tell)
+    if drafter != "auto":
+        return target, _named_drafter(drafter, tell)
+    if name is None:
+        return target, _beside(target.place)
+    return target, _assistant_here(name) or (_fetched_aloud(name, tell) if is_new else _not_here(name))
+
+
+def pull(text: str, with_drafter: bool, tell: Tell) -> tuple[Source, Source]:
+    """Fetch a model of the hub, or what is newer there, and the drafter that belongs to it; raises InputError."""
+    name = _hub_name(text)
+    is_drafter = not hub.assistants(name.repo)
+    target = Source(str(name), hub.fetch(name, is_drafter, tell), "on the hub")
+    return target, fetch_assistant(name, tell) if with_drafter else Source(OFF, None, "not asked for")
+
+
+def fetch_assistant(name: hub.HubName, tell: Tell) -> Source:
+    """The drafter of a model on the hub, fetched from the first repository of a fitting name; raises InputError."""
+    names = hub.assistants(name.repo)
+    for one in names:
+        try:
+            return Source(one, hub.fetch(hub.HubName(one), True, tell), "the assistant on the hub")
+        except NoRepositoryError:
+            continue
+    return Source(OFF, None, f"the hub has no {' or '.join(names)}" if names else f"{name} is a drafter itself")
+
+
+def _fetched_aloud(name: hub.HubName, tell: Tell) -> Source:
+    """As `fetch_assistant`, but a drafter that cannot be had costs only the drafts."""
+    try:
+        return fetch_assistant(name, tell)
+    except InputError as error:
+        return Source(OFF, None, str(error))
+
+
+def _assistant_here(name: hub.HubName) -> Source | None:
+    for one in hub.assistants(name.repo):
+        if (path := hub.cached(hub.HubName(one), is_drafter=True)) is not None:
+            return Source(one, path, "the assistant on the hub")
+    return None
+
+
+def _not_here(name: hub.HubName) -> Source:
+    names = hub.assistants(name.repo)
+    if not names:
+        return Source(OFF, None, f"{name} is a drafter itself")
+    return Source(OFF, None, f"{' or '.join(names)} is not on this machine; `foretoken pull {name}` looks for it")
+
+
+def _beside(path: Path) -> Source:
+    names = hub.assistants(path.name)
+    for one in names:
+        if path.with_name(one).is_dir():
+            return Source(one, path.with_name(one), "found beside the model")
+    return Source(OFF, None, f"no folder {' or '.join(names)} beside the model" if names else "it is a drafter itself")
+
+
+def _named_drafter(drafter: Any, tell: Tell) -> Source:
+    if drafter == OFF:
+        return Source(OFF, None, "switched off with drafter none")
+    return _place("drafter", drafter, True, tell)[0]
+
+
+def _place(what: str, given: Any, is_drafter: bool, tell: Tell) -> tuple[Source, hub.HubName | None, bool]:
+    """(source, name where it is one of the hub, whether it was fetched now)"""
+    if not isinstance(given, (str, Path)):
+        raise InputError(f"{what} is {given!r}, expected the path of a folder or a name on the hub.")
+    path = Path(os.path.abspath(given))  # so that "." has a name and a folder beside it
+    if isinstance(given, Path) or path.exists():
+        return Source(path.name, path, "named by the user"), None, False
+    name = hub.parse(given)
+    if name is None:
+        raise InputError(f"{what} {given} is no folder here and no name on the hub. Give a folder, or ORG/NAME.")
+    try:
+        here = hub.cached(name, is_drafter)
+        return Source(str(name), here or hub.fetch(name, is_drafter, tell), "named by the user"), name, here is None
+    except InputError as error:
+        raise InputError(f"there is no folder {given} here, and as a name on the hub: {error}") from error
+
+
+def _hub_name(text: str) -> hub.HubName:
+    if (name := hub.parse(text)) is None:
+        raise InputError(
+            f"{text} is no name on the hub. Give ORG/NAME, with @REVISION or :FILE.gguf behind it if you like."
+        )
+    return name
