@@ -29,7 +29,7 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn
 
 from foretoken.bench.shapes import SHAPES, Shape, drafter_json, target_json
 from foretoken.config import DrafterConfig, LayerConfig, TargetConfig, drafter_config, target_config
-from foretoken.sources import ASSETS
+from foretoken.places import ASSETS
 from foretoken.weights.safetensors import Checkpoint
 
 MIDDLE = replace(

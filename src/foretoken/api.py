@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from foretoken import config as configs
-from foretoken import engine, horizon, sources, weights
+from foretoken import engine, horizon, places, weights
 from foretoken.cache import Cache, PagePool
 from foretoken.chat import ChatTemplate
 from foretoken.drafters.mtp import MtpDrafter
@@ -29,7 +29,7 @@ from foretoken.ops import NUMERICS_VERSION, native
 from foretoken.prefix import PrefixStore
 from foretoken.sampling import SEED_LIMIT, Sampler, Sampling, answer_seed, whole
 from foretoken.scheduler import Scheduler
-from foretoken.sources import Source
+from foretoken.places import Place
 from foretoken.stream import Answer, Event, Result, Stream
 from foretoken.tokenizer import TOOL_RESPONSE, Tokenizer
 from foretoken.tools import check_tools
@@ -349,7 +349,7 @@ def load(
 ) -> Model:
     """Load a target and its drafter; None is the pair that comes with Foretoken.
 
-    model     a Hugging Face folder, or a name on the hub, fetched where it is not here yet (`sources.find`)
+    model     a Hugging Face folder, or a name on the hub, fetched where it is not here yet (`places.find`)
     drafter   "auto" (the pair's own, MODEL-assistant beside a folder or on the hub), "none", or as model
     format    "f32", "bf16", "q8", "q4", or "auto" (q4 for files that are 4-bit already, else q8); also drafter_format
     threads   worker threads of this process, default one per core
@@ -366,8 +366,8 @@ def load(
         if warn is not None:
             warn(sentence)
 
-    source, drafter_source = sources.find(model, drafter, warn)
-    folder = source.place
+    source, drafter_source = places.find(model, drafter, warn)
+    folder = source.where
     config = configs.load_target_config(folder)
     tokenizer = Tokenizer.from_folder(folder)
     if tokenizer.vocab_len > config.vocab_len:
@@ -408,7 +408,7 @@ def _check_load(format: str, drafter_format: str, threads: int | None, chunk: in
 
 
 def _load_drafter(
-    source: Source, is_found: bool, target: Gemma4, format: str, say: Callable[[str], None]
+    source: Place, is_found: bool, target: Gemma4, format: str, say: Callable[[str], None]
 ) -> tuple[Drafter | None, DrafterState]:
     """The drafter and its state. A drafter named by the user must fit; one that was found may fail, aloud."""
     if source.path is None:

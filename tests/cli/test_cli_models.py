@@ -8,7 +8,7 @@ import struct
 import pytest
 from cli.command import SHORT, assert_refused, foretoken
 
-from foretoken.sources import ASSETS
+from foretoken.places import ASSETS
 
 CACHE = "FORETOKEN_CACHE_DIR"
 

@@ -9,7 +9,7 @@ from cli.command import SHORT, assert_refused, foretoken
 
 from foretoken.cli import chat
 from foretoken.errors import InputError
-from foretoken.sources import ASSETS
+from foretoken.places import ASSETS
 from foretoken.stats import Stats
 from foretoken.stream import Event, Result
 from foretoken.turn import Part

@@ -7,7 +7,7 @@ import pytest
 from pair import CODE, QUESTION, embedded
 
 import foretoken
-from foretoken import sources
+from foretoken import places
 from foretoken.chat import ChatTemplate
 from foretoken.errors import InputError
 
@@ -214,6 +214,6 @@ def test_bad_load_arguments_raise():
 
 
 def test_a_model_in_the_current_folder(monkeypatch):
-    monkeypatch.chdir(sources.ASSETS / "target")
+    monkeypatch.chdir(places.ASSETS / "target")
     model = foretoken.load(".")
     assert model.name == "target"

@@ -22,13 +22,13 @@ def pull(
     json: options.Json = False,
 ) -> None:
     """Fetch a model from the hub, with the drafter made for it; then --model NAME needs no network."""
-    from foretoken import sources
+    from foretoken import places
 
     if drafter not in DRAFTERS:
         raise InputError(
             f"drafter is {drafter!r}, expected {' or '.join(DRAFTERS)}; another one has a pull of its own."
         )
-    target, own = sources.pull(name, drafter == "auto", terminal.say)
+    target, own = places.pull(name, drafter == "auto", terminal.say)
     if json:
         state = {"name": own.name, "path": own.path and str(own.path), "reason": own.reason}
         terminal.print_json({"model": target.name, "path": str(target.path), "drafter": state})

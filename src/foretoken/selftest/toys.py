@@ -18,7 +18,7 @@ from foretoken.drafters.mtp import MtpDrafter
 from foretoken.models.gemma4 import Gemma4
 from foretoken.models.gemma4_assistant import Assistant
 from foretoken.ops import native
-from foretoken.sources import ASSETS
+from foretoken.places import ASSETS
 from foretoken.tokenizer import Tokenizer
 from foretoken.weights.gemma4 import Part, assemble, embed_scale, plan
 

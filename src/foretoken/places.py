@@ -21,7 +21,7 @@ Tell = Callable[[str], None]
 
 
 @dataclass(frozen=True)
-class Source:
+class Place:
     """Where a model lies, and why it is this one; a drafter's `path` is None where there is none, for that reason."""
 
     name: str
@@ -29,7 +29,7 @@ class Source:
     reason: str
 
     @property
-    def place(self) -> Path:
+    def where(self) -> Path:
         """The path of what is surely there."""
         assert self.path is not None
         return self.path
@@ -39,7 +39,7 @@ def _no_tell(sentence: str) -> None:
     pass
 
 
-def find(model: Any, drafter: Any, tell: Tell | None = None) -> tuple[Source, Source]:
+def find(model: Any, drafter: Any, tell: Tell | None = None) -> tuple[Place, Place]:
     """(target, drafter) for what a user gave: None is the embedded pair, a text or path a folder, a text a hub name.
 
     drafter  "auto" (the pair's own, the assistant beside a folder, or the hub's), "none", or as model
@@ -48,85 +48,85 @@ def find(model: Any, drafter: Any, tell: Tell | None = None) -> tuple[Source, So
     """
     tell = tell or _no_tell
     if model is None:
-        target = Source("embedded", ASSETS / "target", "it comes with Foretoken")
-        own = Source("drafter", ASSETS / "drafter", "the embedded one")
+        target = Place("embedded", ASSETS / "target", "it comes with Foretoken")
+        own = Place("drafter", ASSETS / "drafter", "the embedded one")
         return target, own if drafter == "auto" else _named_drafter(drafter, tell)
     target, name, is_new = _place("model", model, False, tell)
     if drafter != "auto":
         return target, _named_drafter(drafter, tell)
     if name is None:
-        return target, _beside(target.place)
+        return target, _beside(target.where)
     return target, _assistant_here(name) or (_fetched_aloud(name, tell) if is_new else _not_here(name))
 
 
-def pull(text: str, with_drafter: bool, tell: Tell) -> tuple[Source, Source]:
+def pull(text: str, with_drafter: bool, tell: Tell) -> tuple[Place, Place]:
     """Fetch a model of the hub, or what is newer there, and the drafter that belongs to it; raises InputError."""
     name = _hub_name(text)
     is_drafter = not hub.assistants(name.repo)
-    target = Source(str(name), hub.fetch(name, is_drafter, tell), "on the hub")
-    return target, fetch_assistant(name, tell) if with_drafter else Source(OFF, None, "not asked for")
+    target = Place(str(name), hub.fetch(name, is_drafter, tell), "on the hub")
+    return target, fetch_assistant(name, tell) if with_drafter else Place(OFF, None, "not asked for")
 
 
-def fetch_assistant(name: hub.HubName, tell: Tell) -> Source:
+def fetch_assistant(name: hub.HubName, tell: Tell) -> Place:
     """The drafter of a model on the hub, fetched from the first repository of a fitting name; raises InputError."""
     names = hub.assistants(name.repo)
     for one in names:
         try:
-            return Source(one, hub.fetch(hub.HubName(one), True, tell), "the assistant on the hub")
+            return Place(one, hub.fetch(hub.HubName(one), True, tell), "the assistant on the hub")
         except NoRepositoryError:
             continue
-    return Source(OFF, None, f"the hub has no {' or '.join(names)}" if names else f"{name} is a drafter itself")
+    return Place(OFF, None, f"the hub has no {' or '.join(names)}" if names else f"{name} is a drafter itself")
 
 
-def _fetched_aloud(name: hub.HubName, tell: Tell) -> Source:
+def _fetched_aloud(name: hub.HubName, tell: Tell) -> Place:
     """As `fetch_assistant`, but a drafter that cannot be had costs only the drafts."""
     try:
         return fetch_assistant(name, tell)
     except InputError as error:
-        return Source(OFF, None, str(error))
+        return Place(OFF, None, str(error))
 
 
-def _assistant_here(name: hub.HubName) -> Source | None:
+def _assistant_here(name: hub.HubName) -> Place | None:
     for one in hub.assistants(name.repo):
         if (path := hub.cached(hub.HubName(one), is_drafter=True)) is not None:
-            return Source(one, path, "the assistant on the hub")
+            return Place(one, path, "the assistant on the hub")
     return None
 
 
-def _not_here(name: hub.HubName) -> Source:
+def _not_here(name: hub.HubName) -> Place:
     names = hub.assistants(name.repo)
     if not names:
-        return Source(OFF, None, f"{name} is a drafter itself")
-    return Source(OFF, None, f"{' or '.join(names)} is not on this machine; `foretoken pull {name}` looks for it")
+        return Place(OFF, None, f"{name} is a drafter itself")
+    return Place(OFF, None, f"{' or '.join(names)} is not on this machine; `foretoken pull {name}` looks for it")
 
 
-def _beside(path: Path) -> Source:
+def _beside(path: Path) -> Place:
     names = hub.assistants(path.name)
     for one in names:
         if path.with_name(one).is_dir():
-            return Source(one, path.with_name(one), "found beside the model")
-    return Source(OFF, None, f"no folder {' or '.join(names)} beside the model" if names else "it is a drafter itself")
+            return Place(one, path.with_name(one), "found beside the model")
+    return Place(OFF, None, f"no folder {' or '.join(names)} beside the model" if names else "it is a drafter itself")
 
 
-def _named_drafter(drafter: Any, tell: Tell) -> Source:
+def _named_drafter(drafter: Any, tell: Tell) -> Place:
     if drafter == OFF:
-        return Source(OFF, None, "switched off with drafter none")
+        return Place(OFF, None, "switched off with drafter none")
     return _place("drafter", drafter, True, tell)[0]
 
 
-def _place(what: str, given: Any, is_drafter: bool, tell: Tell) -> tuple[Source, hub.HubName | None, bool]:
+def _place(what: str, given: Any, is_drafter: bool, tell: Tell) -> tuple[Place, hub.HubName | None, bool]:
     """(source, name where it is one of the hub, whether it was fetched now)"""
     if not isinstance(given, (str, Path)):
         raise InputError(f"{what} is {given!r}, expected the path of a folder or a name on the hub.")
     path = Path(os.path.abspath(given))  # so that "." has a name and a folder beside it
     if isinstance(given, Path) or path.exists():
-        return Source(path.name, path, "named by the user"), None, False
+        return Place(path.name, path, "named by the user"), None, False
     name = hub.parse(given)
     if name is None:
         raise InputError(f"{what} {given} is no folder here and no name on the hub. Give a folder, or ORG/NAME.")
     try:
         here = hub.cached(name, is_drafter)
-        return Source(str(name), here or hub.fetch(name, is_drafter, tell), "named by the user"), name, here is None
+        return Place(str(name), here or hub.fetch(name, is_drafter, tell), "named by the user"), name, here is None
     except InputError as error:
         raise InputError(f"there is no folder {given} here, and as a name on the hub: {error}") from error
 
