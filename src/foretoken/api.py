@@ -26,10 +26,11 @@ from foretoken.horizon import parse_horizon
 from foretoken.models.gemma4 import Gemma4
 from foretoken.models.gemma4_assistant import Assistant
 from foretoken.ops import NUMERICS_VERSION, native
+from foretoken.places import Place
 from foretoken.prefix import PrefixStore
 from foretoken.sampling import SEED_LIMIT, Sampler, Sampling, answer_seed, whole
 from foretoken.scheduler import Scheduler
-from foretoken.places import Place
+from foretoken.source import check_same_tokens, open_source
 from foretoken.stream import Answer, Event, Result, Stream
 from foretoken.tokenizer import TOOL_RESPONSE, Tokenizer
 from foretoken.tools import check_tools
@@ -349,9 +350,9 @@ def load(
 ) -> Model:
     """Load a target and its drafter; None is the pair that comes with Foretoken.
 
-    model     a Hugging Face folder, or a name on the hub, fetched where it is not here yet (`places.find`)
-    drafter   "auto" (the pair's own, MODEL-assistant beside a folder or on the hub), "none", or as model
-    format    "f32", "bf16", "q8", "q4", or "auto" (q4 for files that are 4-bit already, else q8); also drafter_format
+    model     a Hugging Face folder, a GGUF file, or a name on the hub, fetched where it is not here (`places.find`)
+    drafter   "auto" (the pair's own, MODEL-assistant beside a model or on the hub), "none", or as model
+    format    "f32", "bf16", "q8", "q4", or "auto" (q4 for what is 4-bit already, else q8); also drafter_format
     threads   worker threads of this process, default one per core
     chunk     prompt rows per pass
     progress  called with bytes done and bytes in all while weights are packed
@@ -366,25 +367,25 @@ def load(
         if warn is not None:
             warn(sentence)
 
-    source, drafter_source = places.find(model, drafter, warn)
-    folder = source.where
-    config = configs.load_target_config(folder)
-    tokenizer = Tokenizer.from_folder(folder)
+    place, drafter_place = places.find(model, drafter, warn)
+    source = open_source(place.where)
+    config, tokenizer = source.target_config(), source.tokenizer()
     if tokenizer.vocab_len > config.vocab_len:
         raise WeightsError(
-            f"the tokenizer of {folder} has {tokenizer.vocab_len} ids, its config {config.vocab_len}. "
+            f"the tokenizer of {source.path} has {tokenizer.vocab_len} ids, its config {config.vocab_len}. "
             "Use the tokenizer made for this model."
         )
-    packed, info = weights.load(folder, config, format, native, progress)
+    packed, info = weights.load(source.checkpoint(), config, format, native, progress)
     target = Gemma4(config, packed, native)
-    proposer, state = _load_drafter(drafter_source, drafter == "auto", target, drafter_format, say)
-    list(map(say, info.warnings))
+    proposer, state = _load_drafter(drafter_place, drafter == "auto", target, tokenizer, drafter_format, say)
+    for sentence in info.warnings:
+        say(sentence)
     return Model(
-        name=source.name,
+        name=place.name,
         target=target,
         tokenizer=tokenizer,
-        chat_template=ChatTemplate.from_folder(folder),
-        defaults=configs.load_generation_defaults(folder, config.eos_ids),
+        chat_template=source.chat_template(),
+        defaults=source.generation_defaults(config.eos_ids),
         drafter=proposer,
         drafter_state=state,
         figures={
@@ -408,28 +409,31 @@ def _check_load(format: str, drafter_format: str, threads: int | None, chunk: in
 
 
 def _load_drafter(
-    source: Place, is_found: bool, target: Gemma4, format: str, say: Callable[[str], None]
+    place: Place, is_found: bool, target: Gemma4, tokenizer: Tokenizer, format: str, say: Callable[[str], None]
 ) -> tuple[Drafter | None, DrafterState]:
     """The drafter and its state. A drafter named by the user must fit; one that was found may fail, aloud."""
-    if source.path is None:
-        return None, DrafterState(source.name, "off", source.reason)
+    if place.path is None:
+        return None, DrafterState(place.name, "off", place.reason)
     try:
-        return _open_drafter(source.path, target, format, say), DrafterState(source.name, "on", source.reason)
+        drafter = _open_drafter(place.path, target, tokenizer, format, say)
     except (ConfigError, WeightsError) as error:
         if not is_found:
             raise
         say(f"drafting is off: {error}")
-        return None, DrafterState(source.name, "off", str(error))
+        return None, DrafterState(place.name, "off", str(error))
+    return drafter, DrafterState(place.name, "on", place.reason)
 
 
-def _open_drafter(path: Path, target: Gemma4, format: str, say: Callable[[str], None]) -> Drafter:
-    config = configs.load_drafter_config(path)
+def _open_drafter(path: Path, target: Gemma4, tokenizer: Tokenizer, format: str, say: Callable[[str], None]) -> Drafter:
+    source = open_source(path)
+    config = source.drafter_config()
     problems = configs.pairing_problems(target.config, config)
     if problems:
         raise WeightsError(
             f"drafter {path} does not fit this target: {'; '.join(problems)}. Use the drafter made for it."
         )
-    packed, info = weights.load(path, config, format, native, None)
+    check_same_tokens(source, tokenizer)
+    packed, info = weights.load(source.checkpoint(), config, format, native, None)
     for sentence in info.warnings:
         say(sentence)
     return MtpDrafter(Assistant(config, packed, target, native))

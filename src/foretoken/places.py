@@ -1,7 +1,7 @@
 """Which files a model and its drafter are: what the user names, to places on this machine, and why this drafter.
 
-A folder here wins over a name on the hub. A model on the hub that is here already is used as it is, without a look at
-the network; `foretoken pull` is what fetches a newer one. Knows nothing of what is in the files.
+A folder or file here wins over a name on the hub. A model on the hub that is here already is used as it is, without a
+look at the network; `foretoken pull` is what fetches a newer one. Knows nothing of what is in the files.
 """
 
 from __future__ import annotations
@@ -101,11 +101,18 @@ def _not_here(name: hub.HubName) -> Place:
 
 
 def _beside(path: Path) -> Place:
-    names = hub.assistants(path.name)
-    for one in names:
-        if path.with_name(one).is_dir():
-            return Place(one, path.with_name(one), "found beside the model")
-    return Place(OFF, None, f"no folder {' or '.join(names)} beside the model" if names else "it is a drafter itself")
+    names = hub.assistants(_name(path))
+    for name in names:
+        for other in (path.with_name(name), path.with_name(f"{name}.gguf")):
+            if other.exists():
+                return Place(name, other, "found beside the model")
+    no = f"no folder {' or '.join(names)}, or .gguf, beside the model" if names else "it is a drafter itself"
+    return Place(OFF, None, no)
+
+
+def _name(path: Path) -> str:
+    """Of a folder its own; of a file without what says its kind."""
+    return path.stem if path.is_file() else path.name
 
 
 def _named_drafter(drafter: Any, tell: Tell) -> Place:
@@ -117,18 +124,18 @@ def _named_drafter(drafter: Any, tell: Tell) -> Place:
 def _place(what: str, given: Any, is_drafter: bool, tell: Tell) -> tuple[Place, hub.HubName | None, bool]:
     """(source, name where it is one of the hub, whether it was fetched now)"""
     if not isinstance(given, (str, Path)):
-        raise InputError(f"{what} is {given!r}, expected the path of a folder or a name on the hub.")
+        raise InputError(f"{what} is {given!r}, expected the path of a folder or a GGUF file, or a name on the hub.")
     path = Path(os.path.abspath(given))  # so that "." has a name and a folder beside it
     if isinstance(given, Path) or path.exists():
-        return Place(path.name, path, "named by the user"), None, False
+        return Place(_name(path), path, "named by the user"), None, False
     name = hub.parse(given)
     if name is None:
-        raise InputError(f"{what} {given} is no folder here and no name on the hub. Give a folder, or ORG/NAME.")
+        raise InputError(f"{what} {given} is no folder or file here and no name on the hub. Give a path, or ORG/NAME.")
     try:
         here = hub.cached(name, is_drafter)
         return Place(str(name), here or hub.fetch(name, is_drafter, tell), "named by the user"), name, here is None
     except InputError as error:
-        raise InputError(f"there is no folder {given} here, and as a name on the hub: {error}") from error
+        raise InputError(f"there is no folder or file {given} here, and as a name on the hub: {error}") from error
 
 
 def _hub_name(text: str) -> hub.HubName:

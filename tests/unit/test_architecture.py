@@ -25,6 +25,8 @@ LEVELS = {
     "engine": 6,
     "speculative": 5,
     "horizon": 4,
+    "source": 4.6,
+    "gguf": 4.5,
     "weights": 4,
     "drafters": 3,
     "models": 2,

@@ -218,7 +218,7 @@ def test_a_folder_wins_over_a_name(remote, tmp_path):
 
 
 def test_no_folder_and_no_repository(remote):
-    with pytest.raises(InputError, match=r"no folder o/m here.*no repository o/m"):
+    with pytest.raises(InputError, match=r"no folder or file o/m here.*no repository o/m"):
         places.find("o/m", "auto")
     with pytest.raises(NoRepositoryError):
         hub.fetch(hub.HubName("o/m"))

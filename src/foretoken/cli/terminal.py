@@ -89,7 +89,7 @@ def load_model(
 
 
 def explain_drafting(model: Model, drafter: str, horizon: str) -> None:
-    """Nothing silent: say who drafts, what `auto` means today, and why nobody drafts if the user did not ask for that."""
+    """Nothing silent: who drafts, what `auto` means today, and why nobody does if the user did not ask for that."""
     state = model.drafter_state
     if state.state == "on" and horizon != "0":
         means = ": horizon auto means 4 draft tokens a round, until it measures what pays" if horizon == "auto" else ""

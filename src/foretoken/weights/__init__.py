@@ -16,11 +16,12 @@ import platformdirs
 from foretoken.config import DrafterConfig, TargetConfig
 from foretoken.errors import WeightsError
 from foretoken.ops import NUMERICS_VERSION, Packed
+from foretoken.weights.checkpoint import Checkpoint
 from foretoken.weights.formats import FORMATS, settled
 from foretoken.weights.gemma4 import Part, assemble, embed_scale, plan, problems
 from foretoken.weights.memory import refuse_too_large
 from foretoken.weights.pack import Packer, packed
-from foretoken.weights.safetensors import Checkpoint
+from foretoken.weights.safetensors import Checkpoint as SafetensorsFolder
 from foretoken.weights.store import Writer, restore
 
 __all__ = ["FORMATS", "Info", "cache_dir", "load"]
@@ -42,16 +43,20 @@ class Info:
     warnings: tuple[str, ...]
 
 
-def load(folder: Path, config: Config, format: str, ops: Any, progress: Progress | None = None) -> tuple[Any, Info]:
-    """`TargetWeights` or `DrafterWeights` of the model in `folder`, packed in `format`.
+def load(
+    model: Path | Checkpoint, config: Config, format: str, ops: Any, progress: Progress | None = None
+) -> tuple[Any, Info]:
+    """`TargetWeights` or `DrafterWeights` of a model, packed in `format`.
 
+    model     a Hugging Face folder, or a checkpoint that is open already
     format    one of FORMATS, or "auto": what the files ask for (`weights.formats`)
     ops       pack and finite are used
     progress  called with bytes done and bytes in all while packing
     raises    WeightsError listing every mismatch at once, or saying that memory is too small and which format would
               fit, before memory is taken; or naming a NaN or infinity
     """
-    checkpoint = Checkpoint(folder)
+    checkpoint = SafetensorsFolder(model) if isinstance(model, Path) else model
+    folder = checkpoint.folder
     found = problems(checkpoint, config)
     if found:
         rest = f"; and {len(found) - SHOWN_PROBLEMS} more" if len(found) > SHOWN_PROBLEMS else ""
