@@ -107,7 +107,8 @@ def parts_of(path, format):
     config = open_source(path).target_config()
     for part in settled(plan(config), format, files)[1]:
         if part.is_packed:
-            yield part, np.concatenate([files.read(t).reshape(rows) for t, rows in zip(part.tensors, part.row_shapes)])
+            shapes = zip(part.tensors, part.row_shapes, strict=True)
+            yield part, np.concatenate([files.read(tensor).reshape(shape) for tensor, shape in shapes])
 
 
 def made_of(path, format):

@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 
 from foretoken.errors import WeightsError
-from foretoken.weights.checkpoint import fingerprint
 from foretoken.gguf.container import Container, Entry
 from foretoken.gguf.names import OTHER_PARTS, ROPE_FREQS, SPLIT_EXPERTS, hugging_face_name
 from foretoken.gguf.types import as_q4_0, as_q8_0, decode
+from foretoken.weights.checkpoint import fingerprint
 from foretoken.weights.safetensors import shown
 
 IDS = {"I32": "<i4", "I64": "<i8"}

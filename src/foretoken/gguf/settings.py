@@ -115,9 +115,7 @@ def _of(container: Container, known: Sequence[str], what: str) -> Fields:
             f"{container.path} has architecture {str(fields.arch)[:40]!r}, expected {' or '.join(known)}: {what}."
         )
     if (parts := container.fields.get("split.count", 1)) not in (0, 1):
-        raise ConfigError(
-            f"{container.path} is one of {str(parts)[:20]} parts. Join them with llama-gguf-split --merge."
-        )
+        raise ConfigError(f"{container.path} is one of {str(parts)[:20]} parts. Join them: llama-gguf-split --merge.")
     return fields
 
 

@@ -27,7 +27,7 @@ NAMES = {  # by number; those not in TYPES are here for messages
 
 def decode(dtype: str, raw: np.ndarray) -> np.ndarray:
     """Rows of stored bytes (N, bytes) uint8 -> values (N, K) float32, a new array."""
-    count, size = TYPES[dtype]
+    size = TYPES[dtype][1]
     blocks = np.ascontiguousarray(raw).reshape(-1, size)
     with np.errstate(all="ignore"):
         return np.asarray(DECODERS[dtype](blocks), np.float32).reshape(len(raw), -1)

@@ -105,7 +105,7 @@ def _merges(fields: dict[str, Any], kind: str, pieces: list[str], source: str) -
     pairs = [tuple(merge.split(" ")) for merge in listed] if isinstance(listed, list) else []
     if not isinstance(listed, list) or any(len(pair) != 2 for pair in pairs):
         raise WeightsError(f"tokenizer.ggml.merges of {source} is no list of pairs. Use another file.")
-    return pairs  # type: ignore[return-value]
+    return pairs
 
 
 def _cuts(pieces: list[str]) -> Iterator[tuple[str, str]]:

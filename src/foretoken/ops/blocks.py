@@ -1,4 +1,4 @@
-"""Blocks of a GGUF file that are ours already, for native and reference alike: bytes only move. Layouts: docs/formats.md."""
+"""Blocks of a GGUF file that are ours already, for native and reference alike: bytes move, as in docs/formats.md."""
 
 from __future__ import annotations
 

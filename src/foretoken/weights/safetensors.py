@@ -26,7 +26,7 @@ DTYPES = {
     "F16": np.float16,
     "I64": np.int64,
     "I32": np.int32,
-}  # those that we read
+}  # read here
 ITEM_BYTES = {
     "BOOL": 1, "U8": 1, "I8": 1, "F8_E4M3": 1, "F8_E5M2": 1, "U16": 2, "I16": 2, "F16": 2, "BF16": 2,
     "U32": 4, "I32": 4, "F32": 4, "U64": 8, "I64": 8, "F64": 8,
