@@ -20,7 +20,7 @@ from foretoken.gguf.container import read_container
 from foretoken.gguf.vocabulary import Vocabulary, read_vocabulary
 from foretoken.tokenizer import Tokenizer
 from foretoken.weights.checkpoint import Checkpoint
-from foretoken.weights.safetensors import Checkpoint as SafetensorsFolder
+from foretoken.weights.compressed import open_folder
 
 SHOWN_CHARS = 40
 
@@ -58,7 +58,7 @@ class Folder:
         return configs.load_generation_defaults(self.path, eos_ids)
 
     def checkpoint(self) -> Checkpoint:
-        return SafetensorsFolder(self.path)
+        return open_folder(self.path)
 
     def tokenizer(self) -> Tokenizer:
         return Tokenizer.from_folder(self.path)

@@ -40,7 +40,7 @@ FALLBACK_EOS = (1, 106)
 NUM_DRAFT_TOKENS = 6  # where an assistant's generation_config.json does not say (specification 1.3)
 TEXT_TYPES = {"gemma4": "gemma4_text", "gemma4_unified": "gemma4_unified_text"}  # outer type to that of its text part
 DRAFTER_TYPES = ("gemma4_assistant", "gemma4_unified_assistant")
-NOT_QUANTISED = "quantised files are not yet supported"
+QUANT_METHODS = ("compressed-tensors", "foretoken")  # `weights.compressed` looks at what else they say
 
 # Fields that change nothing here: training, special ids, or read in another place.
 IGNORED_FIELDS = {
@@ -259,15 +259,22 @@ def _text_part(outer: Reader, types: tuple[str, ...]) -> Reader:
     read = outer.part("text_config")
     _known_type(read, types, f"the text part of {outer.get('model_type')}")
     outer.exactly("tie_word_embeddings", True)
-    outer.exactly("quantization_config", None, NOT_QUANTISED)
+    _known_quantisation(outer)
     return read
+
+
+def _known_quantisation(read: Reader) -> None:
+    if read.get("quantization_config") is not None:
+        part = read.part("quantization_config")
+        if part.get("quant_method") not in QUANT_METHODS:
+            part.refuse("quant_method", f"{' or '.join(QUANT_METHODS)}; other quantised files are not read")
 
 
 def _refuse_unsupported(read: Reader) -> None:
     read.exactly("hidden_activation", "gelu_pytorch_tanh")
     read.exactly("attention_bias", False)
     read.exactly("tie_word_embeddings", True)
-    read.exactly("quantization_config", None, NOT_QUANTISED)
+    _known_quantisation(read)
     if read.get("use_bidirectional_attention") not in (None, "vision"):  # "vision" changes nothing without images
         read.refuse("use_bidirectional_attention", "null or vision")
     if read.get("model_type") == TEXT_TYPES["gemma4_unified"]:  # its class has no such fields
