@@ -78,8 +78,11 @@ class QuantisedFolder(Folder):
         if settings.get("quant_method") == OURS:
             self._take_ours(settings)
         else:
-            self.notes = tuple(_checked(folder, settings))
+            notes = _checked(folder, settings)
             self._take_theirs()
+            if any(matrix.scales is not None and matrix.scales.dtype == "F32" for matrix in self.matrices.values()):
+                notes.append(f"scales of {folder} have 32 bits and are rounded to 16 bits, by 1 part in 2048 at most.")
+            self.notes = tuple(notes)
         self.entries: dict[str, Any] = {**self.entries, **self.matrices}
 
     def stored_dtype(self, name: str) -> str:
