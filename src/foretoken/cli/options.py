@@ -13,7 +13,7 @@ Model = Annotated[
     typer.Option(
         "--model",
         metavar="PATH|NAME",
-        help="Model folder, or ORG/NAME on the hub, fetched once. Default: the small pair that comes along.",
+        help="Model folder, GGUF file, or ORG/NAME on the hub, fetched once. Default: the small pair that comes along.",
     ),
 ]
 Drafter = Annotated[
@@ -21,7 +21,7 @@ Drafter = Annotated[
     typer.Option(
         "--drafter",
         metavar="auto|none|PATH|NAME",
-        help="auto: MODEL-assistant, beside a folder or on the hub, if there is one.",
+        help="auto: MODEL-assistant, beside a folder or file or on the hub, if there is one.",
     ),
 ]
 FORMATS = "auto|f32|bf16|q8|q4"

@@ -20,7 +20,7 @@ from foretoken.errors import WeightsError
 from foretoken.gguf.container import Container
 
 KINDS = ("gemma4", "llama")
-CONTROL, USER_DEFINED = 3, 4  # token types
+NORMAL, CONTROL, USER_DEFINED = 1, 3, 4  # token types
 MAX_PIECES, MAX_PIECE_CHARS = 1 << 19, 256
 ROLES = ("bos", "eos", "unknown", "padding", "mask", "eot", "eom")
 
@@ -73,12 +73,13 @@ def read_vocabulary(container: Container) -> Vocabulary:
         raise WeightsError(f"{path} has a token of more than {MAX_PIECE_CHARS} characters, which no Gemma has.")
     if not isinstance(types, np.ndarray) or types.dtype.kind not in "iu" or len(types) != len(pieces):
         raise WeightsError(f"tokenizer.ggml.token_type of {path} does not have a whole number for each token.")
-    pieces = [_spelled(piece) for piece in pieces]
+    stored, pieces = pieces, [_spelled(piece) for piece in pieces]
     if len(set(pieces)) < len(pieces):
         raise WeightsError(f"{path} has a token twice in its vocabulary. Use another file.")
     return Vocabulary(
         pieces=pieces,
-        types=types.tolist(),
+        # what is stored as spaces is found by merging: as a token of its own it would be found in literal ▁ too
+        types=[int(t) if a == b else NORMAL for t, a, b in zip(types, stored, pieces, strict=True)],
         merges=_merges(fields, kind, pieces, str(path)),
         roles=_roles(fields, len(pieces)),
         source=str(path),

@@ -50,7 +50,7 @@ def load(
 
     model     a Hugging Face folder, or a checkpoint that is open already
     format    one of FORMATS, or "auto": what the files ask for (`weights.formats`)
-    ops       pack and finite are used
+    ops       pack, pack_q4_0, pack_q8_0 and finite are used
     progress  called with bytes done and bytes in all while packing
     raises    WeightsError listing every mismatch at once, or saying that memory is too small and which format would
               fit, before memory is taken; or naming a NaN or infinity

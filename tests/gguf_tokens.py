@@ -1,6 +1,6 @@
 """Token ids of a GGUF file's tokenizer, ours and transformers' for the same file, on some thousand lines.
 
-python bench/gguf_tokens.py MODEL.gguf [--lines 3000]
+python tests/gguf_tokens.py MODEL.gguf [--lines 3000]
 
 Needs transformers with torch. Prints the lines that differ and, as the last line, one JSON object with the counts.
 """
