@@ -123,8 +123,11 @@ def test_another_format_can_be_asked_of_it(tmp_path):
     assert np.array_equal(files.read(name), reference.unpack(reference.pack(values, "q4", "rows")))
     rows = np.array([3, 0, 3])
     assert np.array_equal(files.read(name, rows), files.read(name)[rows])
-    assert files.blocks(name, slice(0, 4), "q8") is None
-    assert weights.load(tmp_path / "out", config_of(GOLDEN / "e2b"), "f32", native)[1].format == "f32"
+    assert files.blocks(name, slice(0, 4), "bf16") is None
+    for format in ("q8", "f32"):  # both hold whole numbers of 4 bits and their scale
+        packed = weights.load(tmp_path / "out", config_of(GOLDEN / "e2b"), format, native)[0]
+        assert packed.layers[0].gate_up.format == format
+        assert np.array_equal(native.unpack(packed.layers[0].gate_up)[: len(values)], files.read(name))
 
 
 def test_progress_counts_every_byte(tmp_path):

@@ -101,12 +101,12 @@ class QuantisedFolder(Folder):
 
     def blocks(self, name: str, rows: Rows, format: str) -> np.ndarray | None:
         entry = self.matrices.get(name)
-        if entry is None or OF_FORMAT.get(format) != entry.dtype:
+        if entry is None or format not in OF_FORMAT or (format == "q4" and entry.dtype != "Q4_0"):
             return None
-        if entry.layout == "blocks":
+        if entry.layout == "blocks" and OF_FORMAT[format] == entry.dtype:
             return np.array(_bytes(entry.codes)[rows]).reshape(-1, entry.shape[-1] // BLOCK, SIZES[entry.dtype])
         codes, scales = self._codes(name, entry, rows)
-        if entry.dtype == "Q4_0":
+        if format == "q4":
             nibbles = (codes + 8).astype(np.uint8)
             stored = nibbles[..., :16] | nibbles[..., 16:] << 4
         else:
