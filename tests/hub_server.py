@@ -22,12 +22,14 @@ class Hub:
 
     repos      {name: {file: bytes}}
     gated      names that want a token
+    stall      files of which a half is sent, then `on_stall` is called, and nothing follows until `over`
     cut        {file: bytes after which a transfer of it breaks, once per entry of the list}
     requests   every (method, path, range header) that came
     """
 
     def __init__(self):
-        self.repos, self.gated, self.cut, self.requests, self.token = {}, set(), {}, [], None
+        self.repos, self.gated, self.cut, self.stall, self.requests = {}, set(), {}, set(), []
+        self.over, self.on_stall = threading.Event(), lambda: None
 
     def add(self, name, folder):
         """Offer the files of a folder."""
@@ -104,7 +106,11 @@ class Handler(BaseHTTPRequestHandler):
         if self.command == "HEAD":
             return
         cuts = self.hub.cut.get(file)
-        if cuts:
+        if file in self.hub.stall:
+            self.wfile.write(data[start : start + len(data) // 2])
+            self.hub.on_stall()
+            self.hub.over.wait()
+        elif cuts:
             self.wfile.write(data[start : start + cuts.pop(0)])
             self.wfile.flush()
             self.close_connection = True
@@ -137,6 +143,7 @@ def serving(hub):
     try:
         yield f"http://127.0.0.1:{server.server_port}"
     finally:
+        hub.over.set()
         server.shutdown()
         server.server_close()
         thread.join()

@@ -14,6 +14,7 @@ import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -105,7 +106,8 @@ def fetch(name: HubName, is_drafter: bool = False, tell: Callable[[str], None] =
     raises  InputError with a plain reason: no such repository or nothing in it that we read, gated, no network,
             a download that broke off, a full disk
     """
-    from huggingface_hub import snapshot_download, try_to_load_from_cache
+    from huggingface_hub import hf_hub_download, snapshot_download, try_to_load_from_cache
+    from huggingface_hub.utils import tqdm
 
     with _explained(name):
         commit, sizes = _listing(name)
@@ -114,25 +116,20 @@ def fetch(name: HubName, is_drafter: bool = False, tell: Callable[[str], None] =
         if missing:
             _check_space(name, sum(sizes[file] for file in missing))
             tell(f"downloading {name}: {len(missing)} files, {sum(sizes[file] for file in missing) / 1e6:,.1f} MB.")
-        what: dict[str, Any] = {"allow_patterns": wanted, "ignore_patterns": [FOLDERS], "tqdm_class": _bars()}
-        folder = snapshot_download(name.repo, revision=commit, **what)
-        if name.revision != commit:  # only now does its branch mean this commit: a broken update leaves the old one
-            folder = snapshot_download(name.repo, revision=name.revision, **what)
+        for file in missing:  # one by one, in this thread, so that Ctrl-C ends it at once and nothing is left
+            hf_hub_download(name.repo, file, revision=commit)
+        no_bar: Any = partial(tqdm, disable=True)
+        folder = snapshot_download(  # only now does the branch mean this commit: a broken update leaves the old one
+            name.repo,
+            revision=name.revision,
+            allow_patterns=wanted,
+            ignore_patterns=[FOLDERS],
+            tqdm_class=no_bar,
+        )
     for file in wanted:
         if not (Path(folder) / file).is_file():
             raise InputError(f"{file} of {name} did not come. Run the same command again.")
     return Path(folder) / wanted[0] if wanted[0].endswith(".gguf") else Path(folder)
-
-
-def _bars() -> Any:
-    """huggingface-hub's progress bars, which draw nothing where stderr is a file."""
-    from huggingface_hub.utils import tqdm
-
-    class Bars(tqdm):
-        def __init__(self, *args: Any, **kwargs: Any) -> None:
-            super().__init__(*args, **{"disable": None, **kwargs})
-
-    return Bars
 
 
 def _listing(name: HubName) -> tuple[str, dict[str, int]]:

@@ -1,7 +1,9 @@
 """Models by their name on the hub, fetched from a hub of the tests' own on loopback."""
 
 import errno
+import os
 import shutil
+import signal
 from pathlib import Path
 
 import pytest
@@ -293,3 +295,16 @@ def test_a_disk_that_fills_up(remote, monkeypatch):
 def test_paths_in_objects_are_never_names(remote):
     assert places.find(Path("o/m"), "none")[0].path == Path.cwd() / "o" / "m"
     assert not remote.requests
+
+
+def test_ctrl_c_ends_a_download_at_once_and_leaves_no_half(remote, monkeypatch, tmp_path):
+    remote.repos = {"o/m": {**MODEL, "model.safetensors": bytes(1 << 20)}}
+    remote.stall = {"model.safetensors"}  # sends a half, then waits until the test is over
+    remote.on_stall = lambda: os.kill(os.getpid(), signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt):
+        places.find("o/m", "none")
+    assert not [path for path in tmp_path.rglob("*") if path.is_file() and path.stat().st_size > 1 << 10]
+    remote.stall.clear()
+    remote.requests.clear()
+    places.find("o/m", "none")
+    assert remote.fetched() == ["model.safetensors"]
