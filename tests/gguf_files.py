@@ -59,6 +59,37 @@ def write(folder, path, kind=lambda name, shape: Type.F32, arch=None, fork=False
     return path
 
 
+def write_gemma3(folder, path, kind=lambda name, shape: Type.F32):
+    """A GGUF file of a `gemma3_text` folder: norms get their 1, and nothing tells what scales the queries."""
+    text = text_config(folder)
+    writer = gguf.GGUFWriter(path, "gemma3")
+    writer.add_context_length(text["max_position_embeddings"])
+    writer.add_embedding_length(text["hidden_size"])
+    writer.add_block_count(text["num_hidden_layers"])
+    writer.add_feed_forward_length(text["intermediate_size"])
+    writer.add_head_count(text["num_attention_heads"])
+    writer.add_head_count_kv(text["num_key_value_heads"])
+    writer.add_layer_norm_rms_eps(text["rms_norm_eps"])
+    writer.add_key_length(text["head_dim"])
+    writer.add_value_length(text["head_dim"])
+    writer.add_rope_freq_base(text["rope_theta"])
+    writer.add_sliding_window(text["sliding_window"])
+    writer.add_uint32("gemma3.attention.sliding_window_pattern", text["sliding_window_pattern"])
+    if text["final_logit_softcapping"]:
+        writer.add_final_logit_softcapping(text["final_logit_softcapping"])
+    table = gguf.get_tensor_name_map(gguf.MODEL_ARCH.GEMMA3, text["num_hidden_layers"])
+    files = Checkpoint(Path(folder))
+    for name in files.entries:
+        own, array = gguf_name(table, name), files.read(name)
+        array = array + np.float32(1) if name.endswith("norm.weight") else array
+        add_tensor(writer, own, array, kind(own, array.shape) if array.ndim > 1 else None)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return path
+
+
 def full_head_len(text):
     """In either spelling (specification 1)."""
     own = text.get("per_layer_config") or {}

@@ -13,7 +13,7 @@ namespace foretoken {
 namespace {
 
 struct Features {
-    uint32_t leaf1_ecx = 0, leaf7_ebx = 0, leaf7_ecx = 0, saved_state = 0;
+    uint32_t leaf1_ecx = 0, leaf7_ebx = 0, leaf7_ecx = 0, leaf7_1_eax = 0, saved_state = 0;
 };
 
 Features read_features() {
@@ -29,6 +29,7 @@ Features read_features() {
     if (__get_cpuid_count(7, 0, &a, &b, &c, &d)) {
         f.leaf7_ebx = b;
         f.leaf7_ecx = c;
+        if (a >= 1 && __get_cpuid_count(7, 1, &a, &b, &c, &d)) f.leaf7_1_eax = a;
     }
     return f;
 }
@@ -43,6 +44,14 @@ bool has_avx2() {
     return has(f.saved_state, 0x6) && has(f.leaf1_ecx, fma | f16c) && has(f.leaf7_ebx, avx2);
 }
 
+bool has_avxvnni() {
+#ifdef FORETOKEN_SIMDE
+    return has_avx2();  // emulated, for tests
+#else
+    return has_avx2() && has(read_features().leaf7_1_eax, 1u << 4);
+#endif
+}
+
 bool has_avx512vnni() {
 #ifdef FORETOKEN_SIMDE
     return has_avx2();  // emulated, for tests
@@ -55,6 +64,7 @@ bool has_avx512vnni() {
 }
 #else
 bool has_avx2() { return false; }
+bool has_avxvnni() { return false; }
 bool has_avx512vnni() { return false; }
 #endif
 

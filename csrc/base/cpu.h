@@ -4,6 +4,7 @@
 namespace foretoken {
 
 bool has_avx2();        // with FMA and F16C
+bool has_avxvnni();     // VNNI on 256 bits without AVX-512, and AVX2
 bool has_avx512vnni();  // with F, BW, VL, DQ
 
 }  // namespace foretoken

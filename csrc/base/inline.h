@@ -7,7 +7,18 @@
 #if defined(__GNUC__) || defined(__clang__)
 #define FT_INLINE inline __attribute__((always_inline))
 #define FT_PREFETCH(address) __builtin_prefetch(address)
+#define FT_PRAGMA(text) _Pragma(#text)
+#define FT_UNROLL(n) FT_PRAGMA(GCC unroll n)
+
+// Keeps a vector in its register here. FT_PIN: compilers otherwise turn long sums into trees and spill their leaves.
+// FT_RENEW: it counts as changed by someone else, so that what is made of it is made again, and used by someone.
+#define FT_PIN(value) __asm__("" : "+x"(value))
+#define FT_RENEW(value) __asm__ volatile("" : "+x"(value))
+#define FT_RENEW_512(value) __asm__ volatile("" : "+v"(value))
 #else
 #define FT_INLINE inline
 #define FT_PREFETCH(address) ((void)0)
+#define FT_UNROLL(n)
+#define FT_PIN(value) ((void)0)
+#define FT_RENEW(value) ((void)0)
 #endif

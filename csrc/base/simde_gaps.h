@@ -1,4 +1,6 @@
-// AVX-512 intrinsics that SIMDe 0.7 lacks, as two AVX2 halves. For tests only (CMake option FORETOKEN_SIMDE_AVX512).
+// Intrinsics that SIMDe 0.7 lacks, those of AVX-512 as two AVX2 halves. For tests only (CMake option
+// FORETOKEN_SIMDE_AVX512).
+// FORETOKEN_SIMDE_AVX512).
 #pragma once
 
 #define SIMDE_ENABLE_NATIVE_ALIASES
@@ -76,6 +78,18 @@ static inline __m512 emulated_min_ps(__m512 a, __m512 b) {
                           _mm256_min_ps(half_of<__m256>(a, 1), half_of<__m256>(b, 1)));
 }
 
+static inline __m256i emulated_dpbusd_256(__m256i sum, __m256i a, __m256i b) {
+    int total[8];
+    unsigned char unsigned_bytes[32];
+    signed char signed_bytes[32];
+    memcpy(total, &sum, sizeof sum);
+    memcpy(unsigned_bytes, &a, sizeof a);
+    memcpy(signed_bytes, &b, sizeof b);
+    for (int i = 0; i < 32; ++i) total[i / 4] += unsigned_bytes[i] * signed_bytes[i];
+    memcpy(&sum, total, sizeof sum);
+    return sum;
+}
+
 }  // namespace foretoken
 
 #undef _mm512_max_ps
@@ -90,3 +104,4 @@ static inline __m512 emulated_min_ps(__m512 a, __m512 b) {
 #define _mm512_cvtps_ph(a, rounding) emulated_cvtps_ph(a)
 #define _mm512_max_ps emulated_max_ps
 #define _mm512_min_ps emulated_min_ps
+#define _mm256_dpbusd_avx_epi32 emulated_dpbusd_256

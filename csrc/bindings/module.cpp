@@ -343,6 +343,11 @@ static void bind_process(nb::module_& m) {
         for (const Kernels* row : available_kernels()) names.push_back(row->isa);
         return names;
     });
+    m.def("multiply_peak", [](const std::string& format, int64_t rounds) {
+        const Format f = format_named(format);
+        const nb::gil_scoped_release unlocked;
+        return multiply_peak(f, rounds);
+    });
     m.def("isa", [] { return std::string(kernels().isa); });
     m.def("set_isa", [](const std::string& name) { return use_kernels(name); });
 }

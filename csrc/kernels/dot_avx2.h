@@ -1,26 +1,43 @@
 // The integer dots with AVX2. q8: bytes are multiplied as |w| * (x with the sign of w), pairs add up to at most
 // 2 * 128 * 127 = 32512 and so fit 16 bits, then pairs of pairs are added in 32 bits.
 // w is never -128 where x is not 0, since the grid stops at -127.
-// q4: codes 0 ... 15 are unsigned as they are. The sixteen products that fall on a 16-bit lane add up to at most 16 *
-// 15 * 127 = 30480 and so fit; 8 * sum(x) is taken off in 32 bits.
+// q4: codes 0 ... 15 are unsigned as they are. Each of the two 16-bit lanes of an output takes 16 products; it begins
+// at -8 times the sum of their x, so it ends within 16 * 8 * 127 = 16256, however often it wraps on the way.
 #pragma once
 
 #include "base/vec_avx2.h"
 #include "kernels/linear_blocks.h"
 
-// Keeps a value in its register here: compilers otherwise turn the sums into trees and spill their leaves.
-#if defined(__GNUC__) || defined(__clang__)
-#define FT_PIN(value) __asm__("" : "+x"(value))
-#else
-#define FT_PIN(value) ((void)0)
-#endif
-
 namespace foretoken {
+
+// Multiply-adds of 32 bytes by 32 bytes, `step` each, in eight sums.
+template <class Step>
+static FT_INLINE int64_t peak_of(int64_t rounds, const Step& step) {
+    const __m256i zero = _mm256_setzero_si256(), x = _mm256_set1_epi8(5);
+    __m256i weight = _mm256_set1_epi8(3);
+    __m256i a = zero, b = zero, c = zero, d = zero, e = zero, f = zero, g = zero, h = zero;  // an array would be memory
+    const auto add = [&](__m256i& sum) {
+        FT_RENEW(weight);
+        sum = step(sum, weight, x);
+        FT_RENEW(sum);
+    };
+    for (int64_t i = 0; i < rounds; ++i) add(a), add(b), add(c), add(d), add(e), add(f), add(g), add(h);
+    return rounds * 8 * 32;
+}
 
 template <>
 struct DotQ8<VecAvx2> {
     using Panel = BlockQ8Panel;
     static constexpr int kRows = 4, kAhead = 6;
+
+    static FT_INLINE int32_t start(const int8_t*) { return 0; }
+
+    static int64_t peak(int64_t rounds) {
+        const __m256i ones = _mm256_set1_epi16(1);
+        return peak_of(rounds, [&](__m256i sum, __m256i weight, __m256i x) {
+            return _mm256_add_epi32(sum, _mm256_madd_epi16(_mm256_maddubs_epi16(weight, x), ones));
+        });
+    }
 
     template <int R>
     static FT_INLINE void block(const uint8_t* w, const int8_t* q, int64_t q_stride, const int32_t*, int64_t,
@@ -55,13 +72,26 @@ struct DotQ4<VecAvx2> {
     using Panel = BlockQ4Panel;
     static constexpr int kRows = 4, kAhead = 12;
 
+    static FT_INLINE int32_t start(const int8_t* q) {
+        int32_t sum[2] = {};
+        for (int i = 0; i < kBlock; ++i) sum[i / 2 % 2] += q[i];
+        const uint32_t low = static_cast<uint32_t>(-8 * sum[0]), high = static_cast<uint32_t>(-8 * sum[1]);
+        return static_cast<int32_t>((low & 0xffff) | (high << 16));
+    }
+
+    static int64_t peak(int64_t rounds) {
+        return peak_of(rounds, [](__m256i sum, __m256i weight, __m256i x) {
+            return _mm256_add_epi16(sum, _mm256_maddubs_epi16(weight, x));
+        });
+    }
+
     template <int R>
-    static FT_INLINE void block(const uint8_t* w, const int8_t* q, int64_t q_stride, const int32_t* sum,
-                                int64_t sum_stride, VecAvx2* t) {
+    static FT_INLINE void block(const uint8_t* w, const int8_t* q, int64_t q_stride, const int32_t* start,
+                                int64_t start_stride, VecAvx2* t) {
         const __m256i low_bits = _mm256_set1_epi8(15), ones = _mm256_set1_epi16(1);
         __m256i dot[R][2];
-        for (int r = 0; r < R; ++r) dot[r][0] = dot[r][1] = _mm256_setzero_si256();
-        for (int g = 0; g < kBlock / 8; ++g) {
+        for (int r = 0; r < R; ++r) dot[r][0] = dot[r][1] = _mm256_set1_epi32(start[r * start_stride]);
+        FT_UNROLL(4) for (int g = 0; g < kBlock / 8; ++g) {
             __m256i low[2], high[2];
             for (int h = 0; h < 2; ++h) {
                 const __m256i pair = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(w + g * 64 + h * 32));
@@ -82,9 +112,8 @@ struct DotQ4<VecAvx2> {
             }
         }
         for (int r = 0; r < R; ++r) {
-            const __m256i zero_point = _mm256_slli_epi32(_mm256_set1_epi32(sum[r * sum_stride]), 3);
-            t[r].lo = _mm256_cvtepi32_ps(_mm256_sub_epi32(_mm256_madd_epi16(dot[r][0], ones), zero_point));
-            t[r].hi = _mm256_cvtepi32_ps(_mm256_sub_epi32(_mm256_madd_epi16(dot[r][1], ones), zero_point));
+            t[r].lo = _mm256_cvtepi32_ps(_mm256_madd_epi16(dot[r][0], ones));
+            t[r].hi = _mm256_cvtepi32_ps(_mm256_madd_epi16(dot[r][1], ones));
         }
     }
 };

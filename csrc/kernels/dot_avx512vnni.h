@@ -1,5 +1,4 @@
-// The integer dots with VNNI: unsigned weights (w + 128, or codes w + 8) times signed activations, begun at -128 or -8
-// times sum(x).
+// The integer dots with VNNI on 512 bits: unsigned weights (w + 128, or codes w + 8) times signed activations.
 #pragma once
 
 #include "base/vec_avx512.h"
@@ -7,16 +6,43 @@
 
 namespace foretoken {
 
+template <int R>
+static FT_INLINE void floats_of(const __m512i* dot, VecAvx512* t) {
+    const __m512 offset = _mm512_set1_ps(kFloatOffset);
+    for (int r = 0; r < R; ++r) t[r].v = _mm512_sub_ps(_mm512_castsi512_ps(dot[r]), offset);
+}
+
+static FT_INLINE int64_t vnni_peak(int64_t rounds) {
+#if defined(FORETOKEN_SIMDE) || !defined(FT_RENEW_512)
+    (void)rounds;
+    return 0;
+#else
+    const __m512i zero = _mm512_setzero_si512(), x = _mm512_set1_epi8(5);
+    __m512i weight = _mm512_set1_epi8(3);
+    __m512i a = zero, b = zero, c = zero, d = zero, e = zero, f = zero, g = zero, h = zero;  // an array would be memory
+    const auto add = [&](__m512i& sum) {
+        FT_RENEW_512(weight);
+        sum = _mm512_dpbusd_epi32(sum, weight, x);
+        FT_RENEW_512(sum);
+    };
+    for (int64_t i = 0; i < rounds; ++i) add(a), add(b), add(c), add(d), add(e), add(f), add(g), add(h);
+    return rounds * 8 * 64;
+#endif
+}
+
 template <>
 struct DotQ8<VecAvx512> {
     using Panel = BlockQ8Panel;
-    static constexpr int kRows = 8, kAhead = 6;
+    static constexpr int kRows = 9, kAhead = 6;
+
+    static FT_INLINE int32_t start(const int8_t* q) { return float_start(q, 128); }
+    static int64_t peak(int64_t rounds) { return vnni_peak(rounds); }
 
     template <int R>
-    static FT_INLINE void block(const uint8_t* w, const int8_t* q, int64_t q_stride, const int32_t* sum,
-                                int64_t sum_stride, VecAvx512* t) {
+    static FT_INLINE void block(const uint8_t* w, const int8_t* q, int64_t q_stride, const int32_t* start,
+                                int64_t start_stride, VecAvx512* t) {
         __m512i dot[R];
-        for (int r = 0; r < R; ++r) dot[r] = _mm512_set1_epi32(-128 * sum[r * sum_stride]);
+        for (int r = 0; r < R; ++r) dot[r] = _mm512_set1_epi32(start[r * start_stride]);
         for (int g = 0; g < kBlock / 4; ++g) {
             const __m512i weight = _mm512_loadu_si512(reinterpret_cast<const void*>(w + g * 64));
             for (int r = 0; r < R; ++r) {
@@ -25,21 +51,24 @@ struct DotQ8<VecAvx512> {
                 dot[r] = _mm512_dpbusd_epi32(dot[r], weight, _mm512_set1_epi32(four));
             }
         }
-        for (int r = 0; r < R; ++r) t[r].v = _mm512_cvtepi32_ps(dot[r]);
+        floats_of<R>(dot, t);
     }
 };
 
 template <>
 struct DotQ4<VecAvx512> {
     using Panel = BlockQ4Panel;
-    static constexpr int kRows = 8, kAhead = 12;
+    static constexpr int kRows = 9, kAhead = 12;
+
+    static FT_INLINE int32_t start(const int8_t* q) { return float_start(q, 8); }
+    static int64_t peak(int64_t rounds) { return vnni_peak(rounds); }
 
     template <int R>
-    static FT_INLINE void block(const uint8_t* w, const int8_t* q, int64_t q_stride, const int32_t* sum,
-                                int64_t sum_stride, VecAvx512* t) {
+    static FT_INLINE void block(const uint8_t* w, const int8_t* q, int64_t q_stride, const int32_t* start,
+                                int64_t start_stride, VecAvx512* t) {
         const __m512i low_bits = _mm512_set1_epi8(15);
         __m512i dot[R];
-        for (int r = 0; r < R; ++r) dot[r] = _mm512_set1_epi32(-8 * sum[r * sum_stride]);
+        for (int r = 0; r < R; ++r) dot[r] = _mm512_set1_epi32(start[r * start_stride]);
         for (int g = 0; g < kBlock / 8; ++g) {
             const __m512i pair = _mm512_loadu_si512(reinterpret_cast<const void*>(w + g * 64));
             const __m512i low = _mm512_and_si512(pair, low_bits);
@@ -52,7 +81,7 @@ struct DotQ4<VecAvx512> {
                 dot[r] = _mm512_dpbusd_epi32(dot[r], high, _mm512_set1_epi32(second));
             }
         }
-        for (int r = 0; r < R; ++r) t[r].v = _mm512_cvtepi32_ps(dot[r]);
+        floats_of<R>(dot, t);
     }
 };
 

@@ -11,6 +11,9 @@ struct DotQ8<VecScalar> {
     using Panel = BlockQ8Panel;
     static constexpr int kRows = 1, kAhead = 6;
 
+    static FT_INLINE int32_t start(const int8_t*) { return 0; }
+    static int64_t peak(int64_t) { return 0; }
+
     template <int R>
     static FT_INLINE void block(const uint8_t* w, const int8_t* q, int64_t, const int32_t*, int64_t, VecScalar* t) {
         for (int o = 0; o < kPanel; ++o) {
@@ -25,6 +28,9 @@ template <>
 struct DotQ4<VecScalar> {
     using Panel = BlockQ4Panel;
     static constexpr int kRows = 1, kAhead = 12;
+
+    static FT_INLINE int32_t start(const int8_t*) { return 0; }
+    static int64_t peak(int64_t) { return 0; }
 
     template <int R>
     static FT_INLINE void block(const uint8_t* w, const int8_t* q, int64_t, const int32_t*, int64_t, VecScalar* t) {

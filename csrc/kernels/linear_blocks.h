@@ -5,8 +5,11 @@
 //     Panel                                  the block of 16 outputs, which ends with its 16 scales
 //     kRows                                  most rows it takes at once
 //     kAhead                                 blocks to prefetch ahead: about 3.3 KB for either format
-//     block<R>(w, q, q_stride, sum, sum_stride, t)
-//         w: a panel block; q, sum: row r at + r * stride; t[r] = float of the 16 dots
+//     start(q)                               of a block of activations: see ActivationsQ8
+//     peak(rounds)                           does nothing but its multiply-adds, on registers, and returns how many;
+//                                            0 where that can't be told
+//     block<R>(w, q, q_stride, start, start_stride, t)
+//         w: a panel block; q, start: row r at + r * stride; t[r] = float of the 16 dots
 #pragma once
 
 #include "base/half.h"
@@ -24,11 +27,22 @@ struct DotQ8;
 template <class V>
 struct DotQ4;
 
-// x: k floats -> q: ceil(k / 32) * 32, scale and sum: ceil(k / 32). A block that is not finite makes NaN outputs.
-template <class V>
-void quantize_row(const float* x, int64_t k, int8_t* q, float* scale, int32_t* sum) {
+// A dot t that begins here, the zero point times sum(x) below kFloatBits, ends as the bits of the float 1.5 * 2^23 + t,
+// |t| < 2^20: one subtraction makes it float(t), exactly, and may run beside the multiplier, where a conversion may
+// not.
+constexpr int32_t kFloatBits = 0x4b400000;
+constexpr float kFloatOffset = 12582912.0f;
+
+static inline int32_t float_start(const int8_t* q, int32_t zero_point) {
+    int32_t sum = 0;
+    for (int i = 0; i < kBlock; ++i) sum += q[i];
+    return kFloatBits - zero_point * sum;
+}
+
+template <class V, class Dot>
+void quantize_row(const float* x, int64_t k, int8_t* q, float* scale, int32_t* start) {
     const V infinity = V::from_bits(V::int_set1(0x7f800000u));
-    for (int64_t at = 0; at < k; at += kBlock, x += kBlock, q += kBlock, ++scale, ++sum) {
+    for (int64_t at = 0; at < k; at += kBlock, x += kBlock, q += kBlock, ++scale, ++start) {
         const int64_t left = k - at;
         V a, b;
         if (left >= kBlock) {
@@ -48,9 +62,7 @@ void quantize_row(const float* x, int64_t k, int8_t* q, float* scale, int32_t* s
         // With an argument order in which NaN (only where !is_finite) becomes a bound.
         V::max(V::min(a * inverse, top), bottom).store_i8(q);
         V::max(V::min(b * inverse, top), bottom).store_i8(q + 16);
-        int32_t total = 0;
-        for (int i = 0; i < kBlock; ++i) total += q[i];
-        *sum = total;
+        *start = Dot::start(q);
     }
 }
 
@@ -66,18 +78,20 @@ void linear_blocks_tile(const LinearArgs& a, int64_t row, int64_t panel) {
     const uint8_t* w = a.weight + panel * panel_len;
     const int8_t* q = a.activations.q + row * blocks * kBlock;
     const float* scale = a.activations.scale + row * blocks;
-    const int32_t* sum = a.activations.sum + row * blocks;
+    const int32_t* start = a.activations.start + row * blocks;
     V acc[P][R];
     for (int p = 0; p < P; ++p) {
         for (int r = 0; r < R; ++r) acc[p][r] = V::zero();
     }
-    for (int64_t b = 0; b < blocks; ++b, w += block_len, q += kBlock, ++scale, ++sum) {
+    for (int64_t b = 0; b < blocks; ++b, w += block_len, q += kBlock, ++scale, ++start) {
+        // Hardware prefetchers stop at page ends; a prefetch past the end of the weights does nothing. Near the end of
+        // a panel it is the panel that this stream takes up next.
+        const int64_t fetch = b + Dot::kAhead < blocks ? ahead : ahead + (P - 1) * panel_len;
         for (int p = 0; p < P; ++p) {
             const uint8_t* block = w + p * panel_len;
-            // Hardware prefetchers stop at page ends; a prefetch past the end of the weights does nothing.
-            for (int64_t line = 0; line < lines; ++line) FT_PREFETCH(block + ahead + line * 64);
+            for (int64_t line = 0; line < lines; ++line) FT_PREFETCH(block + fetch + line * 64);
             V t[R];
-            Dot::template block<R>(block, q, blocks * kBlock, sum, blocks, t);
+            Dot::template block<R>(block, q, blocks * kBlock, start, blocks, t);
             const V weight_scale = V::load_f16(reinterpret_cast<const uint16_t*>(block + scale_at));
             for (int r = 0; r < R; ++r) acc[p][r] = V::fma(t[r] * V::set1(scale[r * blocks]), weight_scale, acc[p][r]);
         }

@@ -7,12 +7,13 @@
 
 namespace foretoken {
 
-// T activation rows as q8 blocks, for weights in q8 and q4. q: [T][blocks * 32] int8, scale and sum (of the 32 q):
-// [T][blocks].
+// T activation rows as q8 blocks, for weights in q8 or q4. q: [T][blocks * 32] int8, scale and start: [T][blocks].
+// start is what a block's integer dots begin with, so that they end without the weights' zero point; its form belongs
+// to the instruction set and to the format of the weights.
 struct ActivationsQ8 {
     int8_t* q;
     float* scale;
-    int32_t* sum;
+    int32_t* start;
 };
 
 // One linear call. x: row t at x + t * x_stride (f32 and bf16 only). weight: panels. Output n of row t goes to
@@ -42,18 +43,26 @@ struct AttentionArgs {
 // Rows [row, row + rows) of the call against panels [panel, last_panel).
 using LinearKernel = void (*)(const LinearArgs&, int64_t row, int64_t rows, int64_t panel, int64_t last_panel);
 
+// k floats -> ceil(k / 32) blocks for weights of one format. A block that is not finite makes NaN outputs.
+using QuantizeKernel = void (*)(const float* x, int64_t k, int8_t* q, float* scale, int32_t* start);
+
 // k weights of one output, in layout rows or as output `lane` of a panel: weight * scale -> out.
 using EmbedRowKernel = void (*)(const uint8_t* row, int64_t k, float scale, float* out);
 using EmbedPanelKernel = void (*)(const uint8_t* panel, int lane, int64_t k, float scale, float* out);
 
+// What multiplies integers, and so makes use of instructions for that.
+struct BlockKernels {
+    LinearKernel linear_q8, linear_q4;
+    QuantizeKernel quantize_for_q8, quantize_for_q4;
+    int64_t (*peak_q8)(int64_t rounds);
+    int64_t (*peak_q4)(int64_t rounds);
+};
+
 struct Kernels {
     const char* isa;
 
-    LinearKernel linear_f32;
-    LinearKernel linear_bf16;
-    LinearKernel linear_q8;
-    LinearKernel linear_q4;
-    void (*quantize_row)(const float* x, int64_t k, int8_t* q, float* scale, int32_t* sum);
+    LinearKernel linear_f32, linear_bf16;
+    BlockKernels blocks;
 
     void (*attention_chunk)(const AttentionArgs&);
     void (*attention_merge)(const float* parts, int64_t part_stride, int count, int head_len, float* out);
@@ -92,5 +101,6 @@ struct Kernels {
 extern const Kernels kernels_scalar;
 extern const Kernels kernels_avx2;
 extern const Kernels kernels_avx512vnni;
+extern const BlockKernels blocks_avxvnni;  // beside the rest of kernels_avx2
 
 }  // namespace foretoken

@@ -64,13 +64,15 @@ std::vector<Wave> cut_waves(const std::vector<Group>& groups) {
 struct Inputs {
     float* x = nullptr;
     ActivationsQ8 activations{};
+    Format weights;
     bool has_blocks;
     int64_t k;
 
     static size_t bytes(const Weight& w, int64_t rows) {
         return foretoken::has_blocks(w.format) ? activation_bytes(rows, w.k) : static_cast<size_t>(rows * w.k) * 4;
     }
-    Inputs(const Weight& w, unsigned char* memory, int64_t rows) : has_blocks(foretoken::has_blocks(w.format)), k(w.k) {
+    Inputs(const Weight& w, unsigned char* memory, int64_t rows)
+        : weights(w.format), has_blocks(foretoken::has_blocks(w.format)), k(w.k) {
         if (has_blocks) {
             activations = activations_at(memory, rows, w.k);
         } else {
@@ -82,7 +84,7 @@ struct Inputs {
         const size_t blocks = static_cast<size_t>(ceil_div(k, kBlock));
         std::memcpy(target.q, source.q, blocks * kBlock);
         std::memcpy(target.scale, source.scale, blocks * 4);
-        std::memcpy(target.sum, source.sum, blocks * 4);
+        std::memcpy(target.start, source.start, blocks * 4);
     }
 };
 
@@ -160,7 +162,7 @@ void gate(Session& session, const Wave& wave, int64_t f, const Buffers& b) {
             kernels().gelu_mul(b.hidden + i * 2 * f, b.hidden + i * 2 * f + f, f, product);
             if (!b.gated.has_blocks) continue;
             const ActivationsQ8 a = from_row(b.gated.activations, i, f);
-            kernels().quantize_row(product, f, a.q, a.scale, a.sum);
+            quantize_kernel(b.gated.weights)(product, f, a.q, a.scale, a.start);
         }
     });
 }
@@ -261,7 +263,7 @@ void experts(FloatRows x, Rows<const int32_t> ids, FloatRows weights, const Weig
 
     Session session;
     const Buffers b = lay_out(session, x.rows, most, gate_up, down);
-    if (b.inputs.has_blocks) quantize_into(session, x, b.tokens);
+    if (b.inputs.has_blocks) quantize_into(session, x, b.inputs.weights, b.tokens);
     for (const Wave& wave : waves) {
         gather(session, wave, pairs, x, b);
         multiply_groups(session, wave, b.inputs, gate_up, 2 * down.k, b.hidden);

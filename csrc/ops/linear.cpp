@@ -1,4 +1,6 @@
 // Matrix products, and the pieces of ops/products.h.
+#include <atomic>
+
 #include "ops/products.h"
 
 namespace foretoken {
@@ -7,9 +9,9 @@ namespace {
 constexpr int64_t kRowTile = 32;  // rows that a thread keeps in its cache beside one panel
 
 // Rows of x as q8 blocks in the session's scratch.
-ActivationsQ8 quantize(Session& session, const FloatRows& x) {
+ActivationsQ8 quantize(Session& session, const FloatRows& x, Format weights) {
     const ActivationsQ8 a = activations_at(session.scratch(activation_bytes(x.rows, x.cols)), x.rows, x.cols);
-    quantize_into(session, x, a);
+    quantize_into(session, x, weights, a);
     return a;
 }
 
@@ -22,9 +24,9 @@ LinearKernel linear_kernel(Format format) {
         case Format::bf16:
             return kernels().linear_bf16;
         case Format::q8:
-            return kernels().linear_q8;
+            return kernels().blocks.linear_q8;
         case Format::q4:
-            return kernels().linear_q4;
+            return kernels().blocks.linear_q4;
     }
     return nullptr;
 }
@@ -46,14 +48,19 @@ ActivationsQ8 activations_at(unsigned char* memory, int64_t rows, int64_t k) {
 
 ActivationsQ8 from_row(const ActivationsQ8& a, int64_t row, int64_t k) {
     const int64_t blocks = row * ceil_div(k, kBlock);
-    return {a.q + blocks * kBlock, a.scale + blocks, a.sum + blocks};
+    return {a.q + blocks * kBlock, a.scale + blocks, a.start + blocks};
 }
 
-void quantize_into(Session& session, const FloatRows& x, const ActivationsQ8& a) {
+QuantizeKernel quantize_kernel(Format weights) {
+    return weights == Format::q4 ? kernels().blocks.quantize_for_q4 : kernels().blocks.quantize_for_q8;
+}
+
+void quantize_into(Session& session, const FloatRows& x, Format weights, const ActivationsQ8& a) {
+    const QuantizeKernel quantize_row = quantize_kernel(weights);
     session.each(x.rows, x.rows >= 16 ? 4 : x.rows, [&](int64_t first, int64_t last) {
         for (int64_t t = first; t < last; ++t) {
             const ActivationsQ8 to = from_row(a, t, x.cols);
-            kernels().quantize_row(x.row(t), x.cols, to.q, to.scale, to.sum);
+            quantize_row(x.row(t), x.cols, to.q, to.scale, to.start);
         }
     });
 }
@@ -75,12 +82,25 @@ void linear(FloatRows x, const Weight& w, Rows<float> out) {
     if (x.rows == 0) return;
     Session session;
     LinearArgs args{x.data, x.stride, {}, w.data, w.k, 0, w.n, out.data, out.stride};
-    if (has_blocks(w.format)) args.activations = quantize(session, x);
+    if (has_blocks(w.format)) args.activations = quantize(session, x, w.format);
     const LinearKernel kernel = linear_kernel(w.format);
     const int64_t panels = ceil_div(w.n, kPanel);
     const bool is_small = x.rows * w.k * panels * kPanel < kSmallWork;
     session.each(panels, is_small ? panels : panel_grain(session, panels),
                  [&](int64_t first, int64_t last) { multiply(kernel, args, x.rows, first, last); });
+}
+
+int64_t multiply_peak(Format format, int64_t rounds) {
+    require(rounds >= 0 && rounds <= int64_t{1} << 32,
+            [&] { return "rounds: " + number(rounds) + ", expected 0 to 2^32"; });
+    if (!has_blocks(format)) return 0;
+    const auto peak = format == Format::q4 ? kernels().blocks.peak_q4 : kernels().blocks.peak_q8;
+    std::atomic<int64_t> total{0};
+    Session session;
+    session.each(session.threads(), 1, [&](int64_t first, int64_t last) {
+        for (int64_t i = first; i < last; ++i) total += peak(rounds);
+    });
+    return total;
 }
 
 void cluster_logits(Floats z, const Weight& w, Ids clusters, int64_t cluster_len, Vector<float> out) {
@@ -98,7 +118,7 @@ void cluster_logits(Floats z, const Weight& w, Ids clusters, int64_t cluster_len
     if (clusters.len == 0) return;
     Session session;
     ActivationsQ8 activations{};
-    if (has_blocks(w.format)) activations = quantize(session, {z.data, 1, z.len, z.len});
+    if (has_blocks(w.format)) activations = quantize(session, {z.data, 1, z.len, z.len}, w.format);
     const LinearKernel kernel = linear_kernel(w.format);
     const int64_t grain = ceil_div(clusters.len, 4 * static_cast<int64_t>(session.threads()));
     session.each(clusters.len, grain, [&](int64_t from, int64_t to) {

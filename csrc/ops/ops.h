@@ -69,6 +69,9 @@ static_assert(sizeof(Draw) == 56);
 void draw(Floats logits, Ids ids, Draw* how, int32_t* token, Vector<int32_t> drawn, Vector<float> chances);
 void philox(const uint32_t counter[4], const uint32_t key[2], uint32_t out[4]);
 
+// `rounds` of multiply-adds on every thread, without a load or a store: how many were done, 0 where that can't be told.
+int64_t multiply_peak(Format format, int64_t rounds);
+
 // Float weights (w) -> format and layout at `out`, which has packed_bytes(); and back, exactly.
 void pack(FloatRows w, Format format, Layout layout, uint8_t* out);
 void unpack(const Weight& w, Rows<float> out);

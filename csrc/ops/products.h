@@ -14,10 +14,12 @@ LinearKernel linear_kernel(Format format);
 void require_panels(const char* name, const Weight& w);
 
 // Rows of k inputs as q8 blocks: the bytes they take, and their place in memory of that many bytes (64-byte aligned).
+// They serve weights of one format, q8 or q4.
 size_t activation_bytes(int64_t rows, int64_t k);
 ActivationsQ8 activations_at(unsigned char* memory, int64_t rows, int64_t k);
 ActivationsQ8 from_row(const ActivationsQ8& a, int64_t row, int64_t k);
-void quantize_into(Session& session, const FloatRows& x, const ActivationsQ8& a);
+QuantizeKernel quantize_kernel(Format weights);
+void quantize_into(Session& session, const FloatRows& x, Format weights, const ActivationsQ8& a);
 
 // All rows of a call against panels [first, last), on this thread.
 void multiply(LinearKernel kernel, const LinearArgs& args, int64_t rows, int64_t first, int64_t last);

@@ -1,4 +1,5 @@
-"""Every exception that Foretoken raises on purpose. Knows nothing of the rest of the package."""
+"""Every exception that Foretoken raises on purpose, and how a message shows a value. Knows nothing of the rest of the
+package."""
 
 
 class ForetokenError(Exception):
@@ -31,3 +32,11 @@ class InputError(ForetokenError):
 
 class NoRepositoryError(InputError):
     """A name of which the hub has no repository, or none that this user may see."""
+
+
+def shown(value: object) -> str:
+    """A caller's value, fit for one line of a message: short, whatever it is."""
+    try:
+        return repr(value)[:40]
+    except (ValueError, RecursionError):  # a number of thousands of digits, lists in lists
+        return f"of type {type(value).__name__} and too large to show"

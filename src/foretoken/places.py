@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from foretoken import hub
-from foretoken.errors import InputError, NoRepositoryError
+from foretoken.errors import InputError, NoRepositoryError, shown
 
 ASSETS = Path(__file__).parent / "assets"
 OFF = "none"
@@ -124,7 +124,9 @@ def _named_drafter(drafter: Any, tell: Tell) -> Place:
 def _place(what: str, given: Any, is_drafter: bool, tell: Tell) -> tuple[Place, hub.HubName | None, bool]:
     """(source, name where it is one of the hub, whether it was fetched now)"""
     if not isinstance(given, (str, Path)):
-        raise InputError(f"{what} is {given!r}, expected the path of a folder or a GGUF file, or a name on the hub.")
+        raise InputError(
+            f"{what} is {shown(given)}, expected the path of a folder or a GGUF file, or a name on the hub."
+        )
     path = Path(os.path.abspath(given))  # so that "." has a name and a folder beside it
     if isinstance(given, Path) or path.exists():
         return Place(_name(path), path, "named by the user"), None, False

@@ -235,3 +235,17 @@ def test_wrong_layout(rng):
     weight = native.pack(floats(rng, 4, 8), "f32", "rows")
     with pytest.raises(ShapeError, match="panels"):
         native.linear(floats(rng, 1, 8), weight, empty(1, 4))
+
+
+@pytest.mark.parametrize("format", ["q8", "q4"])
+def test_multiply_peak_counts_what_every_thread_does(format):
+    native.set_threads(2)
+    for isa in native.isas():
+        native.set_isa(isa)
+        one, two = native.multiply_peak(format, 1000), native.multiply_peak(format, 2000)
+        assert two == 2 * one
+        if isa in ("avx2", "avxvnni"):  # 512 bits are emulated in some builds, and then not told
+            assert one == 2 * 1000 * 8 * 32
+    assert native.multiply_peak("f32", 1000) == 0
+    with pytest.raises(ShapeError, match="rounds: -1, expected 0"):
+        native.multiply_peak(format, -1)

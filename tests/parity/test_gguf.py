@@ -5,10 +5,12 @@ files: what each tensor becomes, and that Q4_0, Q5_0 and Q8_0 lose nothing on th
 """
 
 import dataclasses
+import json
 
 import gguf_files
 import numpy as np
 import pytest
+from checkpoints import copy_of
 from gguf import GGMLQuantizationType as Type
 from golden_models import GOLDEN, NAMES, new_cache, run
 from golden_models import pair as folder_pair
@@ -76,12 +78,30 @@ def test_same_logits_and_drafts_as_the_folder(name, is_fork, tmp_path):
 def test_same_config_as_the_folder(name, tmp_path):
     source = open_source(gguf_files.write(GOLDEN / name, tmp_path / "t.gguf"))
     ours, theirs = source.target_config(), configs.load_target_config(GOLDEN / name)
-    assert dataclasses.replace(theirs, model_type=ours.model_type, eos_ids=ours.eos_ids) == ours
+    alone = {"model_type": ours.model_type, "has_other_parts": False, "eos_ids": ours.eos_ids}
+    assert dataclasses.replace(theirs, **alone) == ours
     assert all(np.array_equal(ours.rope[kind], theirs.rope[kind]) for kind in theirs.rope)
     source = open_source(gguf_files.write(GOLDEN / f"{name}-assistant", tmp_path / "d.gguf"))
     ours, theirs = source.drafter_config(), configs.load_drafter_config(GOLDEN / f"{name}-assistant")
     assert dataclasses.replace(theirs, model_type=ours.model_type) == ours
     assert ours.unknown_fields == ()
+
+
+def test_gemma_3_as_the_folder(tmp_path):
+    """Every part the same, norms with the 1 that their file has already. A file cannot tell of queries scaled by
+    anything but the width of a head, so the folder is made to say so."""
+    folder = copy_of("g3-text", tmp_path)
+    settings = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(settings | {"query_pre_attn_scalar": settings["head_dim"]}))
+    source = open_source(gguf_files.write_gemma3(folder, tmp_path / "m.gguf"))
+    ours, theirs = source.target_config(), configs.load_target_config(folder)
+    assert dataclasses.replace(theirs, eos_ids=ours.eos_ids) == ours
+    targets = []
+    for files, config in ((source.checkpoint(), ours), (folder, theirs)):
+        targets.append(Gemma4(config, weights.load(files, config, "f32", native)[0], native))
+    results = [run(target, new_cache(target, "native f16"), IDS) for target in targets]
+    assert all(np.array_equal(one, other) for one, other in zip(*results, strict=True))
+    assert targets[0].weights.embed_scale == 8.0
 
 
 def test_without_centroids_the_head_is_dense(tmp_path):

@@ -149,6 +149,8 @@ def test_ids_that_end_an_answer(changed):
     assert target_settings(changed("e2b", fields))["eos_token_id"] == [1]  # a base model: no turns
     fields["tokenizer.chat_template"] = "{{ messages }}"
     assert target_settings(changed("e2b", fields))["eos_token_id"] == [1, 3]
+    several = {"tokenizer.ggml.eos_token_ids": np.array([1, 3], "<i4")}
+    assert target_settings(changed("e2b", several))["eos_token_id"] == [1, 3]
     with pytest.raises(ConfigError, match="suppress_tokens"):
         generation_settings(changed("e2b", {"tokenizer.ggml.suppress_tokens": "7"}))
 

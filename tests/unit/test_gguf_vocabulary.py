@@ -127,6 +127,13 @@ def replaced(key, value=None):
 
 
 T = "tokenizer.ggml."
+
+
+def without_a_byte(writer):
+    replaced(T + "unknown_token_id")(writer)
+    replaced(T + "tokens", lambda v: [t.replace("<0xF0>", "<0xG0>") for t in v])(writer)
+
+
 WRONG = {
     "no tokenizer": (None, None, "has no tokenizer"),
     "no tokens": (replaced(T + "tokens"), "gemma4", "has no tokenizer"),
@@ -139,6 +146,7 @@ WRONG = {
     "a merge of three": (replaced(T + "merges", lambda v: [*v, "a b c"]), "gemma4", "pairs"),
     "a merge of nothing": (replaced(T + "merges", lambda v: [*v, "a"]), "gemma4", "pairs"),
     "a merge of a stranger": (replaced(T + "merges", lambda v: [*v, "☃ ☃"]), "gemma4", "merges"),
+    "characters without a token": (without_a_byte, "gemma4", "text would be lost"),
     "no start token": (replaced(T + "tokens", lambda v: [t.replace("<bos>", "<bot>") for t in v]), "gemma4", "<bos>"),
 }
 
@@ -149,3 +157,10 @@ def test_what_is_no_vocabulary_is_refused_with_a_reason(name, folders, tmp_path)
     path = write(folders["toy"] if model else None, tmp_path / "m.gguf", model or "gemma4", change)
     with pytest.raises(WeightsError, match=words):
         open_source(path).tokenizer()
+
+
+def test_a_token_of_spaces_beside_merges_stays_one(folders, tmp_path):
+    """Only vocabularies without merges store ▁▁ as spaces; elsewhere both may be there."""
+    change = replaced(T + "tokens", lambda v: [t.replace("<mask>", "  ") for t in v])
+    source = open_source(write(folders["toy"], tmp_path / "m.gguf", change=change))
+    assert source.tokenizer().piece(4) == source.pieces()[4] == "  "

@@ -3,9 +3,9 @@
 read rate  a buffer of 512 MB, far beyond every cache, read once from end to end by all threads; by NumPy (a sum over
            int64, in pieces, a Python thread per worker thread) and by our own one-row product over bf16 weights, which
            does little else than read. The faster of the two counts.
-peak       our own product in the format under test, with weights that stay in the cache (2 MB at most) and 8 to 64
-           rows; the fastest row count counts. That is the best our kernel reaches where reading costs nothing, float
-           part included, and hence below what the processor's integer units could do in theory.
+peak       the instructions that multiply 8-bit integers in our kernels, on registers alone: no load, no store, no
+           float part. That is what the processor's units can do; no kernel gets there. Where there are no such
+           instructions (scalar kernels, floats), the fastest of our own products with weights that stay in the cache.
 
 Roofline of a pass (design promise P4): max(weight bytes ÷ read rate, multiply-adds ÷ peak). It knows weights only:
 attention, norms and the cache are on top, for the pass to pay.
@@ -13,7 +13,7 @@ attention, norms and the cache are on top, for the pass to pay.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from time import perf_counter
@@ -32,8 +32,9 @@ PIECE_BYTES = 8 << 20
 ROW_COUNTS = (8, 16, 32, 64)
 INPUTS, OUTPUTS = 1536, 1024  # of the matrix in the cache
 BF16_VALUE = 0x3C80
-PEAK_SOURCE = "own product, weights in cache"  # what reports say of the peak
-READ, MULTIPLY = "limit: read", "limit: multiply"
+PEAK_ROUNDS = 200_000  # of the multiply instructions, about a millisecond
+TRIES = 5  # of what takes a millisecond: the fastest counts, or one interruption would make a turn's ceiling too low
+READ, MULTIPLY, PEAK = "limit: read", "limit: multiply", "limit: instructions"
 Key = tuple[str, Any]
 
 
@@ -50,20 +51,43 @@ class Limits:
         self._small = native.pack(values, format, "panels")
         self._x = rng.standard_normal((max(ROW_COUNTS), INPUTS), dtype=np.float32)
         self._pool = ThreadPoolExecutor(native.threads())
+        self._format = format
+        self._peak_macs = native.multiply_peak(format, PEAK_ROUNDS)
 
     def cases(self) -> dict[Key, Callable[[], float]]:
         """(kind, how) to a function that does it once and gives the seconds."""
         found: dict[Key, Callable[[], float]] = {(READ, "numpy"): self._sum, (READ, "kernel"): self._one_row}
         for rows in ROW_COUNTS:
             found[MULTIPLY, rows] = lambda rows=rows: self._multiply(rows)  # type: ignore[misc]
+        if self._peak_macs:
+            found[PEAK, None] = self._instructions
         return found
 
     def found(self, times: Mapping[Any, Times]) -> Ceilings:
         """The ceilings by the medians of `cases`."""
-        macs = {rows: rows * INPUTS * OUTPUTS for rows in ROW_COUNTS}
+        fastest = self._fastest(times)
+        return self._ceilings(fastest, [times[key].ms / 1e3 for key in fastest])
+
+    def by_turn(self, times: Mapping[Any, Times]) -> list[Ceilings]:
+        """The ceilings as they were in every turn, by the cases that are the fastest in the median."""
+        fastest = self._fastest(times)
+        turns = zip(*(times[key].seconds for key in fastest), strict=True)
+        return [self._ceilings(fastest, seconds) for seconds in turns]
+
+    def _fastest(self, times: Mapping[Any, Times]) -> list[Key]:
+        """The case that reads fastest, the one that multiplies fastest, and the peak's where there is one."""
+        read = min(("numpy", "kernel"), key=lambda how: times[READ, how].ms)
+        rows = min(ROW_COUNTS, key=lambda rows: times[MULTIPLY, rows].ms / rows)
+        return [(READ, read), (MULTIPLY, rows), *([(PEAK, None)] if self._peak_macs else [])]
+
+    def _ceilings(self, fastest: Sequence[Key], seconds: Sequence[float]) -> Ceilings:
+        _, (_, rows), *has_peak = fastest
+        kernel = rows * INPUTS * OUTPUTS / seconds[1] / 1e9
         return Ceilings(
-            read_gb_per_s=max(self._buffer.nbytes / times[READ, how].ms for how in ("numpy", "kernel")) / 1e6,
-            gmac_per_s=max(count / times[MULTIPLY, rows].ms for rows, count in macs.items()) / 1e6,
+            read_gb_per_s=self._buffer.nbytes / seconds[0] / 1e9,
+            gmac_per_s=self._peak_macs / seconds[2] / 1e9 if has_peak else kernel,
+            kernel_gmac_per_s=kernel,
+            peak_source="instructions on registers" if has_peak else "own product, weights in cache",
         )
 
     def _sum(self) -> float:
@@ -78,15 +102,38 @@ class Limits:
         return product(self._long, self._x[:1])
 
     def _multiply(self, rows: int) -> float:
-        return product(self._small, self._x[:rows])
+        return min(product(self._small, self._x[:rows]) for _ in range(TRIES))
+
+    def _instructions(self) -> float:
+        def once() -> float:
+            started = perf_counter()
+            native.multiply_peak(self._format, PEAK_ROUNDS)
+            return perf_counter() - started
+
+        return min(once() for _ in range(TRIES))
 
 
 @dataclass(frozen=True)
 class Ceilings:
-    """What was reached at best: 10^9 bytes, and 10^9 multiply-adds, a second."""
+    """What was reached at best: 10^9 bytes, and 10^9 multiply-adds, a second.
+
+    gmac_per_s         the peak, from `peak_source`
+    kernel_gmac_per_s  our product with weights that stay in the cache
+    """
 
     read_gb_per_s: float
     gmac_per_s: float
+    kernel_gmac_per_s: float
+    peak_source: str
+
+    def fields(self) -> dict[str, Any]:
+        """What reports say of the machine."""
+        return {
+            "read_ceiling_gb_per_s": self.read_gb_per_s,
+            "int_peak_gmac_per_s": self.gmac_per_s,
+            "int_peak_source": self.peak_source,
+            "kernel_peak_gmac_per_s": self.kernel_gmac_per_s,
+        }
 
     def roofline_ms(self, work: Work) -> float:
         """The least time for it: reading or multiplying, whichever takes longer."""

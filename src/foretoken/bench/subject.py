@@ -51,11 +51,9 @@ class Subject:
         rng = np.random.default_rng(seed)
         return [int(token) for token in rng.integers(0, self.target.config.vocab_len, length)]
 
-    def check_context(self, length: int) -> None:
-        """Raise InputError where the model has no room for so many tokens."""
-        most = self.target.config.max_positions
-        if not 1 <= length <= most:
-            raise InputError(f"{length} tokens of context asked, {self.name} has room for 1 to {most}.")
+    def check_context(self, what: str, asked: int, beside: int) -> None:
+        """Raise InputError where the model has no room for what was asked, an option's value, and `beside` tokens."""
+        check_context(self.name, self.target.config.max_positions, what, asked, beside)
 
     def sequence(self, prompt: Sequence[int], pool: PagePool, horizon: int = 0, new_tokens: int = 1) -> engine.Sequence:
         """A greedy sequence that has read nothing yet."""
@@ -76,7 +74,7 @@ class Rounds:
     """
 
     def __init__(self, subject: Subject, context: int) -> None:
-        subject.check_context(context + ROOM)
+        subject.check_context("context", context, ROOM)
         self._runner = engine.Engine(subject.target, CHUNK)
         pool = self._runner.pool(context + ROOM)
         self.sequence = subject.sequence(subject.prompt(context), pool, new_tokens=ROOM)
@@ -127,6 +125,16 @@ class _Forced:
 
     def propose(self, states: Sequence[Any], limits: Sequence[int]) -> list[Draft]:
         return [Draft(self._tokens[:limit], np.ones(limit, dtype=np.float32)) for limit in limits]
+
+
+def check_context(name: str, context_len: int, what: str, asked: int, beside: int) -> None:
+    """The same for any model, by name and context."""
+    most = context_len - beside
+    if not 1 <= asked <= most:
+        raise InputError(
+            f"{what} is {asked}, expected 1 to {most}: {name} has room for {context_len} tokens, "
+            f"{beside} of it for what is written afterwards."
+        )
 
 
 def loaded(model: Model) -> Subject:

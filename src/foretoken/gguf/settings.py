@@ -123,6 +123,8 @@ def _ids(container: Container) -> dict[str, Any]:
     """Ids that end an answer: those that the file names, <eos>, and of a chat model the end of a turn."""
     fields, tokens = container.fields, container.fields.get("tokenizer.ggml.tokens")
     named = [fields.get(f"tokenizer.ggml.{name}_token_id") for name in ("eos", "eot", "eom")]
+    if (several := fields.get("tokenizer.ggml.eos_token_ids")) is not None:  # as Ollama writes them
+        named += _numbers("tokenizer.ggml.eos_token_ids", several)
     spelled = ["<eos>"]
     if isinstance(fields.get("tokenizer.chat_template"), str):
         spelled += ["<turn|>", "<end_of_turn>"]

@@ -20,6 +20,7 @@ from foretoken.errors import WeightsError
 from foretoken.gguf.container import Container
 
 KINDS = ("gemma4", "llama")
+BYTES = [f"<0x{byte:02X}>" for byte in range(256)]
 NORMAL, CONTROL, USER_DEFINED = 1, 3, 4  # token types
 MAX_PIECES, MAX_PIECE_CHARS = 1 << 19, 256
 ROLES = ("bos", "eos", "unknown", "padding", "mask", "eot", "eom")
@@ -73,9 +74,15 @@ def read_vocabulary(container: Container) -> Vocabulary:
         raise WeightsError(f"{path} has a token of more than {MAX_PIECE_CHARS} characters, which no Gemma has.")
     if not isinstance(types, np.ndarray) or types.dtype.kind not in "iu" or len(types) != len(pieces):
         raise WeightsError(f"tokenizer.ggml.token_type of {path} does not have a whole number for each token.")
-    stored, pieces = pieces, [_spelled(piece) for piece in pieces]
-    if len(set(pieces)) < len(pieces):
+    stored, listed = pieces, "tokenizer.ggml.merges" in fields
+    pieces = pieces if listed else [_spelled(piece) for piece in pieces]
+    known = set(pieces)
+    if len(known) < len(pieces):
         raise WeightsError(f"{path} has a token twice in its vocabulary. Use another file.")
+    if "tokenizer.ggml.unknown_token_id" not in fields and not known.issuperset(BYTES):
+        raise WeightsError(
+            f"{path} has neither all byte tokens nor an unknown one: text would be lost. Use another file."
+        )
     return Vocabulary(
         pieces=pieces,
         # what is stored as spaces is found by merging: as a token of its own it would be found in literal ▁ too
@@ -87,7 +94,7 @@ def read_vocabulary(container: Container) -> Vocabulary:
 
 
 def _spelled(piece: str) -> str:
-    """Runs of spaces stand in some files as they are, and in a tokenizer as everywhere else."""
+    """Runs of spaces stand in files of SentencePiece's kind as they are, and in a tokenizer as everywhere else."""
     return "▁" * len(piece) if piece.strip(" ") == "" else piece
 
 

@@ -42,6 +42,7 @@ sample_row = _core.sample_row
 finite = _core.finite
 set_threads = _core.set_threads
 threads = _core.threads
+multiply_peak = _core.multiply_peak
 isa = _core.isa
 
 
@@ -153,9 +154,9 @@ class _Shelf:
         for buffer, value in zip(buffers, inputs, strict=True):
             core.add_input(buffer)
             buffer[...] = value
-        _recording.arena, _recording.program = self._arena, core
-        core.begin()
-        try:
+        try:  # from here on, for an interrupt may come at once
+            _recording.arena, _recording.program = self._arena, core
+            core.begin()
             outputs = wiring(*buffers)
         finally:
             core.end()

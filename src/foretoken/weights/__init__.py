@@ -71,7 +71,7 @@ def load(
         is_from_cache=is_from_cache,
         warnings=tuple(warnings),
     )
-    return assemble(config, made, _scale(checkpoint, config, parts)), info
+    return assemble(config, made, _scale(checkpoint, config, parts), checkpoint.norms_are_complete), info
 
 
 def fitting_plan(checkpoint: Checkpoint, config: Config) -> list[Part]:
@@ -83,7 +83,7 @@ def fitting_plan(checkpoint: Checkpoint, config: Config) -> list[Part]:
         raise WeightsError(
             f"{checkpoint.folder} does not fit its config: {listed}. Use files of one and the same model."
         )
-    return plan(config)
+    return plan(config, checkpoint.entries)
 
 
 def cache_dir() -> Path:

@@ -1,0 +1,102 @@
+// The integer dots with VNNI on 256 bits, for processors that have it without AVX-512. As dot_avx512vnni.h, in halves.
+#pragma once
+
+#include "base/vec_avx2.h"
+#include "kernels/linear_blocks.h"
+
+namespace foretoken {
+
+template <int R>
+static FT_INLINE void begin_dots(const int32_t* start, int64_t start_stride, __m256i (*dot)[2]) {
+    for (int r = 0; r < R; ++r) dot[r][0] = dot[r][1] = _mm256_set1_epi32(start[r * start_stride]);
+}
+
+// weight: four inputs of 16 outputs; q: the four inputs of R rows
+template <int R>
+static FT_INLINE void add_dots(const __m256i* weight, const int8_t* q, int64_t q_stride, __m256i (*dot)[2]) {
+    for (int r = 0; r < R; ++r) {
+        int32_t four;
+        memcpy(&four, q + r * q_stride, 4);
+        const __m256i x = _mm256_set1_epi32(four);
+        for (int h = 0; h < 2; ++h) dot[r][h] = _mm256_dpbusd_avx_epi32(dot[r][h], weight[h], x);
+    }
+}
+
+template <int R>
+static FT_INLINE void floats_of(const __m256i (*dot)[2], VecAvx2* t) {
+    const __m256 offset = _mm256_set1_ps(kFloatOffset);
+    for (int r = 0; r < R; ++r) {
+        t[r].lo = _mm256_sub_ps(_mm256_castsi256_ps(dot[r][0]), offset);
+        t[r].hi = _mm256_sub_ps(_mm256_castsi256_ps(dot[r][1]), offset);
+    }
+}
+
+// Multiply-adds of 32 bytes by 32 bytes, `step` each, in eight sums.
+template <class Step>
+static FT_INLINE int64_t peak_of(int64_t rounds, const Step& step) {
+    const __m256i zero = _mm256_setzero_si256(), x = _mm256_set1_epi8(5);
+    __m256i weight = _mm256_set1_epi8(3);
+    __m256i a = zero, b = zero, c = zero, d = zero, e = zero, f = zero, g = zero, h = zero;  // an array would be memory
+    const auto add = [&](__m256i& sum) {
+        FT_RENEW(weight);
+        sum = step(sum, weight, x);
+        FT_RENEW(sum);
+    };
+    for (int64_t i = 0; i < rounds; ++i) add(a), add(b), add(c), add(d), add(e), add(f), add(g), add(h);
+    return rounds * 8 * 32;
+}
+
+static FT_INLINE int64_t vnni_peak(int64_t rounds) {
+    return peak_of(rounds,
+                   [](__m256i sum, __m256i weight, __m256i x) { return _mm256_dpbusd_avx_epi32(sum, weight, x); });
+}
+
+struct DotQ8AvxVnni {
+    using Panel = BlockQ8Panel;
+    static constexpr int kRows = 4, kAhead = 6;
+
+    static FT_INLINE int32_t start(const int8_t* q) { return float_start(q, 128); }
+    static int64_t peak(int64_t rounds) { return vnni_peak(rounds); }
+
+    template <int R>
+    static FT_INLINE void block(const uint8_t* w, const int8_t* q, int64_t q_stride, const int32_t* start,
+                                int64_t start_stride, VecAvx2* t) {
+        __m256i dot[R][2];
+        begin_dots<R>(start, start_stride, dot);
+        for (int g = 0; g < kBlock / 4; ++g) {
+            const __m256i* at = reinterpret_cast<const __m256i*>(w + g * 64);
+            const __m256i weight[2] = {_mm256_loadu_si256(at), _mm256_loadu_si256(at + 1)};
+            add_dots<R>(weight, q + g * 4, q_stride, dot);
+        }
+        floats_of<R>(dot, t);
+    }
+};
+
+struct DotQ4AvxVnni {
+    using Panel = BlockQ4Panel;
+    static constexpr int kRows = 4, kAhead = 12;
+
+    static FT_INLINE int32_t start(const int8_t* q) { return float_start(q, 8); }
+    static int64_t peak(int64_t rounds) { return vnni_peak(rounds); }
+
+    template <int R>
+    static FT_INLINE void block(const uint8_t* w, const int8_t* q, int64_t q_stride, const int32_t* start,
+                                int64_t start_stride, VecAvx2* t) {
+        const __m256i low_bits = _mm256_set1_epi8(15);
+        __m256i dot[R][2];
+        begin_dots<R>(start, start_stride, dot);
+        FT_UNROLL(4) for (int g = 0; g < kBlock / 8; ++g) {
+            __m256i low[2], high[2];
+            for (int h = 0; h < 2; ++h) {
+                const __m256i pair = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(w + g * 64 + h * 32));
+                low[h] = _mm256_and_si256(pair, low_bits);
+                high[h] = _mm256_and_si256(_mm256_srli_epi16(pair, 4), low_bits);
+            }
+            add_dots<R>(low, q + g * 4, q_stride, dot);
+            add_dots<R>(high, q + 16 + g * 4, q_stride, dot);
+        }
+        floats_of<R>(dot, t);
+    }
+};
+
+}  // namespace foretoken
