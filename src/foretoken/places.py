@@ -47,6 +47,9 @@ def find(model: Any, drafter: Any, tell: Tell | None = None) -> tuple[Place, Pla
     raises   InputError
     """
     tell = tell or _no_tell
+    for what, given in (("model", ASSETS if model is None else model), ("drafter", drafter)):
+        if not isinstance(given, (str, Path)):
+            raise InputError(f"{what} is {shown(given)}, expected the path of a folder or GGUF file, or a hub name.")
     if model is None:
         target = Place("embedded", ASSETS / "target", "it comes with Foretoken")
         own = Place("drafter", ASSETS / "drafter", "the embedded one")
@@ -123,10 +126,6 @@ def _named_drafter(drafter: Any, tell: Tell) -> Place:
 
 def _place(what: str, given: Any, is_drafter: bool, tell: Tell) -> tuple[Place, hub.HubName | None, bool]:
     """(source, name where it is one of the hub, whether it was fetched now)"""
-    if not isinstance(given, (str, Path)):
-        raise InputError(
-            f"{what} is {shown(given)}, expected the path of a folder or a GGUF file, or a name on the hub."
-        )
     path = Path(os.path.abspath(given))  # so that "." has a name and a folder beside it
     if isinstance(given, Path) or path.exists():
         return Place(_name(path), path, "named by the user"), None, False
