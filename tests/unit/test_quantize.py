@@ -18,7 +18,7 @@ from foretoken.weights.compressed import open_folder
 from foretoken.weights.quantize import quantize
 
 FORMATS = ("q4", "q8")
-TARGETS = ("e2b", "26b", "12b")
+TARGETS = ("e2b", "26b", "12b", "g3", "g3-text")
 
 
 @pytest.fixture(autouse=True)
