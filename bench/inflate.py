@@ -27,11 +27,11 @@ import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn
 
-from foretoken.api import ASSETS
 from foretoken.bench import script
 from foretoken.bench.shapes import SHAPES, Shape, drafter_json, target_json
 from foretoken.cli import terminal
 from foretoken.config import DrafterConfig, LayerConfig, TargetConfig, drafter_config, target_config
+from foretoken.places import ASSETS
 from foretoken.weights.safetensors import Checkpoint
 
 MIDDLE = replace(

@@ -1,6 +1,6 @@
 """What a program calls: `load` a model, then `generate` or `stream`. Wires every layer together; decides no token.
 
-model = foretoken.load()                       # the embedded pair, or a Hugging Face folder
+model = foretoken.load()                       # the embedded pair, a Hugging Face folder, or a name on the hub
 print(model.generate("Once", max_tokens=20).text)
 for event in model.stream(messages=[{"role": "user", "content": "Define «salt»."}]):
     print(event.text, end="", flush=True)
@@ -9,7 +9,6 @@ for event in model.stream(messages=[{"role": "user", "content": "Define «salt»
 from __future__ import annotations
 
 import inspect
-import os
 import secrets
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,7 +16,7 @@ from pathlib import Path
 from typing import Any, Never, Unpack, overload
 
 from foretoken import config as configs
-from foretoken import engine, horizon, weights
+from foretoken import engine, horizon, places, weights
 from foretoken.cache import Cache, PagePool
 from foretoken.chat import ChatTemplate
 from foretoken.drafters.mtp import MtpDrafter
@@ -26,17 +25,18 @@ from foretoken.errors import ConfigError, InputError, WeightsError, shown
 from foretoken.models.gemma4 import Gemma4
 from foretoken.models.gemma4_assistant import Assistant
 from foretoken.ops import NUMERICS_VERSION, native
+from foretoken.places import Place
 from foretoken.prefix import PrefixStore
 from foretoken.request import DEFAULTS, Checker, Options, Request, Text, refuse_unknown, texts_of, with_options
 from foretoken.sampling import SEED_LIMIT, Sampler, answer_seed, whole
 from foretoken.scheduler import Scheduler
-from foretoken.source import Source, beside, check_same_tokens, open_source
+from foretoken.source import Source, check_same_tokens, open_source
 from foretoken.stream import Answer, Event, Result, Stream
 from foretoken.tokenizer import TOOL_RESPONSE, Tokenizer
 
 MAX_PARALLEL = 1024  # answers in one pass
 FORMATS = ("auto", *weights.FORMATS)
-ASSETS = Path(__file__).parent / "assets"
+ASSETS = places.ASSETS
 Progress = Callable[[int, int], None]
 
 
@@ -254,12 +254,12 @@ def load(
     warn: Callable[[str], None] | None = None,
     **unknown: Never,
 ) -> Model:
-    """Load a target and its drafter from Hugging Face folders or GGUF files; None is the pair that comes along.
+    """Load a target and its drafter; None is the pair that comes with Foretoken.
 
-    drafter   "auto" (the pair's own, or MODEL-assistant beside a model, a folder or .gguf), "none", or a path
+    model     a Hugging Face folder, a GGUF file, or a name on the hub, fetched where it is not here (`places.find`)
+    drafter   "auto" (the pair's own, MODEL-assistant beside a model or on the hub), "none", or as model
     format    "f32", "bf16", "q8", "q4", or "auto" (q4 for what is 4-bit already, else q8); also drafter_format
-    threads   worker threads of this process, default one per core
-    chunk     prompt rows per pass
+    threads   worker threads of this process, default one per core; `chunk` prompt rows go through a pass
     progress  called with bytes done and bytes in all while weights are packed
     warn      called with each plain sentence that the user should read once
     raises    ConfigError, WeightsError, InputError
@@ -272,7 +272,8 @@ def load(
         if warn is not None:
             warn(sentence)
 
-    source = open_source(ASSETS / "target" if model is None else _path("model", model))
+    place, drafter_place = places.find(model, drafter, warn)
+    source = open_source(place.where)
     config, tokenizer = source.target_config(), source.tokenizer()
     if tokenizer.vocab_len > config.vocab_len:
         raise WeightsError(
@@ -282,10 +283,10 @@ def load(
     defaults = _defaults(source, config)
     packed, info = weights.load(source.checkpoint(), config, format, native, progress)
     target = Gemma4(config, packed, native)
-    proposer, state = _load_drafter(drafter, model, source, target, tokenizer, drafter_format, say)
+    proposer, state = _load_drafter(drafter_place, drafter == "auto", target, tokenizer, drafter_format, say)
     list(map(say, info.warnings))
     return Model(
-        name="embedded" if model is None else source.name,
+        name=place.name,
         target=target,
         tokenizer=tokenizer,
         chat_template=source.chat_template(),
@@ -310,13 +311,6 @@ def _defaults(source: Source, config: configs.TargetConfig) -> configs.Generatio
     return defaults
 
 
-def _path(name: str, value: Any) -> Path:
-    """An absolute path, so that "." has a name and a folder beside it."""
-    if not isinstance(value, (str, Path)):
-        raise InputError(f"{name} is {shown(value)}, expected the path of a folder or a GGUF file.")
-    return Path(os.path.abspath(value))
-
-
 def _check_load(format: str, drafter_format: str, threads: int | None, chunk: int, unknown: Mapping[str, Any]) -> None:
     refuse_unknown(unknown, [name for name in inspect.signature(load).parameters if name != "unknown"])
     for name, value in (("format", format), ("drafter_format", drafter_format)):
@@ -328,38 +322,23 @@ def _check_load(format: str, drafter_format: str, threads: int | None, chunk: in
 
 
 def _load_drafter(
-    asked: str | Path,
-    model: str | Path | None,
-    source: Source,
-    target: Gemma4,
-    tokenizer: Tokenizer,
-    format: str,
-    say: Callable[[str], None],
+    place: Place, is_found: bool, target: Gemma4, tokenizer: Tokenizer, format: str, say: Callable[[str], None]
 ) -> tuple[Drafter | None, DrafterState]:
-    """The drafter and its state. A drafter named by the user must fit; one found beside the model may fail, aloud."""
-    if not isinstance(asked, (str, Path)):
-        raise InputError(f"drafter is {shown(asked)}, expected auto, none or the path of a folder.")
-    if asked == "none":
-        return None, DrafterState("none", "off", "switched off with drafter none")
-    if asked != "auto":
-        try:
-            return _open_drafter(_path("drafter", asked), target, tokenizer, format, "named by the user", say)
-        except (ConfigError, WeightsError) as error:  # its files are named as a target's are
-            raise type(error)(f"the drafter cannot be used: {error}") from error
-    path = ASSETS / "drafter" if model is None else beside(source)
-    if path is None:
-        return None, DrafterState("none", "off", f"no folder {source.name}-assistant, or .gguf, beside the model")
-    reason = "the embedded one" if model is None else "found beside the model"
+    """The drafter and its state. A drafter named by the user must fit; one that was found may fail, aloud."""
+    if place.path is None:
+        return None, DrafterState(place.name, "off", place.reason)
     try:
-        return _open_drafter(path, target, tokenizer, format, reason, say)
+        drafter = _open_drafter(place.path, target, tokenizer, format, say)
     except (ConfigError, WeightsError) as error:
+        if not is_found:
+            message = f"the drafter cannot be used: {error}"  # its files are named as a target's are
+            raise type(error)(message) from error
         say(f"drafting is off: {error}")
-        return None, DrafterState(path.name, "off", str(error))
+        return None, DrafterState(place.name, "off", str(error))
+    return drafter, DrafterState(place.name, "on", place.reason)
 
 
-def _open_drafter(
-    path: Path, target: Gemma4, tokenizer: Tokenizer, format: str, reason: str, say: Callable[[str], None]
-) -> tuple[Drafter, DrafterState]:
+def _open_drafter(path: Path, target: Gemma4, tokenizer: Tokenizer, format: str, say: Callable[[str], None]) -> Drafter:
     source = open_source(path)
     config = source.drafter_config()
     problems = configs.pairing_problems(target.config, config)
@@ -371,7 +350,7 @@ def _open_drafter(
     packed, info = weights.load(source.checkpoint(), config, format, native, None)
     for sentence in info.warnings:
         say(sentence)
-    return MtpDrafter(Assistant(config, packed, target, native)), DrafterState(source.name, "on", reason)
+    return MtpDrafter(Assistant(config, packed, target, native))
 
 
 def _each(each: Any, texts: Sequence[Any]) -> list[Mapping[str, Any]]:

@@ -20,7 +20,7 @@ from foretoken.gguf.container import read_container
 from foretoken.gguf.vocabulary import Vocabulary, read_vocabulary
 from foretoken.tokenizer import Tokenizer
 from foretoken.weights.checkpoint import Checkpoint
-from foretoken.weights.safetensors import Checkpoint as SafetensorsFolder
+from foretoken.weights.compressed import open_folder
 
 SHOWN_CHARS = 40
 
@@ -58,7 +58,7 @@ class Folder:
         return configs.load_generation_defaults(self.path, eos_ids)
 
     def checkpoint(self) -> Checkpoint:
-        return SafetensorsFolder(self.path)
+        return open_folder(self.path)
 
     def tokenizer(self) -> Tokenizer:
         return Tokenizer.from_folder(self.path)
@@ -110,12 +110,6 @@ class GgufFile:
 def open_source(path: Path) -> Source:
     """The model at a path: a GGUF file where a file is, else a folder."""
     return GgufFile(path) if path.is_file() else Folder(path)
-
-
-def beside(source: Source) -> Path | None:
-    """The assistant that stands beside a model, as a folder or a file, or None."""
-    found = (source.path.with_name(f"{source.name}-assistant{end}") for end in ("", ".gguf"))
-    return next((path for path in found if path.exists()), None)
 
 
 def check_same_tokens(drafter: Source, target: Tokenizer) -> None:

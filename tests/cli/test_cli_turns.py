@@ -7,10 +7,10 @@ import gemma_template
 import pytest
 from cli.command import SHORT, assert_refused, foretoken
 
-from foretoken.api import ASSETS
 from foretoken.chat import ChatTemplate
 from foretoken.cli import chat
 from foretoken.errors import InputError
+from foretoken.places import ASSETS
 from foretoken.stats import Stats
 from foretoken.stream import Event, Result
 from foretoken.turn import Part

@@ -9,7 +9,7 @@ import pytest
 from pair import CODE, QUESTION, embedded
 
 import foretoken
-from foretoken import api
+from foretoken import places
 from foretoken.chat import ChatTemplate
 from foretoken.errors import ConfigError, InputError
 
@@ -234,13 +234,13 @@ def test_bad_load_arguments_raise():
 
 
 def test_a_model_in_the_current_folder(monkeypatch):
-    monkeypatch.chdir(api.ASSETS / "target")
+    monkeypatch.chdir(places.ASSETS / "target")
     model = foretoken.load(".")
     assert model.name == "target"
 
 
 def test_a_model_that_suppresses_every_token_is_refused(tmp_path):
-    for path in (api.ASSETS / "target").iterdir():
+    for path in (places.ASSETS / "target").iterdir():
         (tmp_path / path.name).symlink_to(path)
     (tmp_path / "generation_config.json").unlink()
     every = list(range(embedded().target.config.vocab_len))

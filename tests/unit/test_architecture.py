@@ -18,6 +18,8 @@ LEVELS = {
     "bench": 8,
     "__init__": 8,  # only hands out what api offers
     "api": 7,
+    "places": 0.5,
+    "hub": 0,
     "scheduler": 6.7,
     "stream": 6.5,
     "engine": 6,

@@ -11,7 +11,7 @@ from foretoken.cli import options, terminal
 
 def info(
     model: Annotated[
-        str | None, typer.Argument(help="Model folder or GGUF file. Default: the small pair that comes along.")
+        str | None, typer.Argument(help="Model folder, GGUF file or hub name. Default: the small pair.")
     ] = None,
     drafter: options.Drafter = "auto",
     format: options.Format = "auto",

@@ -32,13 +32,17 @@ def _reader(name: str, read: Callable[[str], Any], expected: str) -> Callable[[s
 Model = Annotated[
     str | None,
     typer.Option(
-        "--model", metavar="PATH", help="Model folder or GGUF file. Default: the small pair that comes along."
+        "--model",
+        metavar="PATH|NAME",
+        help="Model folder, GGUF file, or ORG/NAME on the hub, fetched once. Default: the small pair that comes along.",
     ),
 ]
 Drafter = Annotated[
     str,
     typer.Option(
-        "--drafter", metavar="auto|none|PATH", help="auto: PATH-assistant, folder or .gguf, beside the model, if any."
+        "--drafter",
+        metavar="auto|none|PATH|NAME",
+        help="auto: MODEL-assistant, beside a folder or file or on the hub, if there is one.",
     ),
 ]
 FORMATS = "auto|f32|bf16|q8|q4"

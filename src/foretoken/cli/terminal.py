@@ -10,6 +10,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from foretoken.places import EMBEDDED
+
 if TYPE_CHECKING:
     from foretoken.api import Model
     from foretoken.stream import Result
@@ -89,9 +91,13 @@ def load_model(
 
 
 def explain_drafting(model: Model, drafter: str, horizon: str) -> None:
-    """Nothing silent: say why there are no drafts, unless the user asked for that and for nothing else."""
+    """Nothing silent: who drafts for a model that was named, or why nobody does, unless that alone was asked for."""
     state = model.drafter_state
-    if state.state == "on" or horizon == "0":
+    if horizon == "0":
+        return
+    if state.state == "on":
+        if state.reason != EMBEDDED:
+            say(f"drafts by {state.name}: {state.reason}")
         return
     if drafter != "none":
         say(f"drafting is off: {state.reason}")

@@ -53,6 +53,7 @@ class GateUp:
 class GgufCheckpoint:
     """A `weights.checkpoint.Checkpoint` over one GGUF file."""
 
+    notes: tuple[str, ...] = ()
     norms_are_complete = True  # converters of Gemma 3 add the 1
 
     def __init__(self, container: Container) -> None:

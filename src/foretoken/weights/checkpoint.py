@@ -44,6 +44,10 @@ class Checkpoint(Protocol):
     def entries(self) -> Mapping[str, Entry]: ...
 
     @property
+    def notes(self) -> Sequence[str]:
+        """Sentences that the user should read once, on what is not taken as the files say."""
+
+    @property
     def norms_are_complete(self) -> bool:
         """Whether norm weights that a model stores as w and uses as 1 + w (Gemma 3) have their 1 already."""
 

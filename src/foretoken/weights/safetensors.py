@@ -26,7 +26,9 @@ DTYPES = {
     "F16": np.float16,
     "I64": np.int64,
     "I32": np.int32,
-}  # read here
+    "I8": np.int8,
+    "U8": np.uint8,
+}  # fmt: skip  (those that we read)
 ITEM_BYTES = {
     "BOOL": 1, "U8": 1, "I8": 1, "F8_E4M3": 1, "F8_E5M2": 1, "U16": 2, "I16": 2, "F16": 2, "BF16": 2,
     "U32": 4, "I32": 4, "F32": 4, "U64": 8, "I64": 8, "F64": 8,
@@ -53,6 +55,7 @@ class Entry:
 class Checkpoint:
     """The tensors of a model folder, single file or shards; raises WeightsError where one is not what it says."""
 
+    notes: tuple[str, ...] = ()
     norms_are_complete = False  # what Hugging Face files leave out of norm weights (`config.norm_offset`) is missing
 
     def __init__(self, folder: Path) -> None:
@@ -80,28 +83,35 @@ class Checkpoint:
 
     def read(self, name: str, rows: slice | np.ndarray | None = None) -> np.ndarray:
         """A tensor, or rows of it (all but the last axis count rows), as a new float32 array, widened exactly."""
-        raw = self._mapped(name)
-        raw = raw if rows is None else raw.reshape(-1, raw.shape[-1])[rows]
-        if self.entries[name].dtype == "BF16":
-            return (raw.astype(np.uint32) << 16).view(np.float32)
-        return np.array(raw, np.float32)
+        return widened(self.entries[name], rows)
 
     def read_ids(self, name: str) -> np.ndarray:
         """A whole tensor of whole numbers, as int64."""
-        return np.array(self._mapped(name), np.int64)
+        return np.array(mapped(self.entries[name]), np.int64)
 
-    def _mapped(self, name: str) -> np.ndarray:
-        entry = self.entries[name]
-        try:
-            return np.memmap(entry.path, DTYPES[entry.dtype], "r", entry.offset, entry.shape)
-        except (OSError, ValueError) as error:
-            raise WeightsError(f"{entry.path} cannot be read: {error}. Was it changed while it was loaded?") from error
-
-    def blocks(self, name: str, rows: slice | np.ndarray, format: str) -> None:
-        """No dtype of these files is one of our formats."""
+    def blocks(self, name: str, rows: slice | np.ndarray, format: str) -> np.ndarray | None:
+        """None: no dtype of these files is one of our formats."""
+        return None
 
     def fingerprint(self, memory: Path) -> str:
         return fingerprint(self.paths, memory)
+
+
+def widened(entry: Entry, rows: slice | np.ndarray | None = None) -> np.ndarray:
+    """The values of an entry, or rows of them, as a new float32 array."""
+    raw = mapped(entry)
+    raw = raw if rows is None else raw.reshape(-1, raw.shape[-1])[rows]
+    if entry.dtype == "BF16":
+        return (raw.astype(np.uint32) << 16).view(np.float32)
+    return np.array(raw, np.float32)
+
+
+def mapped(entry: Entry) -> np.ndarray:
+    """The array of an entry as it is stored, read-only; BF16 as uint16."""
+    try:
+        return np.memmap(entry.path, DTYPES[entry.dtype], "r", entry.offset, entry.shape)
+    except (OSError, ValueError) as error:
+        raise WeightsError(f"{entry.path} cannot be read: {error}. Was it changed while it was loaded?") from error
 
 
 def read_header(path: Path) -> dict[str, Entry]:
