@@ -24,6 +24,8 @@ PRIOR = 0.7  # chance of a model's token while nothing is known
 STEP = 0.1  # of the moving averages of chances
 TIME_STEP = 0.2  # of the moving average of a draft's time
 BINS = 10  # of confidence
+MODESTY = 1.5  # drafters are right more often than their softmax says: chance = 1 - (1 - softmax) ** this, to begin with
+HELP = 0.5  # share of its usual success that a model has where the text itself fails
 SHADOW_LEN = 4  # tokens of a guess that is only compared
 FIRST_SHADOW, LAST_SHADOW = 2, 64  # rounds between two of them: doubled each time, begun anew when the lead changes
 
@@ -35,7 +37,7 @@ class Track:
         self.interval = FIRST_SHADOW
         self.rounds_idle = 0
         self._by_depth = [PRIOR]
-        self._by_confidence = [(b + 0.5) / BINS for b in range(BINS)]
+        self._by_confidence = [1 - (1 - (b + 0.5) / BINS) ** MODESTY for b in range(BINS)]
         self._start = 0  # of the guess that is compared
         self._guess: Sequence[int] = ()
         self._bins: list[int] = []
@@ -153,7 +155,9 @@ class Choice:
         best, most = "", 1 + free if self.suffix is not None else 0.0
         for name, track in now.memory.tracks.items():
             cost = 1 + now.limit * self._step_s[name] / pass_s if pass_s else 1.0
-            worth = (1 + max(track.expected(now.limit), free)) / cost
+            alone = track.expected(now.limit)
+            together = free + HELP * alone * (1 - free / now.limit)
+            worth = (1 + max(alone, together)) / cost
             if worth > most:
                 best, most = name, worth
         return best

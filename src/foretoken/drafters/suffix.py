@@ -23,8 +23,11 @@ COUNTED = 16  # ends of the text counted per token, from the longest: shorter on
 MOST_CHILDREN = 16  # a place that so many tokens followed says nothing about the next one
 LEAST_CHANCE = 0.1  # a draft ends where fewer of its tokens than these would survive
 STEP = 0.06  # of the moving averages: about the last 16 guesses count
-# Chance of a guess by the match's length (1, 2, 3-4, 5-8, 9-16, more), where no other token followed it and where some did.
-SURE, UNSURE = (0.35, 0.5, 0.65, 0.8, 0.9, 0.95), (0.2, 0.3, 0.4, 0.5, 0.6, 0.7)
+# Chance of a guess by the length of the match (1, 2, 3-4, 5-8, 9-16, more), where no other token followed it and where
+# some did: what comes first, measured on answers of the embedded pair.
+SURE, UNSURE = (0.48, 0.6, 0.8, 0.87, 0.94, 0.97), (0.23, 0.22, 0.27, 0.3, 0.5, 0.7)
+# Where text and model disagree, the model's odds count so many times: long matches win, short ones do not. Measured too.
+MODEL_WEIGHT = 2.5
 LENGTH_CELLS = len(SURE)
 LONGEST = 17  # matches that are longer are alike
 CELLS = (0, *((length - 1).bit_length() for length in range(1, LONGEST + 1)))
@@ -182,10 +185,14 @@ class SuffixText:
         tokens, chances, place, survival = list[int](), list[float](), automaton.place, 1.0
         source = head.source
         for token, chance in zip(head.tokens, head.confidence.tolist(), strict=True):
-            if (found := guess(place)) is not None and rates[found[1]] > chance:
-                if found[0] != token:
-                    break
-                chance = rates[found[1]]
+            if (found := guess(place)) is not None:
+                own = rates[found[1]]
+                if found[0] == token:
+                    chance = max(chance, own)
+                else:
+                    chance, other = _rivals(chance, own)
+                    if other > chance:
+                        break
             tokens.append(token)
             chances.append(chance)
             survival *= chance
@@ -201,6 +208,13 @@ class SuffixText:
         if len(tokens) > head_len:
             source = f"{source}+suffix" if head_len else "suffix"
         return Draft(tokens, np.array(chances, dtype=np.float32), source)
+
+
+def _rivals(model: float, text: float) -> tuple[float, float]:
+    """Chances of two different guesses for one token, from what each would have alone."""
+    models = MODEL_WEIGHT * model / (1 - min(model, 0.999))
+    texts = text / (1 - min(text, 0.999))
+    return models / (models + texts + 1), texts / (models + texts + 1)
 
 
 class SuffixDrafter:
