@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 import secrets
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from operator import index
 from pathlib import Path
 from typing import Any, TypeGuard
@@ -22,13 +22,12 @@ from foretoken import config as configs
 from foretoken import engine, horizon, weights
 from foretoken.cache import Cache, PagePool
 from foretoken.chat import ChatTemplate
-from foretoken.drafters.mtp import MtpDrafter
 from foretoken.drafters.protocol import Drafter
 from foretoken.errors import ConfigError, InputError, WeightsError, shown
 from foretoken.horizon import parse_horizon
 from foretoken.models.gemma4 import Gemma4
-from foretoken.models.gemma4_assistant import Assistant
 from foretoken.ops import NUMERICS_VERSION, native
+from foretoken.pairing import Beside, DrafterState, find_drafter
 from foretoken.prefix import PrefixStore
 from foretoken.sampling import SEED_LIMIT, Sampler, Sampling, answer_seed, whole
 from foretoken.scheduler import Scheduler
@@ -40,15 +39,6 @@ FORMATS = ("auto", *weights.FORMATS)
 MAX_STOPS = 64  # every token is compared with all of them
 ASSETS = Path(__file__).parent / "assets"
 Progress = Callable[[int, int], None]
-
-
-@dataclass(frozen=True)
-class DrafterState:
-    """Whether drafts are made, by what, and why or why not; nothing falls back in silence."""
-
-    name: str
-    state: str  # "on" or "off"
-    reason: str
 
 
 @dataclass(frozen=True)
@@ -104,7 +94,7 @@ class Model:
             "model": self.name,
             **self._figures,
             "context": self.context_len,
-            "drafter": {"name": state.name, "state": state.state, "reason": state.reason},
+            "drafter": asdict(state) | {"sources": list(state.sources)},
             "isa": native.isa(),
             "threads": native.threads(),
             "numerics": NUMERICS_VERSION,
@@ -350,7 +340,9 @@ def load(
 ) -> Model:
     """Load a target and its drafter from Hugging Face folders; None is the pair that comes with Foretoken.
 
-    drafter   "auto" (the pair's own, or a folder MODEL-assistant beside a model), "none", or a folder
+    drafter   "auto" (the pair's own, or a folder MODEL-assistant beside a model, and the text itself), "suffix" (the
+              text itself alone), "none", the folder of a drafter or of a smaller model with the same tokens, or a list
+              of those joined by commas, folders with names where there are several: "code=PATH,prose=PATH,suffix"
     format    "f32", "bf16", "q8", "q4", or "auto" (q4 for files that are 4-bit already, else q8); also drafter_format
     threads   worker threads of this process, default one per core
     chunk     prompt rows per pass
@@ -377,7 +369,8 @@ def load(
     defaults = _defaults(folder, config)
     packed, info = weights.load(folder, config, format, native, progress)
     target = Gemma4(config, packed, native)
-    proposer, state = _load_drafter(drafter, model, folder, target, drafter_format, say)
+    own = ASSETS / "drafter" if model is None else folder.with_name(folder.name + "-assistant")
+    proposer, state = find_drafter(drafter, own, model is None, Beside(target, tokenizer, drafter_format, say))
     for sentence in info.warnings:
         say(sentence)
     return Model(
@@ -420,43 +413,6 @@ def _check_load(format: str, drafter_format: str, threads: int | None, chunk: in
     whole("chunk", chunk, 1, 8193)
     if threads is not None:
         native.set_threads(whole("threads", threads, 1, 257))
-
-
-def _load_drafter(
-    asked: str | Path, model: str | Path | None, folder: Path, target: Gemma4, format: str, say: Callable[[str], None]
-) -> tuple[Drafter | None, DrafterState]:
-    """The drafter and its state. A drafter named by the user must fit; one found beside the model may fail, aloud."""
-    if not isinstance(asked, (str, Path)):
-        raise InputError(f"drafter is {shown(asked)}, expected auto, none or the path of a folder.")
-    if asked == "none":
-        return None, DrafterState("none", "off", "switched off with drafter none")
-    if asked != "auto":
-        return _open_drafter(_path("drafter", asked), target, format, "named by the user", say)
-    path = ASSETS / "drafter" if model is None else folder.with_name(folder.name + "-assistant")
-    if not path.is_dir():
-        return None, DrafterState("none", "off", f"no folder {path.name} beside the model")
-    try:
-        return _open_drafter(
-            path, target, format, "the embedded one" if model is None else "found beside the model", say
-        )
-    except (ConfigError, WeightsError) as error:
-        say(f"drafting is off: {error}")
-        return None, DrafterState(path.name, "off", str(error))
-
-
-def _open_drafter(
-    path: Path, target: Gemma4, format: str, reason: str, say: Callable[[str], None]
-) -> tuple[Drafter, DrafterState]:
-    config = configs.load_drafter_config(path)
-    problems = configs.pairing_problems(target.config, config)
-    if problems:
-        raise WeightsError(
-            f"drafter {path} does not fit this target: {'; '.join(problems)}. Use the drafter made for it."
-        )
-    packed, info = weights.load(path, config, format, native, None)
-    for sentence in info.warnings:
-        say(sentence)
-    return MtpDrafter(Assistant(config, packed, target, native)), DrafterState(path.name, "on", reason)
 
 
 def _stops(value: Any) -> tuple[str, ...]:

@@ -122,7 +122,7 @@ class Sequence:
             return "error" if self.stats.drafter_error else "no-drafter"
         if self.horizon.limit == 0:
             return "horizon-0"
-        return "no-guess" if has_room else "budget"  # the drafter had none, or there was no room for one
+        return "no-draft" if has_room else "budget"  # the drafter had none, or there was no room for one
 
 
 class _Mark:

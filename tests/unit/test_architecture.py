@@ -19,6 +19,7 @@ LEVELS = {
     "__init__": 8,  # only hands out what api offers
     "api": 7,
     "scheduler": 6.7,
+    "pairing": 6.5,
     "stream": 6.5,
     "engine": 6,
     "speculative": 5,

@@ -14,7 +14,10 @@ Model = Annotated[
 Drafter = Annotated[
     str,
     typer.Option(
-        "--drafter", metavar="auto|none|PATH", help="auto: the folder PATH-assistant beside the model, if any."
+        "--drafter",
+        metavar="auto|suffix|none|PATH|NAME=PATH,…",
+        help="auto: the folder PATH-assistant beside the model, if any, and what stood in the text before (suffix). "
+        "PATH may be a smaller model with the same tokens. A list joins several: code=PATH,prose=PATH,suffix.",
     ),
 ]
 FORMATS = "auto|f32|bf16|q8|q4"

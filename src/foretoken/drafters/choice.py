@@ -24,8 +24,9 @@ PRIOR = 0.7  # chance of a model's token while nothing is known
 STEP = 0.1  # of the moving averages of chances
 TIME_STEP = 0.2  # of the moving average of a draft's time
 BINS = 10  # of confidence
-MODESTY = 1.5  # drafters are right more often than their softmax says: chance = 1 - (1 - softmax) ** this, to begin with
-HELP = 0.5  # share of its usual success that a model has where the text itself fails
+MODESTY = (
+    1.5  # drafters are right more often than their softmax says: chance = 1 - (1 - softmax) ** this, to begin with
+)
 SHADOW_LEN = 4  # tokens of a guess that is only compared
 FIRST_SHADOW, LAST_SHADOW = 2, 64  # rounds between two of them: doubled each time, begun anew when the lead changes
 
@@ -156,8 +157,8 @@ class Choice:
         for name, track in now.memory.tracks.items():
             cost = 1 + now.limit * self._step_s[name] / pass_s if pass_s else 1.0
             alone = track.expected(now.limit)
-            together = free + HELP * alone * (1 - free / now.limit)
-            worth = (1 + max(alone, together)) / cost
+            together = free + alone * (1 - free / now.limit)  # as good as ever where the text itself is wrong
+            worth = (1 + together) / cost
             if worth > most:
                 best, most = name, worth
         return best

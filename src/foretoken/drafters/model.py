@@ -78,7 +78,7 @@ class _Reader:
 
     def _go_back(self, text: Sequence[int], draft: Sequence[int]) -> None:
         """Undo what is not the beginning of text and draft, and their last token, whose logits are wanted."""
-        keep = self._num_final
+        keep = min(self._num_final, len(text))
         for token, own in zip([*text[keep:], *draft], self._read[keep:], strict=False):
             if token != own:
                 break

@@ -21,7 +21,7 @@ from foretoken.drafters.protocol import NO_DRAFT, Draft
 WINDOW = 32768  # tokens that are surely remembered; twice as many are kept before the older half is forgotten
 COUNTED = 16  # ends of the text counted per token, from the longest: shorter ones follow nearly every token anyway
 MOST_CHILDREN = 16  # a place that so many tokens followed says nothing about the next one
-LEAST_CHANCE = 0.1  # a draft ends where fewer of its tokens than these would survive
+LEAST_CHANCE = 0.2  # a draft ends where a token is less likely than this to be kept
 STEP = 0.06  # of the moving averages: about the last 16 guesses count
 # Chance of a guess by the length of the match (1, 2, 3-4, 5-8, 9-16, more), where no other token followed it and where
 # some did: what comes first, measured on answers of the embedded pair.
@@ -169,7 +169,8 @@ class SuffixText:
 
     def observe(self, tokens: Sequence[int]) -> None:
         """Take in what was accepted since the last call; `tokens` is the whole text, which only ever grows."""
-        if not self._is_whole or self.automaton.size + len(tokens) - self._num_seen > 2 * self._window:
+        is_same = self._is_whole and len(tokens) >= self._num_seen
+        if not is_same or self.automaton.size + len(tokens) - self._num_seen > 2 * self._window:
             self.automaton = SuffixAutomaton(self.automaton.rates)
             self._num_seen = max(len(tokens) - self._window, 0)
         self._is_whole = False
