@@ -48,8 +48,11 @@ class Beside:
 
 
 def find_drafter(asked: Any, own: Path, is_embedded: bool, beside: Beside) -> tuple[Drafter | None, DrafterState]:
-    """The drafter that `asked` means, and its state; see `api.load`.
+    """The drafter that `asked` means, and its state.
 
+    asked   "auto" (the target's own, and what stood in the text before), "suffix" (the latter alone), "none", the folder
+            of a drafter, or of a smaller model with the same tokens; or a list of folders and "suffix", joined by
+            commas, folders with names where there are several: "code=PATH,prose=PATH,suffix"
     own     folder of the target's own drafter, which "auto" takes if it is there and fits
     raises  InputError for what cannot be read so; ConfigError, WeightsError for a named folder that does not fit
     """
@@ -92,8 +95,8 @@ def _joined(models: list[Drafter], has_suffix: bool, name: str, reason: str) -> 
 
 
 def _named(asked: str | Path) -> list[tuple[str | None, Path | None]]:
-    """(name, folder) of each source in a list; (None, None) is the text itself. A folder may have a comma in its name."""
-    if isinstance(asked, Path) or Path(asked).is_dir():
+    """(name, folder) of each source in a list; (None, None) is the text itself. A folder's name may have a comma."""
+    if isinstance(asked, Path) or os.path.isdir(asked):
         return [(None, _absolute(asked))]
     parts = asked.split(",")
     if not all(parts) or len(parts) > MAX_SOURCES or parts.count("suffix") > 1:

@@ -1,9 +1,9 @@
 """Several sources for one target: the one that is worth most makes the round's draft, and the text itself ends it.
 
-What the text itself says (`suffix`) costs nothing, so it is asked in every round and knows its chances. A model costs time;
-its worth is the number of tokens that it is likely to get kept, from what came of its earlier guesses in this text,
-against the time that it takes beside a pass of the target. A model that does not lead guesses now and then all the
-same, a shadow round: its guess is compared with what the target goes on to write, at no cost to the target.
+What the text itself says (`suffix`) costs nothing, so it is asked in every round and knows its chances. A model costs
+time; its worth is the number of tokens that it is likely to get kept, from what came of its earlier guesses in this
+text, against the time that it takes beside a pass of the target. A model that does not lead guesses now and then all
+the same, a shadow round: its guess is compared with what the target goes on to write, at no cost to the target.
 Source: full information on every source, as in HedgeSpec (arXiv 2510.20064), here with moving averages.
 """
 
@@ -24,9 +24,7 @@ PRIOR = 0.7  # chance of a model's token while nothing is known
 STEP = 0.1  # of the moving averages of chances
 TIME_STEP = 0.2  # of the moving average of a draft's time
 BINS = 10  # of confidence
-MODESTY = (
-    1.5  # drafters are right more often than their softmax says: chance = 1 - (1 - softmax) ** this, to begin with
-)
+MODESTY = 1.5  # drafters are right more often than their softmax says: 1 - (1 - softmax) ** this, at first
 SHADOW_LEN = 4  # tokens of a guess that is only compared
 FIRST_SHADOW, LAST_SHADOW = 2, 64  # rounds between two of them: doubled each time, begun anew when the lead changes
 

@@ -2,7 +2,7 @@
 
 A suffix automaton over prompt and answer of one conversation finds that place, a token at a time, and counts how often
 each token followed. How sure a guess is, is learnt from the same text: at every token it is known what would have been
-guessed there. Nothing is ever undone, for only accepted tokens are taken in, and nothing passes from one text to another.
+guessed there. Nothing is ever undone, for only accepted tokens are taken in, and nothing passes from text to text.
 
 Source: Blumer et al. 1985 (the automaton, online); SuffixDecoding (arXiv 2411.04975) for drafts from counts.
 """
@@ -26,7 +26,7 @@ STEP = 0.06  # of the moving averages: about the last 16 guesses count
 # Chance of a guess by the length of the match (1, 2, 3-4, 5-8, 9-16, more), where no other token followed it and where
 # some did: what comes first, measured on answers of the embedded pair.
 SURE, UNSURE = (0.48, 0.6, 0.8, 0.87, 0.94, 0.97), (0.23, 0.22, 0.27, 0.3, 0.5, 0.7)
-# Where text and model disagree, the model's odds count so many times: long matches win, short ones do not. Measured too.
+# Where text and model disagree, the model's odds count so many times: long matches win, short ones do not. Measured.
 MODEL_WEIGHT = 2.5
 LENGTH_CELLS = len(SURE)
 LONGEST = 17  # matches that are longer are alike
@@ -89,7 +89,7 @@ class SuffixAutomaton:
             link = links[link]
 
     def guess(self, place: Place) -> tuple[int, int, Place] | None:
-        """The likeliest next token at a place, its cell in `rates`, and the place after it; None if nothing is known."""
+        """The likeliest next token at a place, its cell in `rates`, and the place after it; None if there is none."""
         state, length = place
         while (token := self._token[state]) < 0 and state:  # the text's own end: go on from where that occurred before
             state = self._link[state]
