@@ -340,7 +340,7 @@ def load(
 ) -> Model:
     """Load a target and its drafter from Hugging Face folders; None is the pair that comes with Foretoken.
 
-    drafter   "auto", "suffix", "none", a folder, or a list such as "code=PATH,prose=PATH,suffix": `pairing.find_drafter`
+    drafter   "auto", "suffix", "none", a folder, or several as "a=PATH,b=PATH,suffix": `pairing.find_drafter`
     format    "f32", "bf16", "q8", "q4", or "auto" (q4 for files that are 4-bit already, else q8); also drafter_format
     threads   worker threads of this process, default one per core
     chunk     prompt rows per pass

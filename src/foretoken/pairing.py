@@ -50,8 +50,8 @@ class Beside:
 def find_drafter(asked: Any, own: Path, is_embedded: bool, beside: Beside) -> tuple[Drafter | None, DrafterState]:
     """The drafter that `asked` means, and its state.
 
-    asked   "auto" (the target's own, and what stood in the text before), "suffix" (the latter alone), "none", the folder
-            of a drafter, or of a smaller model with the same tokens; or a list of folders and "suffix", joined by
+    asked   "auto" (the target's own, and what stood in the text before), "suffix" (the latter alone), "none", the
+            folder of a drafter, or of a smaller model with the same tokens; or a list of those and "suffix", joined by
             commas, folders with names where there are several: "code=PATH,prose=PATH,suffix"
     own     folder of the target's own drafter, which "auto" takes if it is there and fits
     raises  InputError for what cannot be read so; ConfigError, WeightsError for a named folder that does not fit

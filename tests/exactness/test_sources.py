@@ -1,12 +1,11 @@
-"""Whatever guesses, and whoever is chosen, the text is the plain one: the text itself, a second model, several at once."""
+"""Whatever guesses, the text is the plain one: what stood in it before, a second model, several sources at once."""
 
 from functools import cache
 
 import numpy as np
 import pytest
 from pair import CODE, ENTRY, embedded
-from test_round import LENGTH, PROMPT, sequence, write
-from toy import VOCAB, OracleDrafter, ToyTarget
+from toy import LENGTH, PROMPT, OracleDrafter, ToyTarget, sequence, write
 
 from foretoken import engine
 from foretoken.api import ASSETS
