@@ -93,6 +93,8 @@ def explain_drafting(model: Model, drafter: str, horizon: str) -> None:
     state = model.drafter_state
     if state.state == "on" and horizon == "auto":
         say("horizon auto means 4 draft tokens a round, until it measures what pays.")
+    if drafter == "auto" and state.sources == ("suffix",) and horizon != "0":
+        say(f"drafts come {state.reason}")
     if state.state == "off" and drafter != "none" and horizon != "0":
         say(f"drafting is off: {state.reason}")
 
