@@ -120,7 +120,7 @@ def test_a_model_of_another_vocabulary_is_refused(tmp_path):
     config = json.loads((folder / "config.json").read_text())
     (config.get("text_config") or config)["vocab_size"] += 64
     (folder / "config.json").write_text(json.dumps(config))
-    with pytest.raises((WeightsError, ConfigError), match="token ids|vocab"):
+    with pytest.raises((WeightsError, ConfigError), match=r"token ids|vocab"):
         find(folder)
 
 

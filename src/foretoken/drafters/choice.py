@@ -37,9 +37,7 @@ class Track:
         self.rounds_idle = 0
         self._by_depth = [PRIOR]
         self._by_confidence = [1 - (1 - (b + 0.5) / BINS) ** MODESTY for b in range(BINS)]
-        self._start = 0  # of the guess that is compared
-        self._guess: Sequence[int] = ()
-        self._bins: list[int] = []
+        self._guess: tuple[int, Sequence[int], list[int]] = (0, (), [])  # what is compared: start, tokens, bins
         self._num_seen = 0
 
     def expected(self, limit: int) -> float:
@@ -56,19 +54,21 @@ class Track:
 
     def note(self, start: int, draft: Draft) -> None:
         """Compare this guess with what is to stand at `start` and after; one guess at a time."""
-        if self._num_seen == len(self._guess):
-            self._start, self._guess, self._bins, self._num_seen = start, draft.tokens, _bins(draft), 0
+        if self._num_seen == len(self._guess[1]):
+            self._guess = start, draft.tokens, _bins(draft)
+            self._num_seen = 0
 
     def observe(self, tokens: Sequence[int]) -> None:
         """Look how the text went on."""
-        while self._num_seen < len(self._guess) and self._start + self._num_seen < len(tokens):
+        start, guess, bins = self._guess
+        while self._num_seen < len(guess) and start + self._num_seen < len(tokens):
             depth = self._num_seen
-            is_right = self._guess[depth] == tokens[self._start + depth]
+            is_right = guess[depth] == tokens[start + depth]
             if depth == len(self._by_depth):
                 self._by_depth.append(self._by_depth[-1])
             self._by_depth[depth] += STEP * (is_right - self._by_depth[depth])
-            self._by_confidence[self._bins[depth]] += STEP * (is_right - self._by_confidence[self._bins[depth]])
-            self._num_seen = depth + 1 if is_right else len(self._guess)
+            self._by_confidence[bins[depth]] += STEP * (is_right - self._by_confidence[bins[depth]])
+            self._num_seen = depth + 1 if is_right else len(guess)
 
 
 @dataclass
