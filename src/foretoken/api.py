@@ -367,8 +367,7 @@ def load(
     defaults = _defaults(folder, config)
     packed, info = weights.load(folder, config, format, native, progress)
     target = Gemma4(config, packed, native)
-    own = ASSETS / "drafter" if model is None else folder.with_name(folder.name + "-assistant")
-    proposer, state = find_drafter(drafter, own, model is None, Beside(target, tokenizer, drafter_format, say))
+    proposer, state = find_drafter(drafter, Beside(target, tokenizer, _own_drafter(model, folder), drafter_format, say))
     for sentence in info.warnings:
         say(sentence)
     return Model(
@@ -388,6 +387,11 @@ def load(
         warnings=warnings,
         chunk=chunk,
     )
+
+
+def _own_drafter(model: str | Path | None, folder: Path) -> Path:
+    """Where the drafter of a model stands, if it has one."""
+    return ASSETS / "drafter" if model is None else folder.with_name(folder.name + "-assistant")
 
 
 def _defaults(folder: Path, config: configs.TargetConfig) -> configs.GenerationDefaults:

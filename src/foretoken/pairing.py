@@ -39,21 +39,22 @@ class DrafterState:
 
 @dataclass(frozen=True)
 class Beside:
-    """What a drafter is opened for: the target with its tokenizer, the packing of drafters, and where warnings go."""
+    """What a drafter is opened for: the target with its tokenizer, the folder that "auto" looks into, the packing of
+    drafters, and where warnings go."""
 
     target: Gemma4
     tokenizer: Tokenizer
+    own: Path
     format: str
     say: Callable[[str], None]
 
 
-def find_drafter(asked: Any, own: Path, is_embedded: bool, beside: Beside) -> tuple[Drafter | None, DrafterState]:
+def find_drafter(asked: Any, beside: Beside) -> tuple[Drafter | None, DrafterState]:
     """The drafter that `asked` means, and its state.
 
     asked   "auto" (the target's own, and what stood in the text before), "suffix" (the latter alone), "none", the
             folder of a drafter, or of a smaller model with the same tokens; or a list of those and "suffix", joined by
             commas, folders with names where there are several: "code=PATH,prose=PATH,suffix"
-    own     folder of the target's own drafter, which "auto" takes if it is there and fits
     raises  InputError for what cannot be read so; ConfigError, WeightsError for a named folder that does not fit
     """
     if not isinstance(asked, (str, Path)):
@@ -61,7 +62,7 @@ def find_drafter(asked: Any, own: Path, is_embedded: bool, beside: Beside) -> tu
     if asked == "none":
         return None, DrafterState("none", "off", "switched off with drafter none")
     if asked == "auto":
-        return _automatic(own, is_embedded, beside)
+        return _automatic(beside)
     named = _named(asked)
     models: list[Drafter] = []
     for name, path in named:
@@ -76,7 +77,8 @@ def find_drafter(asked: Any, own: Path, is_embedded: bool, beside: Beside) -> tu
     return _joined(models, has_suffix, name, "named by the user")
 
 
-def _automatic(own: Path, is_embedded: bool, beside: Beside) -> tuple[Drafter, DrafterState]:
+def _automatic(beside: Beside) -> tuple[Drafter, DrafterState]:
+    own = beside.own
     if not own.is_dir():
         return _joined([], True, "", f"from the text itself; no folder {own.name} beside the model")
     try:
@@ -84,7 +86,7 @@ def _automatic(own: Path, is_embedded: bool, beside: Beside) -> tuple[Drafter, D
     except (ConfigError, WeightsError) as error:
         beside.say(f"the drafter beside the model is off: {error}")
         return _joined([], True, "", f"from the text itself; {own.name} is off: {error}")
-    return _joined([model], True, own.name, "the embedded one" if is_embedded else "found beside the model")
+    return _joined([model], True, own.name, "the model's own, and the text itself")
 
 
 def _joined(models: list[Drafter], has_suffix: bool, name: str, reason: str) -> tuple[Drafter, DrafterState]:

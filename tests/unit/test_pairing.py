@@ -18,7 +18,7 @@ DRAFTER, TARGET = ASSETS / "drafter", ASSETS / "target"
 def find(asked, own=DRAFTER):
     said = []
     model = embedded()
-    drafter, state = find_drafter(asked, own, own == DRAFTER, Beside(model.target, model.tokenizer, "q8", said.append))
+    drafter, state = find_drafter(asked, Beside(model.target, model.tokenizer, own, "q8", said.append))
     return drafter, state, said
 
 
