@@ -148,7 +148,10 @@ class Choice:
 
     def _leader(self, now: _Round) -> str:
         """Whose draft brings most tokens for its time; "" where a model would add nothing to the text itself."""
-        free = float(np.cumprod(now.own.confidence).sum())
+        free, survival = 0.0, 1.0
+        for chance in now.own.confidence.tolist():
+            survival *= chance
+            free += survival
         stats = now.state.stats
         pass_s = stats.verify_s / stats.rounds if stats.rounds else 0.0
         best, most = "", 1 + free if self.suffix is not None else 0.0
@@ -175,4 +178,4 @@ class Choice:
 
 
 def _bins(draft: Draft) -> list[int]:
-    return np.minimum(draft.confidence * BINS, BINS - 1).astype(int).tolist()
+    return [min(int(chance * BINS), BINS - 1) for chance in draft.confidence.tolist()]
