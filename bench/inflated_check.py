@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 
 import foretoken
+from foretoken.places import ASSETS
 
 PROMPTS = Path(__file__).parents[1] / "tools/embedded_pair/heldout_prompts.jsonl"
 
@@ -36,7 +37,7 @@ def main():
     lines = [json.loads(line) for line in PROMPTS.read_text().splitlines()]
     prompts = lines[:: max(len(lines) // options.prompts, 1)][: options.prompts]
     formats = {"format": options.format, "drafter_format": options.format}
-    small = foretoken.load(**formats)
+    small = foretoken.load(drafter=ASSETS / "drafter", **formats)
     large = foretoken.load(options.folder / "target", drafter=options.folder / "drafter", **formats)
     drafted, accepted, same = [0, 0], [0, 0], 0
     pairs = zip(

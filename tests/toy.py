@@ -9,12 +9,18 @@ from contextlib import contextmanager
 
 import numpy as np
 
-from foretoken.cache import PAGE, CacheLayer
+from foretoken import engine
+from foretoken.cache import PAGE, Cache, CacheLayer
 from foretoken.drafters.protocol import Draft
+from foretoken.horizon import FixedHorizon
+from foretoken.ops import native
+from foretoken.sampling import Sampler, Sampling
 
 VOCAB = 12
 WINDOW = 24
 FULL, SLIDING = 1, 0
+PROMPT = [1, 5, 2, 7, 7, 3]
+LENGTH = 150  # more than six windows, and past two page borders
 
 
 class ToyTarget:
@@ -78,3 +84,22 @@ class OracleDrafter:
             right = self.answer[position] if position < len(self.answer) else 0
             tokens.append(right if self.pattern(position) else (right + 1) % VOCAB)
         return Draft(tokens, np.ones(limit, dtype=np.float32))
+
+
+def sequence(runner, pool, prompt=PROMPT, horizon=0, drafter=None, end=LENGTH, temperature=0.0, seed=3, **penalties):
+    return engine.Sequence(
+        prompt,
+        cache=Cache(pool),
+        sampler=Sampler(Sampling(temperature=temperature, seed=seed, **penalties), native, len(prompt)),
+        drafter=drafter,
+        horizon=FixedHorizon(horizon),
+        end=end,
+    )
+
+
+def write(chunk=512, target=None, **options):
+    runner = engine.Engine(target or ToyTarget(), chunk)
+    s = sequence(runner, runner.pool(LENGTH + 20), **options)
+    while not s.is_full:
+        runner.step([s])
+    return s

@@ -11,7 +11,7 @@ from __future__ import annotations
 import inspect
 import secrets
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Never, Unpack, overload
 
@@ -19,18 +19,16 @@ from foretoken import config as configs
 from foretoken import engine, horizon, places, weights
 from foretoken.cache import Cache, PagePool
 from foretoken.chat import ChatTemplate
-from foretoken.drafters.mtp import MtpDrafter
 from foretoken.drafters.protocol import Drafter
 from foretoken.errors import ConfigError, InputError, WeightsError, shown
 from foretoken.models.gemma4 import Gemma4
-from foretoken.models.gemma4_assistant import Assistant
 from foretoken.ops import NUMERICS_VERSION, native
-from foretoken.places import Place
+from foretoken.pairing import Beside, DrafterState, find_drafter, named_sources
 from foretoken.prefix import PrefixStore
 from foretoken.request import DEFAULTS, Checker, Options, Request, Text, refuse_unknown, texts_of, with_options
 from foretoken.sampling import SEED_LIMIT, Sampler, answer_seed, whole
 from foretoken.scheduler import Scheduler
-from foretoken.source import Source, check_same_tokens, open_source
+from foretoken.source import Source, open_source
 from foretoken.stream import Answer, Event, Result, Stream
 from foretoken.tokenizer import TOOL_RESPONSE, Tokenizer
 
@@ -38,15 +36,6 @@ MAX_PARALLEL = 1024  # answers in one pass
 FORMATS = ("auto", *weights.FORMATS)
 ASSETS = places.ASSETS
 Progress = Callable[[int, int], None]
-
-
-@dataclass(frozen=True)
-class DrafterState:
-    """Whether drafts are made, by what, and why or why not; nothing falls back in silence."""
-
-    name: str
-    state: str  # "on" or "off"
-    reason: str
 
 
 class Model:
@@ -88,7 +77,7 @@ class Model:
             "model": self.name,
             **self._figures,
             "context": self.context_len,
-            "drafter": {"name": state.name, "state": state.state, "reason": state.reason},
+            "drafter": asdict(state) | {"sources": list(state.sources)},
             "auto_horizon": horizon.NAMED["auto"],
             "isa": native.isa(),
             "threads": native.threads(),
@@ -257,7 +246,7 @@ def load(
     """Load a target and its drafter; None is the pair that comes with Foretoken.
 
     model     a Hugging Face folder, a GGUF file, or a name on the hub, fetched where it is not here (`places.find`)
-    drafter   "auto" (the pair's own, MODEL-assistant beside a model or on the hub), "none", or as model
+    drafter   "auto", "suffix", "none", as model, or several as "a=PATH,b=PATH,suffix": `pairing.find_drafter`
     format    "f32", "bf16", "q8", "q4", or "auto" (q4 for what is 4-bit already, else q8); also drafter_format
     threads   worker threads of this process, default one per core; `chunk` prompt rows go through a pass
     progress  called with bytes done and bytes in all while weights are packed
@@ -272,18 +261,14 @@ def load(
         if warn is not None:
             warn(sentence)
 
-    place, drafter_place = places.find(model, drafter, warn)
+    named = named_sources(drafter, warn)
+    place, own = places.find(model, drafter == "auto", warn)
     source = open_source(place.where)
     config, tokenizer = source.target_config(), source.tokenizer()
-    if tokenizer.vocab_len > config.vocab_len:
-        raise WeightsError(
-            f"the tokenizer of {source.path} has {tokenizer.vocab_len} ids, its config {config.vocab_len}. "
-            "Use the tokenizer made for this model."
-        )
-    defaults = _defaults(source, config)
+    defaults = _defaults(source, config, tokenizer)
     packed, info = weights.load(source.checkpoint(), config, format, native, progress)
     target = Gemma4(config, packed, native)
-    proposer, state = _load_drafter(drafter_place, drafter == "auto", target, tokenizer, drafter_format, say)
+    proposer, state = find_drafter(drafter, named, Beside(target, tokenizer, own, drafter_format, say))
     list(map(say, info.warnings))
     return Model(
         name=place.name,
@@ -304,7 +289,12 @@ def load(
     )
 
 
-def _defaults(source: Source, config: configs.TargetConfig) -> configs.GenerationDefaults:
+def _defaults(source: Source, config: configs.TargetConfig, tokenizer: Tokenizer) -> configs.GenerationDefaults:
+    if tokenizer.vocab_len > config.vocab_len:
+        raise WeightsError(
+            f"the tokenizer of {source.path} has {tokenizer.vocab_len} ids, its config {config.vocab_len}. "
+            "Use the tokenizer made for this model."
+        )
     defaults = source.generation_defaults(config.eos_ids)
     if len({i for i in defaults.suppress_ids if i < config.vocab_len}) == config.vocab_len:
         raise ConfigError(f"suppress_tokens of {source.path} leaves no token to draw. Copy the model's files again.")
@@ -319,38 +309,6 @@ def _check_load(format: str, drafter_format: str, threads: int | None, chunk: in
     whole("chunk", chunk, 1, 8193)
     if threads is not None:
         native.set_threads(whole("threads", threads, 1, 257))
-
-
-def _load_drafter(
-    place: Place, is_found: bool, target: Gemma4, tokenizer: Tokenizer, format: str, say: Callable[[str], None]
-) -> tuple[Drafter | None, DrafterState]:
-    """The drafter and its state. A drafter named by the user must fit; one that was found may fail, aloud."""
-    if place.path is None:
-        return None, DrafterState(place.name, "off", place.reason)
-    try:
-        drafter = _open_drafter(place.path, target, tokenizer, format, say)
-    except (ConfigError, WeightsError) as error:
-        if not is_found:
-            message = f"the drafter cannot be used: {error}"  # its files are named as a target's are
-            raise type(error)(message) from error
-        say(f"drafting is off: {error}")
-        return None, DrafterState(place.name, "off", str(error))
-    return drafter, DrafterState(place.name, "on", place.reason)
-
-
-def _open_drafter(path: Path, target: Gemma4, tokenizer: Tokenizer, format: str, say: Callable[[str], None]) -> Drafter:
-    source = open_source(path)
-    config = source.drafter_config()
-    problems = configs.pairing_problems(target.config, config)
-    if problems:
-        raise WeightsError(
-            f"drafter {path} does not fit this target: {'; '.join(problems)}. Use the drafter made for it."
-        )
-    check_same_tokens(source, tokenizer)
-    packed, info = weights.load(source.checkpoint(), config, format, native, None)
-    for sentence in info.warnings:
-        say(sentence)
-    return MtpDrafter(Assistant(config, packed, target, native))
 
 
 def _each(each: Any, texts: Sequence[Any]) -> list[Mapping[str, Any]]:

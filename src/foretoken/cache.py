@@ -179,16 +179,21 @@ class Cache:
         self.length = 0
         self.tables = {kind: np.full(pool.max_pages, -1, dtype=np.int32) for kind in pool.windows}
         self._first_pages = dict.fromkeys(pool.windows, 0)  # earlier ones are dropped
-        self._pass_rows = 0
+        self._pass_rows = 0  # what may be rolled back
+        self._open_rows = 0
         self._is_open = False
         pool.register(self)
 
-    def begin_pass(self, rows: int) -> None:
-        """Make room for `rows` new positions; drop what no later row can see."""
+    def begin_pass(self, rows: int, goes_on: bool = False) -> None:
+        """Make room for `rows` new positions; drop what no later row can see.
+
+        goes_on  the pass counts as one with the last, and `roll_back` may undo both
+        """
         if self._is_open:
             raise CacheError("a pass is already open on this cache. End it first.")
-        if not 1 <= rows <= self.pool.pass_rows:
-            raise CacheError(f"a pass of {rows} rows, expected 1 to {self.pool.pass_rows}. Split it.")
+        before = self._pass_rows if goes_on else 0
+        if not 1 <= rows <= self.pool.pass_rows - before:
+            raise CacheError(f"a pass of {rows} rows, expected 1 to {self.pool.pass_rows - before}. Split it.")
         if self.length + rows > self.pool.positions:
             raise CacheError(
                 f"{self.length} positions stored and {rows} more asked, but the cache holds {self.pool.positions}."
@@ -196,14 +201,14 @@ class Cache:
         first, last = self.length // PAGE, (self.length + rows - 1) // PAGE
         for kind, window in self.pool.windows.items():
             if window is not None:
-                self._drop_pages_before(kind, (self.length - window + 1) // PAGE)
+                self._drop_pages_before(kind, (self.length - before - window + 1) // PAGE)
             table = self.tables[kind]
             for page in range(first, last + 1):
                 if table[page] < 0:
                     table[page] = self.pool.take(kind)
                 else:
                     self.pool.own(kind, table, page)
-        self._pass_rows = rows
+        self._pass_rows, self._open_rows = before, rows
         self._is_open = True
 
     def end_pass(self) -> None:
@@ -211,13 +216,12 @@ class Cache:
         if not self._is_open:
             raise CacheError("no pass is open on this cache.")
         self._is_open = False
-        self.length += self._pass_rows
+        self._pass_rows += self._open_rows
+        self.length += self._open_rows
 
     def abort_pass(self) -> None:
         """Forget an open pass that failed half-way, if there is one; what it wrote is never read."""
-        if self._is_open:
-            self._is_open = False
-            self._pass_rows = 0
+        self._is_open = False
 
     def roll_back(self, rows: int) -> None:
         """Undo the newest `rows` positions; raises CacheError beyond the last pass, where pages may be gone."""

@@ -31,6 +31,7 @@ class Sequence:
     hidden      (D,) float32, the target's row that chose the newest token; None while the prompt is read
     end         the text never grows beyond this many tokens (budget and context)
     checkpoints ascending lengths of the prompt at which a chunk ends, because its cache may be kept there
+    source      who made the last draft
     error       why the sequence cannot go on, None as long as it can
     logprobs    per answer token its log-probability and that of `num_logprobs` alternatives, where asked for
     """
@@ -56,6 +57,7 @@ class Sequence:
         self.hidden: np.ndarray | None = None
         self.stats = Stats(prompt_tokens=self.prompt_len)
         self.checkpoints: list[int] = []
+        self.source = ""
         self.error: Exception | None = None
         self.logprobs: list[TokenLogprobs] = []
         self._num_logprobs = num_logprobs
@@ -99,14 +101,15 @@ class Sequence:
 
     def accept(self, tokens: Seq[int], hidden: np.ndarray, drafted: int) -> None:
         """Carry on: append what the round emitted and keep the row that chose its newest token."""
+        has_room = self.draft_limit > 0
         self.tokens.extend(tokens)
         self.hidden = hidden.copy()
         self.stats.record_round(
             horizon=self.horizon.limit,
             drafted=drafted,
             accepted=len(tokens) - 1,
-            drafter=self.drafter.name if self.drafter is not None and drafted else None,
-            fallback=None if drafted else self._fallback_reason(),
+            drafter=self.source if drafted else None,
+            fallback=None if drafted else self._fallback_reason(has_room),
         )
 
     def drafting_failed(self, error: Exception) -> None:
@@ -114,12 +117,12 @@ class Sequence:
         self.drafter = None
         self.stats.drafter_error = f"{type(error).__name__}: {error}"
 
-    def _fallback_reason(self) -> str:
+    def _fallback_reason(self, has_room: bool) -> str:
         if self.drafter is None:
             return "error" if self.stats.drafter_error else "no-drafter"
         if self.horizon.limit == 0:
             return "horizon-0"
-        return "budget"  # the draft limit left no row for a draft
+        return "no-draft" if has_room else "budget"  # the drafter had none, or there was no room for one
 
 
 class _Mark:

@@ -40,27 +40,29 @@ def _no_tell(sentence: str) -> None:
     pass
 
 
-def find(model: Any, drafter: Any, tell: Tell | None = None) -> tuple[Place, Place]:
-    """(target, drafter) for what a user gave: None is the embedded pair, a text or path a folder, a text a hub name.
+def find(model: Any, with_drafter: bool, tell: Tell | None = None) -> tuple[Place, Place]:
+    """(target, its own drafter) for what a user gave: None is the embedded pair; a folder or file, or a hub name.
 
-    drafter  "auto" (the pair's own, the assistant beside a folder, or the hub's), "none", or as model
-    tell     called with a sentence before a download
-    raises   InputError
+    with_drafter  whether to look for one: the pair's own, the assistant beside a folder, or the hub's
+    tell          called with a sentence before a download
+    raises        InputError
     """
     tell = tell or _no_tell
-    for what, given in (("model", ASSETS if model is None else model), ("drafter", drafter)):
-        if not isinstance(given, (str, Path)):
-            raise InputError(f"{what} is {shown(given)}, expected the path of a folder or GGUF file, or a hub name.")
+    off = Place(OFF, None, "not asked for")
     if model is None:
         target = Place("embedded", ASSETS / "target", "it comes with Foretoken")
-        own = Place("drafter", ASSETS / "drafter", EMBEDDED)
-        return target, own if drafter == "auto" else _named_drafter(drafter, tell)
+        return target, Place("drafter", ASSETS / "drafter", EMBEDDED) if with_drafter else off
     target, name, is_new = _place("model", model, False, tell)
-    if drafter != "auto":
-        return target, _named_drafter(drafter, tell)
+    if not with_drafter:
+        return target, off
     if name is None:
         return target, _beside(target.where)
     return target, _assistant_here(name) or (_fetched_aloud(name, tell) if is_new else _not_here(name))
+
+
+def find_drafter(drafter: Any, tell: Tell | None = None) -> Place:
+    """A drafter that the user names as a model is named; raises InputError."""
+    return _place("drafter", drafter, True, tell or _no_tell)[0]
 
 
 def pull(text: str, with_drafter: bool, tell: Tell) -> tuple[Place, Place]:
@@ -119,14 +121,10 @@ def _name(path: Path) -> str:
     return path.stem if path.is_file() else path.name
 
 
-def _named_drafter(drafter: Any, tell: Tell) -> Place:
-    if drafter == OFF:
-        return Place(OFF, None, "switched off with drafter none")
-    return _place("drafter", drafter, True, tell)[0]
-
-
 def _place(what: str, given: Any, is_drafter: bool, tell: Tell) -> tuple[Place, hub.HubName | None, bool]:
     """(source, name where it is one of the hub, whether it was fetched now)"""
+    if not isinstance(given, (str, Path)):
+        raise InputError(f"{what} is {shown(given)}, expected the path of a folder or GGUF file, or a hub name.")
     path = Path(os.path.abspath(given))  # so that "." has a name and a folder beside it
     if isinstance(given, Path) or path.exists():
         return Place(_name(path), path, "named by the user"), None, False

@@ -31,6 +31,9 @@ class Source(Protocol):
     path: Path
     name: str
 
+    @property
+    def is_target(self) -> bool: ...
+
     def target_config(self) -> configs.TargetConfig: ...
     def drafter_config(self) -> configs.DrafterConfig: ...
     def generation_defaults(self, eos_ids: tuple[int, ...]) -> configs.GenerationDefaults: ...
@@ -47,6 +50,10 @@ class Folder:
 
     def __init__(self, path: Path) -> None:
         self.path, self.name = path, path.name
+
+    @property
+    def is_target(self) -> bool:
+        return configs.is_target(self.path)
 
     def target_config(self) -> configs.TargetConfig:
         return configs.load_target_config(self.path)
@@ -76,6 +83,10 @@ class GgufFile:
     def __init__(self, path: Path) -> None:
         self.path, self.name = path, path.stem
         self._container = read_container(path)
+
+    @property
+    def is_target(self) -> bool:
+        return self._container.fields.get("general.architecture") in settings.TARGETS
 
     def target_config(self) -> configs.TargetConfig:
         return configs.target_config(settings.target_settings(self._container))

@@ -40,6 +40,7 @@ class State(Protocol):
     cache: Any
     drafter: Drafter | None
     horizon: Any
+    source: str  # who made the last draft
 
     @property
     def last(self) -> int: ...
@@ -79,7 +80,7 @@ def guess(states: Sequence[State]) -> list[Draft]:
                 states[i].drafting_failed(error)
             continue
         for i, draft in zip(members, found, strict=True):
-            drafts[i] = draft
+            drafts[i], states[i].source = draft, draft.source or drafter.name
     return drafts
 
 

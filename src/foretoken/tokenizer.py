@@ -107,6 +107,14 @@ class Tokenizer:
                 raise
             raise WeightsError(f"{path} cannot be read: {error}. Copy it again from its source.") from error
 
+    def difference(self, other: Tokenizer) -> str:
+        """Which token stands for another id in `other`, in words; empty where all ids mean the same."""
+        own, others = self._backend.get_vocab(True), other._backend.get_vocab(True)
+        for token in own if own != others else ():
+            if own[token] != others.get(token):
+                return f"{token[:40]!r} is id {own[token]}, there {others.get(token)}"
+        return "" if own == others else f"{len(own)} tokens, there {len(others)}"
+
     def encode(self, text: str, add_bos: bool = True) -> list[int]:
         """Token ids of `text`. Names of control tokens in it become those tokens, as tokenizer.json says.
 

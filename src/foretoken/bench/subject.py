@@ -15,6 +15,7 @@ from foretoken import engine
 from foretoken.api import Model
 from foretoken.bench.matrices import matrices
 from foretoken.cache import Cache, PagePool
+from foretoken.drafters.choice import Choice
 from foretoken.drafters.mtp import MtpDrafter
 from foretoken.drafters.protocol import Draft, Drafter
 from foretoken.errors import DraftError, InputError
@@ -167,14 +168,16 @@ def loaded(model: Model) -> Subject:
     table = model.target.weights.per_layer_table
     is_mapped = any(part.is_mapped for part in plan(model.target.config))
     table_bytes = table.data.nbytes if is_mapped else 0
-    drafter_bytes = 0
-    if isinstance(model.drafter, MtpDrafter):
-        drafter_bytes = sum(matrix.data.nbytes for _, matrix in matrices(model.drafter.assistant.weights))
+    drafter, drafter_bytes = model.drafter, 0
+    if isinstance(drafter, Choice):  # measured is its first model
+        drafter = next(iter(drafter.models.values()))
+    if isinstance(drafter, MtpDrafter):
+        drafter_bytes = sum(matrix.data.nbytes for _, matrix in matrices(drafter.assistant.weights))
     return Subject(
         name=info["model"],
         format=info["format"],
         target=model.target,
-        drafter=model.drafter,
+        drafter=drafter,
         parameters=info["parameters"],
         packed_bytes=info["packed_bytes"] - table_bytes + drafter_bytes,
         table_bytes=table_bytes,

@@ -30,8 +30,9 @@ def info(
 
 
 def _show(value: Any) -> str:
-    if isinstance(value, dict):  # the drafter: name, state, reason
-        return f"{value['name']}, {value['state']} ({value['reason']})"
+    if isinstance(value, dict):  # the drafter: name, state, reason, sources
+        sources = "".join(f" {source}," for source in value["sources"])
+        return f"{value['name']}, {value['state']}{':' if sources else ''}{sources.rstrip(',')} ({value['reason']})"
     if isinstance(value, list):
         return "; ".join(map(str, value)) or "none"
     return f"{value:,}" if isinstance(value, int) else str(value)

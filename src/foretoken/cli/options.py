@@ -41,8 +41,10 @@ Drafter = Annotated[
     str,
     typer.Option(
         "--drafter",
-        metavar="auto|none|PATH|NAME",
-        help="auto: MODEL-assistant, beside a folder or file or on the hub, if there is one.",
+        metavar="auto|suffix|none|PATH|NAME=PATH,…",
+        help="auto: MODEL-assistant, beside a folder or file or on the hub, if any, and what stood in the text before "
+        "(suffix). PATH or hub name: a drafter, or a smaller model with the same tokens. A list joins several: "
+        "code=PATH,prose=PATH,suffix.",
     ),
 ]
 FORMATS = "auto|f32|bf16|q8|q4"

@@ -31,7 +31,7 @@ def quantize(
 
     if format not in FORMATS:
         raise InputError(f"format is {format!r}, expected {' or '.join(FORMATS)}.")
-    folder = places.find(source, "none", terminal.say)[0].where
+    folder = places.find(source, False, terminal.say)[0].where
     if folder.is_file():
         raise InputError(f"{folder} is a file. Give a Hugging Face folder; GGUF files are quantised already.")
     checkpoint = open_folder(folder)

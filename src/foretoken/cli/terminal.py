@@ -96,7 +96,9 @@ def explain_drafting(model: Model, drafter: str, horizon: str) -> None:
     if horizon == "0":
         return
     if state.state == "on":
-        if state.reason != EMBEDDED:
+        if drafter == "auto" and state.sources == ("suffix",):
+            say(f"drafts come {state.reason}")
+        elif state.reason != EMBEDDED:
             say(f"drafts by {state.name}: {state.reason}")
         return
     if drafter != "none":

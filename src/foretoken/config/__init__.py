@@ -25,6 +25,7 @@ __all__ = [
     "TargetConfig",
     "drafter_config",
     "generation_defaults",
+    "is_target",
     "load_drafter_config",
     "load_generation_defaults",
     "load_target_config",
@@ -32,6 +33,11 @@ __all__ = [
     "read_json",
     "target_config",
 ]
+
+
+def is_target(folder: Path) -> bool:
+    """Whether `folder`/config.json says that it is a target; raises ConfigError where it cannot be read."""
+    return read_json(folder / "config.json").get("model_type") in (*gemma4.TARGET_TYPES, *gemma3.TARGET_TYPES)
 
 
 def load_target_config(folder: Path) -> TargetConfig:

@@ -21,10 +21,9 @@ from foretoken.ops import DRAW
 class MtpDrafter:
     """Guesses with Gemma 4's assistant. `name` is what figures call it."""
 
-    name = "mtp"
-
-    def __init__(self, assistant: Assistant) -> None:
+    def __init__(self, assistant: Assistant, name: str = "mtp") -> None:
         self.assistant = assistant
+        self.name = name
 
     def propose(self, states: Sequence[Any], limits: Sequence[int]) -> list[Draft]:
         """Guess `limits[g]` tokens after `states[g].last`, all sequences in one pass per step.

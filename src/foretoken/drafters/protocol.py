@@ -11,10 +11,15 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Draft:
-    """A guess: tokens (n,) ints and, for each, the drafter's confidence in [0, 1] (n,) float32."""
+    """A guess: tokens (n,) ints and, for each, the drafter's confidence in [0, 1] (n,) float32.
+
+    A confidence is the chance of its token if those before it are right. `source` is who guessed, for the figures,
+    where the drafter has more than one source.
+    """
 
     tokens: Sequence[int]
     confidence: np.ndarray
+    source: str = ""
 
 
 NO_DRAFT = Draft((), np.empty(0, dtype=np.float32))
@@ -26,8 +31,9 @@ class Drafter(Protocol):
     name: str
 
     def propose(self, states: Sequence[Any], limits: Sequence[int]) -> list[Draft]:
-        """For each sequence guess up to `limits[i]` (at least 1) tokens after `states[i].last`.
+        """For each sequence guess up to `limits[i]` (at least 1) tokens after `states[i].last`, or fewer, or none.
 
-        See `drafters.mtp` for what a state holds.
+        See `drafters.mtp` for what a state holds. Every token of `states[i].tokens` is final: what was accepted since
+        the last call is what the list has grown by, and a drafter that keeps something of a text keeps it by the state.
         """
         ...

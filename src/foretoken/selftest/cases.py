@@ -41,7 +41,7 @@ class Case:
 
     text: Text
     horizon: int
-    drafter: str  # "mtp", "wrong", "forced" (see `drafters`), "none"
+    drafter: str  # "mtp", "suffix", "both", "wrong", "forced" (see `drafters`), "none"
     length: int
     joins: int = 0
     leaves: int = 0
@@ -81,7 +81,8 @@ class Plan:
         self._is_tiny = is_tiny
         self._number = number
         self._draw = random.Random(ORDER_SEED + number)
-        self._drafters = ("mtp", "mtp", "wrong", "forced") if model.drafter is not None else ("wrong", "forced")
+        of_the_model = ("mtp", "both") if model.drafter is not None else ()
+        self._drafters = (*of_the_model, "suffix", "wrong", "forced")
         self._num_texts = FIRST_TEXTS
         self._horizon = number * 5
         self._forced_horizon = number * 5

@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from foretoken.api import Model
+from foretoken.drafters.choice import Choice
 from foretoken.drafters.protocol import Drafter
+from foretoken.drafters.suffix import SuffixDrafter
 from foretoken.ops import native
 from foretoken.request import Request
 from foretoken.scheduler import Scheduler
@@ -34,6 +36,11 @@ class Runner:
         self.rejected: set[tuple[int, int]] = set()
         self._model = model
         self._plain = plain
+        self._suffix = SuffixDrafter()
+        self._mtp = model.drafter
+        if isinstance(self._mtp, Choice):  # its parts are tried alone as well
+            self._mtp = next(iter(self._mtp.models.values()))
+        self._both = model.drafter if self._mtp is None else Choice([self._mtp], self._suffix)
         self._wrong = WrongDrafter(model.target.config.vocab_len)
 
     def write(self, run: Run) -> list[Written]:
@@ -84,10 +91,9 @@ class Runner:
         return self._model.schedule(_checked, run.parallel, store_bytes, run.chunk, positions, run.kept)
 
     def _drafter(self, case: Case) -> Drafter | None:
-        if case.drafter == "mtp":
-            return self._model.drafter
-        if case.drafter == "wrong":
-            return self._wrong
+        made = {"mtp": self._mtp, "suffix": self._suffix, "both": self._both, "wrong": self._wrong}
+        if case.drafter in made:
+            return made[case.drafter]
         if case.drafter == "forced":
             text = [*case.text.ids, *self._plain.tokens(case.text, case.length)]
             return ForcedDrafter(text, self._model.target.config.vocab_len)

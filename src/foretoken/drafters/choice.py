@@ -1,0 +1,181 @@
+"""Several sources for one target: the one that is worth most makes the round's draft, and the text itself ends it.
+
+What the text itself says (`suffix`) costs nothing, so it is asked in every round and knows its chances. A model costs
+time; its worth is the number of tokens that it is likely to get kept, from what came of its earlier guesses in this
+text, against the time that it takes beside a pass of the target. A model that does not lead guesses now and then all
+the same, a shadow round: its guess is compared with what the target goes on to write, at no cost to the target.
+Source: full information on every source, as in HedgeSpec (arXiv 2510.20064), here with moving averages.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from time import perf_counter
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import numpy as np
+
+from foretoken.drafters.protocol import NO_DRAFT, Draft, Drafter
+from foretoken.drafters.suffix import SuffixDrafter, SuffixText
+
+PRIOR = 0.7  # chance of a model's token while nothing is known
+STEP = 0.1  # of the moving averages of chances
+TIME_STEP = 0.2  # of the moving average of a draft's time
+BINS = 10  # of confidence
+MODESTY = 1.5  # drafters are right more often than their softmax says: 1 - (1 - softmax) ** this, at first
+SHADOW_LEN = 4  # tokens of a guess that is only compared
+FIRST_SHADOW, LAST_SHADOW = 2, 64  # rounds between two of them: doubled each time, begun anew when the lead changes
+
+
+class Track:
+    """What came of one model's guesses in one text: chance of a token by depth, and by the model's own confidence."""
+
+    def __init__(self) -> None:
+        self.interval = FIRST_SHADOW
+        self.rounds_idle = 0
+        self._by_depth = [PRIOR]
+        self._by_confidence = [1 - (1 - (b + 0.5) / BINS) ** MODESTY for b in range(BINS)]
+        self._guess: tuple[int, Sequence[int], list[int]] = (0, (), [])  # what is compared: start, tokens, bins
+        self._num_seen = 0
+
+    def expected(self, limit: int) -> float:
+        """Tokens of a guess of `limit` that are likely to be kept."""
+        survival, total = 1.0, 0.0
+        for depth in range(limit):
+            survival *= self._by_depth[min(depth, len(self._by_depth) - 1)]
+            total += survival
+        return total
+
+    def calibrated(self, draft: Draft) -> np.ndarray:
+        """How often tokens of such confidence were right, (n,) float32."""
+        return np.array([self._by_confidence[b] for b in _bins(draft)], dtype=np.float32)
+
+    def note(self, start: int, draft: Draft) -> None:
+        """Compare this guess with what is to stand at `start` and after; one guess at a time."""
+        if self._num_seen == len(self._guess[1]):
+            self._guess = start, draft.tokens, _bins(draft)
+            self._num_seen = 0
+
+    def observe(self, tokens: Sequence[int]) -> None:
+        """Look how the text went on."""
+        start, guess, bins = self._guess
+        while self._num_seen < len(guess) and start + self._num_seen < len(tokens):
+            depth = self._num_seen
+            is_right = guess[depth] == tokens[start + depth]
+            if depth == len(self._by_depth):
+                self._by_depth.append(self._by_depth[-1])
+            self._by_depth[depth] += STEP * (is_right - self._by_depth[depth])
+            self._by_confidence[bins[depth]] += STEP * (is_right - self._by_confidence[bins[depth]])
+            self._num_seen = depth + 1 if is_right else len(guess)
+
+
+@dataclass
+class _Memory:
+    """What is kept of one text."""
+
+    tracks: dict[str, Track]
+    leader: str = ""
+
+
+@dataclass
+class _Round:
+    """One text in one round: who leads ("" is the text itself), and what the models asked have said."""
+
+    state: Any
+    limit: int
+    memory: _Memory
+    text: SuffixText | None
+    own: Draft
+    leader: str = ""
+    asked: dict[str, int] = field(default_factory=dict)  # models, and how many tokens each is to guess
+    drafts: dict[str, Draft] = field(default_factory=dict)
+
+    def result(self) -> Draft:
+        if not self.leader:
+            return self.own
+        found = self.drafts[self.leader]
+        draft = Draft(found.tokens, self.memory.tracks[self.leader].calibrated(found), self.leader)
+        return draft if self.text is None else self.text.draft(self.limit, draft)
+
+
+class Choice:
+    """A drafter made of others: models, and the text itself where `suffix` is given. `name` joins their names."""
+
+    def __init__(self, models: Sequence[Drafter], suffix: SuffixDrafter | None) -> None:
+        self.models = {model.name: model for model in models}
+        self.suffix = suffix
+        self.name = "+".join([*self.models, *([suffix.name] if suffix else [])])
+        self._memories: WeakKeyDictionary[Any, _Memory] = WeakKeyDictionary()
+        self._step_s = dict.fromkeys(self.models, 0.0)  # seconds per token of a model's draft
+
+    def propose(self, states: Sequence[Any], limits: Sequence[int]) -> list[Draft]:
+        """Up to `limits[g]` tokens after `states[g].last`, with calibrated chances; `source` says who guessed.
+
+        state.stats  its `verify_s` over `rounds` is what a model's time is weighed against
+        """
+        rounds = [self._begin(state, limit) for state, limit in zip(states, limits, strict=True)]
+        for name, model in self.models.items():
+            asked = [r for r in rounds if name in r.asked]
+            if asked:
+                self._ask(model, asked)
+        return [r.result() for r in rounds]
+
+    def _begin(self, state: Any, limit: int) -> _Round:
+        memory = self._memories.get(state)
+        if memory is None:
+            memory = self._memories[state] = _Memory({name: Track() for name in self.models})
+        text = None if self.suffix is None else self.suffix.text(state)
+        for track in memory.tracks.values():
+            track.observe(state.tokens)
+        own = NO_DRAFT if text is None else text.draft(limit)
+        now = _Round(state, limit, memory, text, own)
+        now.leader = self._leader(now)
+        if now.leader != memory.leader:
+            memory.leader = now.leader
+            for track in memory.tracks.values():
+                track.interval = FIRST_SHADOW
+        for name, track in memory.tracks.items():
+            track.rounds_idle += 1
+            if name == now.leader:
+                now.asked[name] = limit
+                track.rounds_idle = 0
+            elif track.rounds_idle >= track.interval:
+                now.asked[name] = min(limit, SHADOW_LEN)
+                track.rounds_idle, track.interval = 0, min(2 * track.interval, LAST_SHADOW)
+        return now
+
+    def _leader(self, now: _Round) -> str:
+        """Whose draft brings most tokens for its time; "" where a model would add nothing to the text itself."""
+        free, survival = 0.0, 1.0
+        for chance in now.own.confidence.tolist():
+            survival *= chance
+            free += survival
+        stats = now.state.stats
+        pass_s = stats.verify_s / stats.rounds if stats.rounds else 0.0
+        best, most = "", 1 + free if self.suffix is not None else 0.0
+        for name, track in now.memory.tracks.items():
+            cost = 1 + now.limit * self._step_s[name] / pass_s if pass_s else 1.0
+            alone = track.expected(now.limit)
+            together = free + alone * (1 - free / now.limit)  # as good as ever where the text itself is wrong
+            worth = (1 + together) / cost
+            if worth > most:
+                best, most = name, worth
+        return best
+
+    def _ask(self, model: Drafter, rounds: Sequence[_Round]) -> None:
+        name, limits = model.name, [r.asked[model.name] for r in rounds]
+        begun = perf_counter()
+        found = model.propose([r.state for r in rounds], limits)
+        step_s = (perf_counter() - begun) / max(limits)
+        before = self._step_s[name]
+        # The first draft of a shape is slow, and so is one that the system interrupts: no sample counts for much more.
+        self._step_s[name] = before + TIME_STEP * (min(step_s, 2 * before) - before) if before else step_s
+        for r, draft in zip(rounds, found, strict=True):
+            r.drafts[name] = draft
+            r.memory.tracks[name].note(len(r.state.tokens), draft)
+
+
+def _bins(draft: Draft) -> list[int]:
+    return [min(int(chance * BINS), BINS - 1) for chance in draft.confidence.tolist()]

@@ -1,0 +1,184 @@
+"""The text's own guesses against brute force on random texts, their bounded memory, and how they join a model's."""
+
+import random
+import tracemalloc
+
+import numpy as np
+import pytest
+
+from foretoken.drafters.protocol import Draft
+from foretoken.drafters.suffix import COUNTED, SuffixAutomaton, SuffixDrafter, SuffixText
+
+
+class Text:
+    """A sequence as far as this drafter looks at it."""
+
+    def __init__(self, tokens):
+        self.tokens = tokens
+
+
+def ends(text, part):
+    """Where `part` occurs in `text`: the positions after it."""
+    return [i + len(part) for i in range(len(text) - len(part) + 1) if text[i : i + len(part)] == part]
+
+
+def longest_earlier_end(text):
+    return next((n for n in range(len(text) - 1, 0, -1) if len(ends(text, text[-n:])) > 1), 0)
+
+
+def random_texts(count, most):
+    rng = random.Random(5)
+    for _ in range(count):
+        letters = rng.choice((1, 2, 3, 6))
+        yield [rng.randrange(letters) for _ in range(rng.randrange(1, most))], rng
+
+
+def draft(tokens, limit, head=(), chance=0.5):
+    text = SuffixText()
+    text.observe(tokens)
+    return text.draft(limit, Draft(head, np.full(len(head), chance, dtype=np.float32), "mtp"))
+
+
+def test_the_longest_match_after_every_token():
+    for text, _ in random_texts(250, 40):
+        automaton = SuffixAutomaton()
+        for i, token in enumerate(text, 1):
+            automaton.push(token)
+            assert automaton.place[1] == longest_earlier_end(text[:i]), text[:i]
+
+
+def test_the_guess_followed_most_often_and_last_among_equals():
+    checked = 0
+    for text, _ in random_texts(400, 14):  # so short that no end is left uncounted
+        automaton = SuffixAutomaton()
+        for token in text:
+            automaton.push(token)
+        length = automaton.place[1]
+        found = automaton.guess(automaton.place)
+        if not length:
+            assert found is None
+            continue
+        followed = [(text[at], at) for at in ends(text, text[-length:]) if at < len(text)]
+        counts = [token for token, _ in followed]
+        best = max(followed, key=lambda pair: (counts.count(pair[0]), pair[1]))[0]
+        assert found[0] == best, text
+        checked += 1
+    assert checked > 100 and COUNTED >= 14
+
+
+def test_a_place_after_tokens_that_are_only_guessed():
+    for text, rng in random_texts(200, 30):
+        automaton = SuffixAutomaton()
+        for token in text:
+            automaton.push(token)
+        place, guessed = automaton.place, []
+        for _ in range(6):
+            guessed.append(rng.randrange(6))
+            place = automaton.moved(place, guessed[-1])
+            whole = text + guessed
+            # The longest end of both together that occurs in the text.
+            longest = next((n for n in range(len(whole), 0, -1) if ends(text, whole[-n:])), 0)
+            assert place[1] <= longest
+            assert not place[1] or ends(text, whole[-place[1] :])
+        assert automaton.place[1] == longest_earlier_end(text)  # nothing of it was taken in
+
+
+def test_a_copy_goes_on_and_a_period_goes_on_for_ever():
+    line = list(range(100, 130))
+    assert draft([*line, 1, *line[:20]], 6).tokens == line[20:26]
+    assert draft([7, 8, 9] * 5, 9).tokens == [7, 8, 9] * 3
+
+
+def test_nothing_is_guessed_from_nothing():
+    found = draft([1, 2, 3], 4)
+    assert found.tokens == [] and len(found.confidence) == 0
+
+
+def test_chances_grow_with_the_match_and_fall_where_guesses_fail():
+    line = list(range(100, 130))
+    chances = draft([*line, 1, *line[:20]], 4).confidence
+    assert chances.min() > 0.9 > draft([5, 6, 1, 5], 1).confidence[0] > 0
+    always_wrong = [token for i in range(40) for token in (5, 10 + i)]
+    assert draft([*always_wrong, 90, 91, 5, 6, 90], 1).confidence[0] > 0.3
+    automaton = SuffixAutomaton()
+    before = list(automaton.rates)
+    for token in always_wrong:
+        automaton.push(token)
+    assert min(automaton.rates) < min(before)
+
+
+def test_a_model_draft_is_ended_by_the_text():
+    line = list(range(100, 130))
+    found = draft([*line, 1, 2], 8, head=[100, 101, 102], chance=0.9)
+    assert found.tokens == line[:8] and found.source == "mtp+suffix"
+
+
+def test_a_long_match_overrules_an_unsure_model_and_a_short_one_does_not():
+    line = list(range(100, 130))
+    long_match = draft([*line, 1, *line[:20]], 3, head=[5, 6, 7])
+    assert long_match.tokens == line[20:23] and long_match.source == "suffix"
+    short_match = draft([5, 6, 1, 2, 5], 1, head=[9])
+    assert short_match.tokens == [9] and short_match.source == "mtp"
+
+
+def test_agreement_keeps_the_surer_of_both():
+    line = list(range(100, 130))
+    assert draft([*line, 1, *line[:20]], 1, head=[120]).confidence[0] > 0.9
+
+
+@pytest.mark.parametrize("window", [8, 50])
+def test_memory_is_bounded(window):
+    text = SuffixText(window)
+    tokens = [i * i % 97 for i in range(400)]
+    for end in range(1, len(tokens)):
+        text.observe(tokens[:end])
+        assert text.automaton.size <= 2 * window
+    fresh = SuffixText(10**6)
+    fresh.observe(tokens[:-1][-text.automaton.size :])
+    assert text.automaton.place[1] == fresh.automaton.place[1]
+
+
+def test_bytes_per_token():
+    rng = random.Random(1)
+    tokens = [rng.randrange(300) for _ in range(4000)]
+    tracemalloc.start()
+    text = SuffixText()
+    text.observe(tokens)
+    used, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert used < 400 * len(tokens)
+
+
+def test_texts_are_taken_in_as_they_grow_and_anew_after_an_interrupt():
+    tokens = [i % 7 for i in range(60)]
+    text, whole = SuffixText(), SuffixText()
+    for end in (10, 11, 30, 60):
+        text.observe(tokens[:end])
+    whole.observe(tokens)
+    assert text.automaton.place == whole.automaton.place
+
+    class Interrupting(list):
+        def __iter__(self):
+            yield from super().__iter__()
+            raise KeyboardInterrupt
+
+        def __getitem__(self, at):
+            return Interrupting(super().__getitem__(at))
+
+    with pytest.raises(KeyboardInterrupt):
+        text.observe(Interrupting([*tokens, 1, 2, 3]))
+    tokens += [1, 2]
+    text.observe(tokens)
+    whole.observe(tokens)
+    assert text.automaton.place == whole.automaton.place and text.automaton.size == len(tokens)
+
+
+def test_texts_do_not_see_each_other():
+    secret = list(range(100, 120))
+    drafter = SuffixDrafter()
+    first, second = Text([*secret, 1, *secret[:5]]), Text([1, *secret[:5]])
+    drafts = drafter.propose([first, second], [4, 4])
+    assert drafts[0].tokens == secret[5:9] and drafts[1].tokens == []
+    del first
+    assert drafter.propose([second], [4])[0].tokens == []
+    assert len(drafter._texts) == 1  # what belongs to a text ends with it
