@@ -207,6 +207,21 @@ class Cache:
                 self.pool.drop(kind, int(table[page]))
                 table[page] = -1
 
+    def read(self, layer: int, start: int, stop: int) -> tuple[np.ndarray, np.ndarray]:
+        """Copies of keys and values (stop − start, Hkv, Dh) float16 of positions start … stop − 1 of one layer.
+
+        raises  CacheError where a position is not stored, or was dropped because no later row sees it
+        """
+        table, first = self.tables[self.pool.layers[layer].kind], start // PAGE
+        pages = table[first : -(-stop // PAGE)]
+        if not 0 <= start < stop <= self.length or (pages < 0).any():
+            raise CacheError(f"positions {start} to {stop - 1} of layer {layer} are not all stored.")
+        _, heads, _, width, _ = self.pool.keys[layer].shape
+        keys = self.pool.keys[layer][pages].transpose(0, 2, 4, 1, 3).reshape(-1, heads, width)
+        values = self.pool.values[layer][pages].transpose(0, 2, 1, 3).reshape(-1, heads, width)
+        own = slice(start - first * PAGE, stop - first * PAGE)
+        return keys[own], values[own]
+
     def fork(self) -> Cache:
         """A second cache with the same content; pages are shared until one of the two writes into them."""
         if self._is_open:

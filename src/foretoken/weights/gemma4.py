@@ -23,7 +23,8 @@ SKIPPED = re.compile(
     r"(model\.)?(vision_tower|audio_tower|embed_vision|embed_audio|vision_embedder)\..*"
     r"|.*rotary_emb\.\w*inv_freq|lm_head\.weight"
 )
-ORDERING = "masked_embedding.token_ordering"  # row (cluster, member) to token id
+ORDERING = "masked_embedding.token_ordering"  # row (cluster, member) to token id, or to row of a short head
+HEAD_IDS = "head_token_ids"  # row of a short head to token id, ascending; ours (docs/distill.md)
 LAYER_NORMS = ("input_layernorm", "post_attention_layernorm", "pre_feedforward_layernorm", "post_feedforward_layernorm")
 FLOATS = ("F32", "BF16", "F16")
 MAPPED_VALUES = 64 << 20
@@ -35,6 +36,7 @@ class Part:
     """One thing in memory: `name`, the tensors stacked into it by rows, their shapes, and how it is kept.
 
     layout  "panels" or "rows": packed;  "array": float32 as it is;  "ids": int32
+    limit   of ids: None for a permutation, else they ascend strictly and stay below it
     order   the tensor of ids in whose order the rows are taken, or None
     format  how a packed part is packed; None in a plan where the user or the files decide (`weights.formats`)
     """
@@ -45,6 +47,7 @@ class Part:
     layout: str
     order: str | None = None
     format: str | None = None
+    limit: int | None = None
 
     @property
     def is_packed(self) -> bool:
@@ -116,7 +119,10 @@ class TargetWeights:
 
 @dataclass(frozen=True)
 class DrafterWeights:
-    """A drafter. With clusters the head's rows are in cluster order and `token_ids` (V,) maps row to token id."""
+    """A drafter. With clusters the head's rows are in cluster order and `token_ids` (V,) maps row to token id.
+
+    A short head has `head_ids` (H,), ascending: the token of each row, or of what `token_ids` maps it to.
+    """
 
     pre_projection: Any
     post_projection: Any
@@ -125,6 +131,7 @@ class DrafterWeights:
     layers: tuple[LayerWeights, ...]
     centroids: Any = None
     token_ids: np.ndarray | None = None
+    head_ids: np.ndarray | None = None
 
 
 def plan(config: TargetConfig | DrafterConfig) -> list[Part]:
@@ -165,6 +172,7 @@ def _prefix(config: TargetConfig) -> str:
 
 def _drafter_plan(config: DrafterConfig) -> list[Part]:
     width, backbone, clusters = config.hidden_len, config.backbone_len, config.num_clusters
+    head_len = config.head_vocab_len
     parts = [
         _matrix("pre_projection", ("pre_projection.weight", width, 2 * backbone)),
         _matrix("post_projection", ("post_projection.weight", backbone, width)),
@@ -172,12 +180,14 @@ def _drafter_plan(config: DrafterConfig) -> list[Part]:
     ]
     if clusters:
         parts += [
-            Part("token_ids", (ORDERING,), ((config.vocab_len,),), "ids"),
+            Part("token_ids", (ORDERING,), ((head_len,),), "ids"),
             _matrix("centroids", ("masked_embedding.centroids.weight", clusters, width)),
         ]
+    if head_len < config.vocab_len:
+        parts.append(Part("head_ids", (HEAD_IDS,), ((head_len,),), "ids", limit=config.vocab_len))
     head = ("model.embed_tokens.weight",)
     order = ORDERING if clusters else None
-    parts.append(Part("head", head, ((config.vocab_len, width),), "panels", order))
+    parts.append(Part("head", head, ((head_len, width),), "panels", order))
     for index, layer in enumerate(config.layers):
         parts += _layer_plan(f"layers.{index}.", f"model.layers.{index}.", layer, width)
     return parts
