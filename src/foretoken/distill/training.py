@@ -26,7 +26,7 @@ from foretoken.distill.optim import Optimiser
 from foretoken.distill.rounding import rounded
 from foretoken.errors import WeightsError
 
-TEXTS, ROUNDS = 16, 32  # of a batch, where the head is small
+TEXTS, ROUNDS = 8, 32  # of a batch, where the head is small
 MAX_SCORES = 1 << 23  # scores of one step of a batch: a large head takes fewer rounds
 HELD_OUT_TEXTS, HELD_OUT_ROUNDS = 48, 16
 EVALUATIONS = 20
