@@ -12,6 +12,8 @@ namespace foretoken {
 struct VecAvx2 {
     __m256 lo, hi;
 
+    static constexpr int kRegisters = 2;
+
     struct Int {
         __m256i lo, hi;
     };

@@ -17,6 +17,8 @@ namespace foretoken {
 struct VecAvx512 {
     __m512 v;
 
+    static constexpr int kRegisters = 1;
+
     struct Int {
         __m512i v;
     };

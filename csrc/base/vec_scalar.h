@@ -18,6 +18,8 @@ namespace foretoken {
 struct VecScalar {
     float lane[16];
 
+    static constexpr int kRegisters = 2;  // vector registers that hold one; no matter here
+
     struct Int {
         uint32_t lane[16];
     };

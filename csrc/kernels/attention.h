@@ -18,6 +18,7 @@ constexpr int kPageSlabs = kPage / kSlab;
 // Scores of H heads (from q) against S slabs of one page, masked outside [first, last); scores: H rows of 256.
 template <class V, int H, int S>
 FT_INLINE void score_slabs(const AttentionArgs& a, const float* q, int slab, float* scores) {
+    static_assert(kPageSlabs % S == 0, "all slabs lie in one page");
     const int64_t slab_len = static_cast<int64_t>(a.head_len) * kSlab;
     const uint16_t* keys = a.keys[slab / kPageSlabs] + (slab % kPageSlabs) * slab_len;
     V acc[H][S];
@@ -78,7 +79,8 @@ FT_INLINE void weigh_values(const AttentionArgs& a, const float* weights, int at
     }
 }
 
-template <class V, int H, int S>
+// S slabs of scores and D vectors of outputs at a time.
+template <class V, int H, int S, int D>
 void attention_heads(const AttentionArgs& a, int head) {
     float scores[H * kChunk];
     const float* q = a.q + static_cast<int64_t>(head) * a.head_len;
@@ -98,18 +100,20 @@ void attention_heads(const AttentionArgs& a, int head) {
         soften<V>(scores + h * kChunk, first_slab, last_slab, stats, stats + 1);
     }
     int at = 0;
-    for (; at + S * 16 <= a.head_len; at += S * 16) weigh_values<V, H, S>(a, scores, at, 16, part);
+    for (; at + D * 16 <= a.head_len; at += D * 16) weigh_values<V, H, D>(a, scores, at, 16, part);
     for (; at + 16 <= a.head_len; at += 16) weigh_values<V, H, 1>(a, scores, at, 16, part);
     if (at < a.head_len) weigh_values<V, H, 1>(a, scores, at, a.head_len - at, part);
 }
 
-// Four heads share one pass over the chunk; S vectors a head keep at least eight registers of chains in flight.
+// Four heads share one pass over the chunk; as many vectors a head keep at least eight registers of chains in flight
+// where slabs of one page allow it, as many as two multiply-adds a cycle need.
 template <class V>
 void attention_chunk(const AttentionArgs& a) {
+    constexpr int n = 2 / V::kRegisters;
     int head = 0;
-    for (; head + 4 <= a.heads; head += 4) attention_heads<V, 4, 1>(a, head);
-    for (; head + 2 <= a.heads; head += 2) attention_heads<V, 2, 2>(a, head);
-    for (; head < a.heads; ++head) attention_heads<V, 1, 4>(a, head);
+    for (; head + 4 <= a.heads; head += 4) attention_heads<V, 4, n, n>(a, head);
+    for (; head + 2 <= a.heads; head += 2) attention_heads<V, 2, 2 * n, 2 * n>(a, head);
+    for (; head < a.heads; ++head) attention_heads<V, 1, kPageSlabs, 4 * n>(a, head);
 }
 
 // parts: `count` >= 1 chunk results of one head in ascending order, part_stride floats apart; out: head_len floats.

@@ -84,10 +84,12 @@ void linear_blocks_tile(const LinearArgs& a, int64_t row, int64_t panel) {
         for (int r = 0; r < R; ++r) acc[p][r] = V::zero();
     }
     for (int64_t b = 0; b < blocks; ++b, w += block_len, q += kBlock, ++scale, ++start) {
+        // Hardware prefetchers stop at page ends; a prefetch past the end of the weights does nothing. Near the end of
+        // a panel it is the panel that this stream takes up next.
+        const int64_t fetch = b + Dot::kAhead < blocks ? ahead : ahead + (P - 1) * panel_len;
         for (int p = 0; p < P; ++p) {
             const uint8_t* block = w + p * panel_len;
-            // Hardware prefetchers stop at page ends; a prefetch past the end of the weights does nothing.
-            for (int64_t line = 0; line < lines; ++line) FT_PREFETCH(block + ahead + line * 64);
+            for (int64_t line = 0; line < lines; ++line) FT_PREFETCH(block + fetch + line * 64);
             V t[R];
             Dot::template block<R>(block, q, blocks * kBlock, start, blocks, t);
             const V weight_scale = V::load_f16(reinterpret_cast<const uint16_t*>(block + scale_at));

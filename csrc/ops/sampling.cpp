@@ -134,7 +134,7 @@ std::vector<Entry> first_entries(const Row& row, int64_t count) {
     return found;
 }
 
-// exp(score) in units of 2^-44: whole numbers, so that sums do not depend on their order. 2^18 of them fit 63 bits.
+// exp(score) in units of 2^-44: whole numbers, so that sums do not depend on their order. Fewer than 2^19 fit 63 bits.
 int64_t mass(float weight) { return static_cast<int64_t>(static_cast<double>(weight) * 0x1p44); }
 
 int64_t total_mass(const float* score, int64_t len) {
@@ -197,8 +197,8 @@ int32_t lowest_of_largest(const Floats& logits, const Ids& ids, float largest) {
 }
 
 void require_sampling(const Floats& logits, const Ids& ids, const Sampling& how) {
-    require(logits.len > 0 && logits.len <= (1 << 18),
-            [&] { return "logits: length " + number(logits.len) + ", expected 1 to 2^18"; });
+    require(logits.len > 0 && logits.len < (1 << 19),
+            [&] { return "logits: length " + number(logits.len) + ", expected 1 to 2^19 - 1"; });
     if (ids.data) {
         require_len("ids", ids, logits.len);
         require(*std::min_element(ids.data, ids.data + ids.len) >= 0,

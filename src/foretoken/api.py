@@ -10,11 +10,13 @@ from __future__ import annotations
 
 import os
 import secrets
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from operator import index
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
+
+import numpy as np
 
 from foretoken import config as configs
 from foretoken import engine, horizon, weights
@@ -22,7 +24,7 @@ from foretoken.cache import Cache, PagePool
 from foretoken.chat import ChatTemplate
 from foretoken.drafters.mtp import MtpDrafter
 from foretoken.drafters.protocol import Drafter
-from foretoken.errors import ConfigError, InputError, WeightsError
+from foretoken.errors import ConfigError, InputError, WeightsError, shown
 from foretoken.horizon import parse_horizon
 from foretoken.models.gemma4 import Gemma4
 from foretoken.models.gemma4_assistant import Assistant
@@ -35,6 +37,7 @@ from foretoken.tokenizer import TOOL_RESPONSE, Tokenizer
 from foretoken.tools import check_tools
 
 FORMATS = ("auto", *weights.FORMATS)
+MAX_STOPS = 64  # every token is compared with all of them
 ASSETS = Path(__file__).parent / "assets"
 Progress = Callable[[int, int], None]
 
@@ -123,24 +126,16 @@ class Model:
             seed = options.pop("seed", None)
             seed = whole("seed", secrets.randbits(63) if seed is None else seed, 0, SEED_LIMIT)
             seeds = [answer_seed(seed, i) for i in range(whole("n", n, 1, 129))]
-            return self._generate_all([(prompt, {**options, "seed": s}) for s in seeds], is_one_prompt=True)
+            return self._generate_all([(prompt, {**options, "seed": s}) for s in seeds])
         stream = self.stream(prompt, **options)
         for _ in stream:
             pass
         return stream.result
 
-    def _generate_all(
-        self, requests: Sequence[tuple[Any, dict[str, Any]]], is_one_prompt: bool = False
-    ) -> list[Result]:
-        """All at once. One prompt is read once: the others wait for that, and begin with what the first one kept."""
+    def _generate_all(self, requests: Sequence[tuple[Any, dict[str, Any]]]) -> list[Result]:
+        """All at once. What prompts have in common at their beginning is read once."""
         scheduler = self.scheduler(len(requests))
-        answers: list[Answer] = []
-        for prompt, options in requests:
-            answer = scheduler.submit(prompt, **options)
-            answer.shares_prompt = is_one_prompt and not answers
-            while answer.shares_prompt and answer.sequence.is_reading and not answer.is_done:
-                scheduler.step()
-            answers.append(answer)
+        answers = [scheduler.submit(prompt, **options) for prompt, options in requests]
         for _ in scheduler:
             pass
         return [answer.result for answer in answers]
@@ -211,7 +206,8 @@ class Model:
         def step() -> Event | None:
             if answer.is_done:
                 return None
-            runner.step([answer.sequence])
+            if not answer.is_behind:  # else an interrupt came between the pass and what follows
+                runner.step([answer.sequence])
             return answer.advance()
 
         return Stream(answer, step)
@@ -276,7 +272,7 @@ class Model:
             horizon=parse_horizon(horizon),
             stop=_stops(stop),
             ignore_eos=ignore_eos,
-            has_tools=bool(tools),
+            has_tools=tools is not None and len(tools) > 0,
         )
 
     def _stop_ids(self, has_tools: bool) -> frozenset[int]:
@@ -296,11 +292,11 @@ class Model:
             raise InputError("give either a prompt or messages, not both and not neither.")
         if messages is not None:
             ids = self.tokenizer.encode(self._rendered(messages, thinking, tools), add_bos=False)
-        elif thinking is not None or tools:
+        elif thinking is not None or tools is not None:
             raise InputError("thinking and tools are for messages, which the chat template turns into a prompt.")
         elif isinstance(prompt, str):
             ids = self.tokenizer.encode(_text(prompt), add_bos=True)
-        elif isinstance(prompt, Iterable) and not isinstance(prompt, (bytes, bytearray)):
+        elif _is_list(prompt):
             ids = [self._checked_id(token, "the prompt") for token in prompt]
         else:
             raise InputError(f"the prompt is of type {type(prompt).__name__}, expected text or token ids.")
@@ -315,15 +311,19 @@ class Model:
 
     def _rendered(self, messages: Sequence[Mapping[str, Any]], thinking: Any, tools: Any) -> str:
         """The prompt that the model's template makes of messages."""
+        if not isinstance(messages, (list, tuple)):
+            raise InputError(f"messages are {shown(messages)}, expected a list of them.")
         if self.chat_template is None:
             raise InputError(f"model {self.name} has no chat template. Give a plain prompt instead.")
         if not isinstance(thinking, (bool, type(None))):
-            raise InputError(f"thinking is {thinking!r}, expected true, false or nothing.")
+            raise InputError(f"thinking is {shown(thinking)}, expected true, false or nothing.")
+        if tools is not None:
+            tools = check_tools(tools) if not isinstance(tools, (list, tuple)) or tools else None
         if lacks := self.chat_template.lacks(thinking, tools):
             raise InputError(" ".join(lacks) + " Ask without.")
         options: dict[str, Any] = {} if thinking is None else {"enable_thinking": thinking}
         if tools:
-            options["tools"] = check_tools(tools)
+            options["tools"] = tools
         return self.chat_template.render(messages, **options)
 
     def _checked_id(self, token: Any, where: str) -> int:
@@ -333,7 +333,7 @@ class Model:
         except TypeError:
             value = -1
         if not 0 <= value < size:
-            raise InputError(f"token id {token!r} in {where}, expected a whole number from 0 to {size - 1}.")
+            raise InputError(f"token id {shown(token)} in {where}, expected a whole number from 0 to {size - 1}.")
         return value
 
 
@@ -374,6 +374,7 @@ def load(
             f"the tokenizer of {folder} has {tokenizer.vocab_len} ids, its config {config.vocab_len}. "
             "Use the tokenizer made for this model."
         )
+    defaults = _defaults(folder, config)
     packed, info = weights.load(folder, config, format, native, progress)
     target = Gemma4(config, packed, native)
     proposer, state = _load_drafter(drafter, model, folder, target, drafter_format, say)
@@ -384,7 +385,7 @@ def load(
         target=target,
         tokenizer=tokenizer,
         chat_template=ChatTemplate.from_folder(folder),
-        defaults=configs.load_generation_defaults(folder, config.eos_ids),
+        defaults=defaults,
         drafter=proposer,
         drafter_state=state,
         figures={
@@ -398,17 +399,24 @@ def load(
     )
 
 
+def _defaults(folder: Path, config: configs.TargetConfig) -> configs.GenerationDefaults:
+    defaults = configs.load_generation_defaults(folder, config.eos_ids)
+    if len({i for i in defaults.suppress_ids if i < config.vocab_len}) == config.vocab_len:
+        raise ConfigError(f"suppress_tokens of {folder} leaves no token to draw. Copy generation_config.json again.")
+    return defaults
+
+
 def _path(name: str, value: Any) -> Path:
     """An absolute path, so that "." has a name and a folder beside it."""
     if not isinstance(value, (str, Path)):
-        raise InputError(f"{name} is {value!r}, expected the path of a folder.")
+        raise InputError(f"{name} is {shown(value)}, expected the path of a folder.")
     return Path(os.path.abspath(value))
 
 
 def _check_load(format: str, drafter_format: str, threads: int | None, chunk: int) -> None:
     for name, value in (("format", format), ("drafter_format", drafter_format)):
-        if value not in FORMATS:
-            raise InputError(f"{name} is {value!r}, expected one of {', '.join(FORMATS)}.")
+        if not isinstance(value, str) or value not in FORMATS:
+            raise InputError(f"{name} is {shown(value)}, expected one of {', '.join(FORMATS)}.")
     whole("chunk", chunk, 1, 8193)
     if threads is not None:
         native.set_threads(whole("threads", threads, 1, 257))
@@ -418,6 +426,8 @@ def _load_drafter(
     asked: str | Path, model: str | Path | None, folder: Path, target: Gemma4, format: str, say: Callable[[str], None]
 ) -> tuple[Drafter | None, DrafterState]:
     """The drafter and its state. A drafter named by the user must fit; one found beside the model may fail, aloud."""
+    if not isinstance(asked, (str, Path)):
+        raise InputError(f"drafter is {shown(asked)}, expected auto, none or the path of a folder.")
     if asked == "none":
         return None, DrafterState("none", "off", "switched off with drafter none")
     if asked != "auto":
@@ -451,12 +461,19 @@ def _open_drafter(
 
 def _stops(value: Any) -> tuple[str, ...]:
     stops = (value,) if isinstance(value, str) else value
-    if not isinstance(stops, (list, tuple)):
-        raise InputError(f"stop is {value!r}, expected a text or a list of texts.")
+    if not isinstance(stops, (list, tuple)) or len(stops) > MAX_STOPS:
+        raise InputError(f"stop is {shown(value)}, expected a text or a list of at most {MAX_STOPS} texts.")
     for stop in stops:
         if not isinstance(stop, str) or not stop or not _is_unicode(stop):
-            raise InputError(f"stop is {stop!r}, expected a text of at least one character, valid as UTF-8.")
+            raise InputError(f"stop is {shown(stop)}, expected a text of at least one character, valid as UTF-8.")
     return tuple(stops)
+
+
+def _is_list(prompt: Any) -> TypeGuard[Sequence[Any]]:
+    """Something of a known length, whose entries may be token ids."""
+    if isinstance(prompt, np.ndarray):
+        return prompt.ndim == 1
+    return isinstance(prompt, Sequence) and not isinstance(prompt, (bytes, bytearray, memoryview))
 
 
 def _is_unicode(text: str) -> bool:

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from threading import Lock
+from weakref import WeakSet
 
 import numpy as np
 
@@ -68,6 +69,7 @@ class PagePool:
         self.keys: dict[int, np.ndarray] = {}
         self.values: dict[int, np.ndarray] = {}
         self._lock = Lock()  # several threads may run sequences that share a pool
+        self._caches: WeakSet[Cache] = WeakSet()
         self._counts: dict[str, np.ndarray] = {}
         self._free: dict[str, list[int]] = {}
         for kind, pages in self.pages_for(positions).items():
@@ -132,17 +134,33 @@ class PagePool:
             if self._counts[kind][page] == 0:
                 self._free[kind].append(page)
 
-    def own(self, kind: str, page: int) -> int:
-        """A page that may be written: itself when it has one owner, else a copy of it (the other owners keep it)."""
+    def register(self, cache: Cache) -> None:
+        """Remember a cache whose tables name pages of this pool, for as long as somebody has it."""
+        self._caches.add(cache)
+
+    def recount(self) -> None:
+        """Count owners anew by the tables of all caches that there are: after an interrupt counts may be too high."""
+        with self._lock:
+            caches = list(self._caches)
+            for kind, counts in self._counts.items():
+                counts[:] = 0
+                for cache in caches:
+                    table = cache.tables[kind]
+                    counts[table[table >= 0]] += 1
+                self._free[kind] = np.flatnonzero(counts == 0)[::-1].tolist()
+
+    def own(self, kind: str, table: np.ndarray, at: int) -> None:
+        """Make page table[at] one that may be written: a copy where it has other owners, who keep it."""
+        page = int(table[at])
         if self._counts[kind][page] == 1:
-            return page
+            return
         copy = self.take(kind)
         for index, layer in self.layers.items():
             if layer.kind == kind:
                 self.keys[index][copy] = self.keys[index][page]
                 self.values[index][copy] = self.values[index][page]
+        table[at] = copy  # before the page is dropped, see `Cache`
         self.drop(kind, page)
-        return copy
 
 
 class Cache:
@@ -151,6 +169,9 @@ class Cache:
     A pass is `begin_pass(rows)`, the model's appends, `end_pass()`. `roll_back(n)` then undoes up to the rows of
     that pass, exactly: sliding pages are dropped only when the next pass begins, so a whole pass beyond the window
     is kept (specification 4.4).
+
+    A page leaves a table before it is dropped, and is shared before it enters one: an interrupt in between loses a page
+    until `PagePool.recount`, but never lets two owners write one.
     """
 
     def __init__(self, pool: PagePool) -> None:
@@ -160,6 +181,7 @@ class Cache:
         self._first_pages = dict.fromkeys(pool.windows, 0)  # earlier ones are dropped
         self._pass_rows = 0
         self._is_open = False
+        pool.register(self)
 
     def begin_pass(self, rows: int) -> None:
         """Make room for `rows` new positions; drop what no later row can see."""
@@ -177,7 +199,10 @@ class Cache:
                 self._drop_pages_before(kind, (self.length - window + 1) // PAGE)
             table = self.tables[kind]
             for page in range(first, last + 1):
-                table[page] = self.pool.take(kind) if table[page] < 0 else self.pool.own(kind, int(table[page]))
+                if table[page] < 0:
+                    table[page] = self.pool.take(kind)
+                else:
+                    self.pool.own(kind, table, page)
         self._pass_rows = rows
         self._is_open = True
 
@@ -202,10 +227,9 @@ class Cache:
             raise CacheError(f"asked to roll back {rows} rows, the last pass added {self._pass_rows}.")
         self.length -= rows
         self._pass_rows -= rows
-        for kind, table in self.tables.items():
+        for kind in self.tables:
             for page in range(-(-self.length // PAGE), -(-(self.length + rows) // PAGE)):
-                self.pool.drop(kind, int(table[page]))
-                table[page] = -1
+                self._drop(kind, page)
 
     def read(self, layer: int, start: int, stop: int) -> tuple[np.ndarray, np.ndarray]:
         """Copies of keys and values (stop − start, Hkv, Dh) float16 of positions start … stop − 1 of one layer.
@@ -222,35 +246,53 @@ class Cache:
         own = slice(start - first * PAGE, stop - first * PAGE)
         return keys[own], values[own]
 
-    def fork(self) -> Cache:
-        """A second cache with the same content; pages are shared until one of the two writes into them."""
+    @property
+    def first_cut(self) -> int:
+        """The fewest positions that a fork may hold: sliding layers must still have the whole window before its end."""
+        windows = self.pool.windows
+        cuts = (self._first_pages[kind] * PAGE + w - 1 for kind, w in windows.items() if w and self._first_pages[kind])
+        return max(cuts, default=0)
+
+    def fork(self, length: int | None = None) -> Cache:
+        """A second cache with the first `length` positions (all where not given); raises CacheError below `first_cut`.
+
+        Pages are shared until one of the two writes into them.
+        """
         if self._is_open:
             raise CacheError("cannot fork while a pass is open.")
+        length = self.length if length is None else length
+        if not self.first_cut <= length <= self.length:
+            raise CacheError(f"a fork of {length} positions, expected {self.first_cut} to {self.length}.")
         other = Cache(self.pool)
-        other.length = self.length
+        other.length = length
         for kind, table in self.tables.items():
-            other.tables[kind][:] = table
             other._first_pages[kind] = self._first_pages[kind]
-            for page in table[table >= 0]:
-                self.pool.share(kind, int(page))
+            for at in np.flatnonzero(table[: -(-length // PAGE)] >= 0):
+                self.pool.share(kind, int(table[at]))
+                other.tables[kind][at] = table[at]
         return other
 
     def release(self) -> None:
         """Give every page back; the cache is empty afterwards."""
-        for kind, table in self.tables.items():
-            for page in table[table >= 0]:
-                self.pool.drop(kind, int(page))
-            table[:] = -1
-            self._first_pages[kind] = 0
-        self.length = self._pass_rows = 0
+        self.length = self._pass_rows = 0  # first: what is left of a text after an interrupt is no text
         self._is_open = False
+        for kind, table in self.tables.items():
+            for page in np.flatnonzero(table >= 0).tolist():
+                self._drop(kind, page)
+            self._first_pages[kind] = 0
 
     def _drop_pages_before(self, kind: str, page: int) -> None:
-        table, first = self.tables[kind], self._first_pages[kind]
+        first = self._first_pages[kind]
         for old in range(first, page):
-            self.pool.drop(kind, int(table[old]))
-            table[old] = -1
+            self._drop(kind, old)
         self._first_pages[kind] = max(first, page)
+
+    def _drop(self, kind: str, at: int) -> None:
+        """Forget the page table[at], where there is one."""
+        page = int(self.tables[kind][at])
+        if page >= 0:
+            self.tables[kind][at] = -1
+            self.pool.drop(kind, page)
 
 
 @dataclass(frozen=True)

@@ -42,7 +42,8 @@ class ChatTemplate:
             self._template = self._environment.from_string(source)
             self._variables = jinja2.meta.find_undeclared_variables(self._environment.parse(source))
         except (jinja2.TemplateError, SyntaxError, RecursionError, ValueError, MemoryError) as error:
-            raise WeightsError(f"{origin} does not parse: {error}. Copy it again from its source.") from error
+            problem = str(error) or "it is too large"  # Python's compiler says nothing
+            raise WeightsError(f"{origin} does not parse: {problem}. Copy it again from its source.") from error
         self._special_tokens = dict(special_tokens)
 
     @classmethod

@@ -16,6 +16,7 @@ import numpy as np
 
 from foretoken import cache, speculative
 from foretoken.drafters.protocol import Drafter
+from foretoken.errors import InputError
 from foretoken.horizon import MAX_HORIZON
 from foretoken.models.gemma4 import Gemma4
 from foretoken.sampling import Sampler, TokenLogprobs, likeliest
@@ -81,8 +82,9 @@ class Sequence:
 
     def start_from(self, cache: cache.Cache, checkpoints: list[int]) -> None:
         """Begin where `cache` ends, before the first pass: it holds the prompt's first tokens."""
-        assert self.is_reading and self.cache.length == 0 and cache.length < self.prompt_len
-        self.cache, self.checkpoints = cache, checkpoints
+        assert self.is_reading and cache.length < self.prompt_len
+        before, self.cache, self.checkpoints = self.cache, cache, checkpoints
+        before.release()
         self.stats.cached_tokens = cache.length
 
     def draw(self, logits: np.ndarray, recent: Seq[int]) -> int:
@@ -146,9 +148,14 @@ class Engine:
         self.chunk = chunk
 
     def pool(self, positions: int, num_sequences: int = 1) -> cache.PagePool:
-        """Cache memory for sequences of up to `positions` tokens."""
+        """Cache memory for sequences of up to `positions` tokens; raises InputError where the system refuses it."""
         pass_rows = max(self.chunk, MAX_HORIZON + 1)
-        return cache.PagePool(self.target.cache_layers, positions, num_sequences, pass_rows)
+        try:
+            return cache.PagePool(self.target.cache_layers, positions, num_sequences, pass_rows)
+        except MemoryError as error:
+            raise InputError(
+                f"there is no memory for {num_sequences} caches of {positions} tokens. Ask for fewer answers at once."
+            ) from error
 
     def step(self, sequences: Seq[Sequence]) -> None:
         """One pass of the target over every sequence: a prompt chunk for some, a round for the others.

@@ -1,4 +1,5 @@
-"""Every exception that Foretoken raises on purpose. Knows nothing of the rest of the package."""
+"""Every exception that Foretoken raises on purpose, and how a message shows a value. Knows nothing of the rest of the
+package."""
 
 
 class ForetokenError(Exception):
@@ -27,3 +28,11 @@ class DraftError(ForetokenError):
 
 class InputError(ForetokenError):
     """A prompt or parameter of the caller's that cannot be honoured."""
+
+
+def shown(value: object) -> str:
+    """A caller's value, fit for one line of a message: short, whatever it is."""
+    try:
+        return repr(value)[:40]
+    except (ValueError, RecursionError):  # a number of thousands of digits, lists in lists
+        return f"of type {type(value).__name__} and too large to show"

@@ -10,7 +10,7 @@ from operator import index
 from typing import Any
 
 from foretoken.drafters.protocol import Draft
-from foretoken.errors import InputError
+from foretoken.errors import InputError, shown
 
 MAX_HORIZON = 16
 NAMED = {"auto": 4, "short": 3, "long": 8}
@@ -39,5 +39,5 @@ def parse_horizon(value: int | str) -> int:
     except TypeError:
         number = -1
     if not 0 <= number <= MAX_HORIZON:
-        raise InputError(f"horizon is {str(value)[:40]!r}, expected auto, short, long, or 0 to {MAX_HORIZON}.")
+        raise InputError(f"horizon is {shown(value)}, expected auto, short, long, or 0 to {MAX_HORIZON}.")
     return number

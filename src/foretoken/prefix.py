@@ -1,20 +1,24 @@
 """Prompts read before: caches kept at checkpoints, so that a later prompt with the same beginning starts there.
 
-A prefix of n tokens can be taken up only where the sliding layers still hold the window before n, so an entry is a
-whole cache at one length (specification 2.9): a fork, whose pages are shared until somebody writes into them. Entries
-are kept by last use within a budget of bytes. It knows tokens and caches, nothing of models or text.
+An entry is a whole cache at one length: a fork, whose pages are shared until somebody writes into them. It serves every
+text that shares enough of its beginning: it can be cut where the sliding layers still hold the window before the cut
+(specification 2.9), which is anywhere in a text no longer than the window, and within the last chunk of a longer one.
+Entries are kept by last use within a budget of bytes. It knows tokens and caches, nothing of models or text.
 """
 
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from threading import Lock
+
+import numpy as np
 
 from foretoken.cache import Cache, PagePool
 from foretoken.errors import CacheError
 
 EVERY = 2048  # tokens of a long prompt between two checkpoints
+LEAST = 16  # fewer are read anew sooner than a page is copied for them
 
 
 class PrefixStore:
@@ -29,24 +33,29 @@ class PrefixStore:
     def __len__(self) -> int:
         return len(self._entries)
 
-    def take(self, tokens: Sequence[int]) -> Cache:
-        """A cache for a new sequence: a fork of the longest entry that is a beginning of `tokens`, or an empty one.
+    @property
+    def is_on(self) -> bool:
+        """False where nothing may be kept, and texts are to be read each for itself."""
+        return self._budget_bytes > 0
+
+    def take(self, tokens: Sequence[int], others: Iterable[tuple[Sequence[int], Cache]] = ()) -> Cache:
+        """A cache for a new sequence: as much of the beginning of `tokens` as is found, or an empty one.
+
+        others   texts in progress with their caches, which may be forked as entries are
 
         At least one token is always left to compute anew: it gives the row that chooses the next one.
         """
         with self._lock:
-            best: tuple[int, ...] | None = None
-            for key in self._entries:
-                if (
-                    len(key) < len(tokens)
-                    and (best is None or len(key) > len(best))
-                    and key == tuple(tokens[: len(key)])
-                ):
-                    best = key
-            if best is None:
-                return Cache(self._pool)
-            self._entries.move_to_end(best)
-            return self._entries[best].fork()
+            best, used, length = Cache(self._pool), None, LEAST - 1
+            wanted = np.array(tokens, dtype=np.int64)
+            entries = ((key, cache, key) for key, cache in self._entries.items())
+            for own, cache, key in (*entries, *((own, cache, None) for own, cache in others)):
+                cut = min(shared_len(wanted, own[: cache.length]), len(wanted) - 1)
+                if cut > length and cut >= cache.first_cut:
+                    best, used, length = cache, key, cut
+            if used is not None:
+                self._entries.move_to_end(used)
+            return best.fork(length) if best.length else best
 
     def keep(self, tokens: Sequence[int], cache: Cache) -> None:
         """Remember a cache that holds exactly `tokens`; the cache itself stays the caller's."""
@@ -84,6 +93,13 @@ class PrefixStore:
             for kind, table in cache.tables.items():
                 held[kind].update(table[table >= 0].tolist())
         return sum(len(pages) * self._pool.page_bytes(kind) for kind, pages in held.items())
+
+
+def shared_len(a: Sequence[int] | np.ndarray, b: Sequence[int] | np.ndarray) -> int:
+    """How many tokens two texts begin with that are the same."""
+    count = min(len(a), len(b))
+    differ = np.asarray(a[:count]) != np.asarray(b[:count])
+    return int(differ.argmax()) if differ.any() else count
 
 
 def checkpoints(tokens: Sequence[int], turn_end_ids: frozenset[int], start: int) -> list[int]:

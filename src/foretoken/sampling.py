@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from foretoken.errors import InputError
+from foretoken.errors import InputError, shown
 
 SEED_LIMIT = 1 << 64
 
@@ -94,7 +94,7 @@ class Sampler:
         self._suppressed = _arrays(dict.fromkeys(sampling.suppressed, 0.0))
         self._seen = np.zeros(0, dtype=np.int32)  # by token id, how often in history[: _counted_len]; grows as needed
         self._answered = np.zeros(0, dtype=np.int32)  # how often of these in the answer
-        self._counted_len = 0
+        self._counted_len = 0  # below 0 while the counts are not whole
 
     def token(
         self, logits: np.ndarray, history: Sequence[int], recent: Sequence[int] = (), ids: np.ndarray | None = None
@@ -130,6 +130,9 @@ class Sampler:
     ) -> None:
         """A row costs its own length, whatever the length of the history: `recent` is counted in and out again."""
         s, start = self.sampling, self._counted_len
+        if start < 0:  # an interrupt came while counting
+            self._seen[:] = self._answered[:] = start = 0
+        self._counted_len = -1
         new = np.array(history[start:], dtype=np.int64)
         tail = np.array(recent, dtype=np.int64)
         largest = max(len(logits) - 1 if ids is None else int(ids.max()), new.max(initial=0), tail.max(initial=0))
@@ -138,13 +141,13 @@ class Sampler:
                 counts.resize(2 * int(largest) + 1, refcheck=False)  # zeros at the end
         np.add.at(self._seen, new, 1)
         np.add.at(self._answered, new[max(self._prompt_len - start, 0) :], 1)
-        self._counted_len = len(history)
         for counts in (self._seen, self._answered):
             np.add.at(counts, tail, 1)
         own: slice | np.ndarray = slice(len(logits)) if ids is None else ids
         seen, answered = self._seen[own].copy(), self._answered[own].copy()
         for counts in (self._seen, self._answered):
             np.subtract.at(counts, tail, 1)
+        self._counted_len = len(history)
         if s.repetition_penalty != 1.0:
             at = np.flatnonzero(seen)
             penalty, old = np.float32(s.repetition_penalty), logits[at]
@@ -208,7 +211,7 @@ def answer_seed(seed: int, index: int) -> int:
 def _between(name: str, value: object, low: float, high: float) -> None:
     is_number = isinstance(value, (int, float, np.integer, np.floating)) and not isinstance(value, bool)
     if not is_number or not low <= value <= high:  # type: ignore[operator]  # a number by now
-        raise InputError(f"{name} is {str(value)[:40]}, expected a number from {low:g} to {high:g}.")
+        raise InputError(f"{name} is {shown(value)}, expected a number from {low:g} to {high:g}.")
 
 
 def whole(name: str, value: Any, low: int, limit: int) -> int:
@@ -218,5 +221,5 @@ def whole(name: str, value: Any, low: int, limit: int) -> int:
     except TypeError:
         number = low - 1
     if not low <= number < limit:
-        raise InputError(f"{name} is {str(value)[:40]}, expected a whole number from {low} to {limit - 1}.")
+        raise InputError(f"{name} is {shown(value)}, expected a whole number from {low} to {limit - 1}.")
     return number

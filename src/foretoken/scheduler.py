@@ -15,7 +15,7 @@ from foretoken import engine
 from foretoken.cache import PagePool
 from foretoken.errors import InputError
 from foretoken.ops import PAGE
-from foretoken.prefix import PrefixStore, checkpoints
+from foretoken.prefix import PrefixStore, checkpoints, shared_len
 from foretoken.stream import Answer, Event, Stream
 
 
@@ -46,6 +46,8 @@ class Scheduler:
         self._streamed: dict[int, deque[Event]] = {}  # events that a `stream` has not read yet, by answer
         self._waiting: deque[Answer] = deque()
         self._running: list[Answer] = []
+        self._events: list[tuple[Answer, Event]] = []  # of the step that runs, or was interrupted
+        self._is_whole = True  # False during a step, and after one that was interrupted
 
     def submit(self, prompt: Any = None, **options: Any) -> Answer:
         """Queue an answer; options as in `Model.stream`. Raises InputError for what cannot be honoured."""
@@ -84,22 +86,32 @@ class Scheduler:
         return len(self._waiting)
 
     def step(self) -> list[tuple[Answer, Event]]:
-        """Admit what fits, run one pass, and give what it added to each answer."""
+        """Admit what fits, run one pass, and give what it added to each answer.
+
+        An interrupt loses nothing: the next step gives first what this one had added.
+        """
+        if not self._is_whole:
+            self._pool.recount()
+        self._is_whole = False
         self._forget_closed()
         self._admit()
-        if not self._running:
-            return []
-        most_pages = len(self._running) * (self._pool.pass_rows // PAGE + 2)
-        self._store.make_room(dict.fromkeys(self._pool.windows, most_pages))
-        self._runner.step([answer.sequence for answer in self._running])
+        if not any(answer.is_behind for answer in self._running):
+            self._run_pass()
         for answer in self._running:
             self._keep_checkpoint(answer.sequence)
-        events = [(answer, event) for answer in self._running if (event := answer.advance()) is not None]
-        for answer, event in events:
-            if id(answer) in self._streamed:
-                self._streamed[id(answer)].append(event)
+            if (event := answer.advance()) is not None:
+                if id(answer) in self._streamed:
+                    self._streamed[id(answer)].append(event)
+                self._events.append((answer, event))
         self._forget_closed()
+        events, self._events, self._is_whole = self._events, [], True
         return events
+
+    def _run_pass(self) -> None:
+        if self._running:
+            most_pages = len(self._running) * (self._pool.pass_rows // PAGE + 2)
+            self._store.make_room(dict.fromkeys(self._pool.windows, most_pages))
+            self._runner.step([answer.sequence for answer in self._running])
 
     def __iter__(self) -> Iterator[tuple[Answer, Event]]:
         """Run until every answer is finished."""
@@ -109,18 +121,28 @@ class Scheduler:
     def _admit(self) -> None:
         """In order of arrival: an answer that does not fit yet holds back those behind it, so none starves."""
         while self._waiting and len(self._running) < self._max_running and self._fits(self._waiting[0]):
-            answer = self._waiting.popleft()
+            answer = self._waiting[0]
             sequence = answer.sequence
-            cache = self._store.take(sequence.tokens)
-            marks = checkpoints(sequence.tokens, self._turn_end_ids, cache.length)
-            if answer.shares_prompt and cache.length < sequence.prompt_len - 1:
-                marks = sorted({*marks, sequence.prompt_len - 1})
-            sequence.start_from(cache, marks)
-            self._running.append(answer)
+            if self._is_being_read(sequence.tokens):
+                return
+            running = [(other.sequence.tokens, other.sequence.cache) for other in self._running]
+            cache = self._store.take(sequence.tokens, running if self._store.is_on else ())
+            sequence.start_from(cache, checkpoints(sequence.tokens, self._turn_end_ids, cache.length))
+            self._running.append(answer)  # first: `_forget_closed` mends what an interrupt leaves in both
+            self._waiting.popleft()
+
+    def _is_being_read(self, tokens: list[int]) -> bool:
+        """Whether a running answer is about to read a page or more of this beginning, to be shared then."""
+        for other in (answer.sequence for answer in self._running):
+            shared = min(shared_len(tokens[:-1], other.tokens), other.prompt_len)
+            if other.is_reading and shared >= other.cache.length + PAGE and self._store.is_on:
+                return True
+        return False
 
     def _keep_checkpoint(self, sequence: engine.Sequence) -> None:
         if sequence.checkpoints and sequence.cache.length == sequence.checkpoints[0]:
-            self._store.keep(sequence.tokens[: sequence.checkpoints.pop(0)], sequence.cache)
+            self._store.keep(sequence.tokens[: sequence.checkpoints[0]], sequence.cache)
+            del sequence.checkpoints[0]
 
     def _fits(self, answer: Answer) -> bool:
         needed = self._pool.pages_for(answer.sequence.end)
@@ -131,6 +153,6 @@ class Scheduler:
 
     def _forget_closed(self) -> None:
         self._running = [answer for answer in self._running if not answer.is_done]
-        self._waiting = deque(answer for answer in self._waiting if not answer.is_done)
+        self._waiting = deque(a for a in self._waiting if not a.is_done and a not in self._running)
         alive = {id(answer) for answer in (*self._running, *self._waiting)}
         self._streamed = {key: events for key, events in self._streamed.items() if key in alive}

@@ -47,13 +47,10 @@ class Answer:
 
     Who runs the passes is somebody else's business: `Stream` for one answer, `scheduler.Scheduler` for many.
 
-    keep           called at the end with the final tokens that the cache holds, and the cache, before its pages are
-                   given back
-    shares_prompt  set before the first pass: others will ask for the same prompt, so all but its last token is kept
+    keep  called at the end with the final tokens that the cache holds, and the cache, before its pages are given back
     """
 
     keep: Callable[[Sequence[int], Cache], None] | None = None
-    shares_prompt = False
 
     def __init__(
         self,
@@ -65,12 +62,12 @@ class Answer:
     ) -> None:
         self.sequence = sequence
         self._tokenizer = tokenizer
-        self._text = TextStream(tokenizer, stop)
-        self._turn = TurnReader(tokenizer, self._text, sequence.tokens)
+        self._stop = tuple(stop)
+        self._start_text()
         self._parts: list[Part] = []
         self._stop_ids = stop_ids
         self._seed = seed
-        self._seen_len = len(sequence.tokens)
+        self._is_cut = False
         self._tokens: list[int] = []
         self._pieces: list[str] = []
         self._finish_reason = ""
@@ -83,6 +80,12 @@ class Answer:
         return self._result is not None or self._error is not None
 
     @property
+    def is_behind(self) -> bool:
+        """True after a pass until `advance` has taken in what it added."""
+        is_new = len(self.sequence.tokens) > self.sequence.prompt_len + len(self._tokens)
+        return not self.is_done and (is_new or self.sequence.error is not None)
+
+    @property
     def result(self) -> Result:
         """The whole answer; raises what made it fail, or InputError while it is still being written."""
         if self._error is not None:
@@ -92,19 +95,31 @@ class Answer:
         return self._result
 
     def advance(self) -> Event | None:
-        """What the last pass added, None after a prompt chunk; the last event includes text held back till then."""
+        """What the last pass added, None after a prompt chunk; the last event includes text held back till then.
+
+        After an interrupt everything is as before, and it may be called again.
+        """
         if self.is_done:
             return None
         if self.sequence.error is not None:
             self._error = self.sequence.error
             self.sequence.cache.release()
             return None
-        new = self.sequence.tokens[self._seen_len :]
+        new = self.sequence.tokens[self.sequence.prompt_len + len(self._tokens) :]
         if not new:
             return None
-        self._seen_len = len(self.sequence.tokens)
+        before = len(self._tokens), len(self._pieces), len(self._parts)
+        try:
+            return self._advance(new)
+        except BaseException:
+            if not self.is_done:
+                self._go_back(*before)
+            raise
+
+    def _advance(self, new: Sequence[int]) -> Event:
         event = self._take(new)
-        if len(event.tokens) < len(new):
+        if len(event.tokens) < len(new) and not self._is_cut:
+            self._is_cut = True
             self.sequence.stats.cut_last_round(len(new) - len(event.tokens))
         if not self._finish_reason and self.sequence.is_full:
             self._finish_reason = "length"
@@ -112,6 +127,19 @@ class Answer:
             return event
         rest, parts = self._end()
         return Event(event.text + rest, event.tokens, event.parts + parts)
+
+    def _go_back(self, num_tokens: int, num_pieces: int, num_parts: int) -> None:
+        """To so many tokens: their text is read again, for where an interrupt has left it nobody knows."""
+        del self._tokens[num_tokens:], self._pieces[num_pieces:], self._parts[num_parts:]
+        self._finish_reason = ""
+        self._start_text()
+        for token in self._tokens:
+            self._turn.push(token, self._text.push(token))
+
+    def _start_text(self) -> None:
+        self._text = TextStream(self._tokenizer, self._stop)
+        prompt = self.sequence.tokens[: self.sequence.prompt_len]
+        self._turn = TurnReader(self._tokenizer, self._text, prompt)
 
     def close(self) -> Result:
         """Stop here; whatever was written so far is the result. Harmless after the end."""
@@ -144,7 +172,7 @@ class Answer:
         self._parts += parts
         sequence = self.sequence
         sequence.stats.completion_tokens = len(self._tokens)
-        if self.keep is not None and not sequence.is_reading:
+        if self.keep is not None and not sequence.is_reading and sequence.cache.length:
             final_len = sequence.prompt_len + len(self._tokens)
             sequence.cache.roll_back(max(sequence.cache.length - final_len, 0))
             self.keep(sequence.tokens[: sequence.cache.length], sequence.cache)

@@ -8,7 +8,7 @@ import re
 from pathlib import Path
 from typing import Any, NoReturn
 
-from foretoken.errors import InputError
+from foretoken.errors import InputError, shown
 
 MAX_FILE_BYTES = 1 << 20
 MAX_TOOLS = 128
@@ -58,7 +58,7 @@ def _checked(tool: Any, where: str) -> dict[str, Any]:
     name = function.get("name")
     if not isinstance(name, str) or not _NAME.fullmatch(name):
         raise InputError(
-            f"{where} is named {str(name)[:80]!r}, expected 1 to 64 letters, digits, dots, dashes or underscores."
+            f"{where} is named {shown(name)}, expected 1 to 64 letters, digits, dots, dashes or underscores."
         )
     if not isinstance(function.get("description", ""), str):
         raise InputError(f"{where} ({name}): its description is no text.")
@@ -76,7 +76,7 @@ def _check_json(value: Any, where: str, depth: int) -> None:
     if isinstance(value, dict):
         for key, inner in value.items():
             if not isinstance(key, str):
-                raise InputError(f"{where} has the key {key!r}, expected a text.")
+                raise InputError(f"{where} has the key {shown(key)}, expected a text.")
             _check_json(key, where, depth)
             _check_json(inner, where, depth - 1)
     elif isinstance(value, (list, tuple)):

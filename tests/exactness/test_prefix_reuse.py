@@ -69,7 +69,6 @@ def test_five_turns_with_thoughts_that_the_template_drops(source, thinking):
     model = with_template(source)
     reused, fresh = model.scheduler(parallel=1), model.scheduler(parallel=1, prefix_bytes=0)
     messages, before = [], []
-    turn_end = model.tokenizer.id_of("<turn|>")
     for turn in range(5):
         messages.append({"role": "user", "content": f"Continue this list by {turn + 2} items: one, two, three"})
         options = {"messages": list(messages), "thinking": thinking, "max_tokens": 60, "temperature": 0.7}
@@ -80,8 +79,6 @@ def test_five_turns_with_thoughts_that_the_template_drops(source, thinking):
         assert result.tokens == answer_with_thought(fresh, thought, **options).result.tokens
         assert result.parts[0].text == thought + "\n"
         shared = next((i for i, (a, b) in enumerate(zip(before, prompt, strict=False)) if a != b), len(before))
-        if shared < len(before):  # an empty thought ended the last prompt: taken up at the end of the user's turn
-            shared = max(i + 1 for i, token in enumerate(before) if token == turn_end)
         assert result.stats.cached_tokens == shared
         assert turn == 0 or shared >= len(before) - 10
         before = prompt
@@ -115,7 +112,30 @@ def test_neighbours_share_a_beginning_and_part():
         assert answer.result.tokens == model.generate(prompt, temperature=1.0, seed=i, max_tokens=30).tokens
 
 
-@pytest.mark.parametrize("length", [1, 2, 400, 700])
+@pytest.mark.parametrize("length", [40, 500, 1100])
+def test_texts_started_together_read_their_common_beginning_once(length):
+    model = embedded()
+    story = (model.tokenizer.encode(STORY) * 3)[:length]
+    scheduler = model.scheduler(parallel=3)
+    prompts = [[*story, *range(500 + 9 * i, 509 + 9 * i)] for i in range(3)]
+    answers = [scheduler.submit(p, temperature=1.0, seed=i, max_tokens=20) for i, p in enumerate(prompts)]
+    for _ in scheduler:
+        pass
+    cached = [answer.result.stats.cached_tokens for answer in answers]
+    assert cached == [0, length, length] if length > 64 else cached[0] == 0
+    for i, (prompt, answer) in enumerate(zip(prompts, answers, strict=True)):
+        assert answer.result.tokens == model.generate(prompt, temperature=1.0, seed=i, max_tokens=20).tokens
+
+
+def test_the_same_prompt_again_and_another_end():
+    model = embedded()
+    scheduler = model.scheduler(parallel=1)
+    ids = model.tokenizer.encode(STORY)[:200]
+    cached = [write(scheduler, p).stats.cached_tokens for p in (ids, ids, [*ids[:150], 600, 601], ids[:100])]
+    assert cached == [0, 199, 150, 99]
+
+
+@pytest.mark.parametrize("length", [1, 80, 400, 700])
 def test_several_answers_read_their_prompt_once(length):
     model = embedded()
     options = {"temperature": 1.0, "max_tokens": 12, "seed": 4, "ignore_eos": True}

@@ -71,3 +71,12 @@ def test_a_bad_request_is_refused_and_the_others_go_on():
     for _ in scheduler:
         pass
     assert len(answer.result.tokens) == 5
+
+
+def test_a_cache_that_the_system_refuses_is_an_input_error(monkeypatch):
+    def refuse(*arguments):
+        raise MemoryError
+
+    monkeypatch.setattr("foretoken.cache.PagePool", refuse)
+    with pytest.raises(InputError, match="no memory for 1025 caches"):
+        embedded().scheduler(1024)

@@ -44,7 +44,7 @@ def test_no_difference_and_all_conditions():
     report, wrong = compare(3000)
     coverage = report["coverage"]
     assert report["compared"] >= 3000 and report["different"] == report["errors"] == 0 and not wrong
-    assert coverage["model"].keys() == {"experts", "unified"}
+    assert coverage["model"].keys() == {"experts", "unified", "gemma3"}
     assert coverage["format"].keys() == {"q4", "q8", "bf16"}
     assert coverage["horizon"].keys() == {str(horizon) for horizon in range(MAX_HORIZON + 1)}
     assert {"0", "8"} <= coverage["neighbours"].keys()
@@ -105,13 +105,13 @@ def test_finds_noise_of_the_wrong_position(monkeypatch):
 
 
 def test_finds_pages_that_are_written_although_shared(monkeypatch):
-    monkeypatch.setattr(PagePool, "own", lambda self, kind, page: page)
+    monkeypatch.setattr(PagePool, "own", lambda self, kind, table, page: None)
     _, wrong = compare(900)
     assert wrong and all(row["prefix"] for row in wrong)
 
 
 def test_finds_a_prompt_that_begins_almost_like_another(monkeypatch):
-    def take(self, tokens):
+    def take(self, tokens, others=()):
         keys = [key for key in self._entries if len(key) < len(tokens) and key[:-1] == tuple(tokens[: len(key) - 1])]
         return self._entries[max(keys, key=len)].fork() if keys else Cache(self._pool)
 

@@ -120,13 +120,23 @@ def test_distribution(how):
     assert chi < free + 5 * np.sqrt(2 * free) + 5
 
 
-def test_whole_vocabulary(rng):
-    logits = floats(rng, 262144, scale=3)
+@pytest.mark.parametrize("size", [262144, 262208])
+def test_whole_vocabulary(rng, size):
+    logits = floats(rng, size, scale=3)
     for how in ({}, {"top_k": 64}, {"top_p": 0.95}, {"top_p": 0.999, "temperature": 1.5}, {"min_p": 0.01}):
         expected = draw(logits, module=reference, seed=2**64 - 1, position=2**40, **how)
         for isa in native.isas():
             native.set_isa(isa)
             assert draw(logits, seed=2**64 - 1, position=2**40, **how) == expected
+
+
+def test_the_longest_row_and_one_longer():
+    """Equal scores weigh most: their whole numbers fill the sum of top-p to the last bit but one."""
+    logits = np.zeros((1 << 19) - 1, np.float32)
+    assert 0 <= draw(logits, top_p=0.5) < 1 << 18
+    assert draw(logits, temperature=0.0) == 0
+    with pytest.raises(ShapeError, match="expected 1 to 2"):
+        draw(np.zeros(1 << 19, np.float32))
 
 
 def test_masked_tokens_never_win(rng):

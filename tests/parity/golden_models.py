@@ -26,17 +26,21 @@ class _F32Pages:
 
 OPS = {"native f16": native, "native": _F32Pages(), "twins": reference}
 NAMES = ("e2b", "e4b", "12b", "26b", "31b")
+ALONE = ("g3-text", "g3")  # targets without a drafter
+
+
+@cache
+def target_of(name, ops_name):
+    config = configs.load_target_config(GOLDEN / name)
+    return Gemma4(config, weights.load(GOLDEN / name, config, "f32", OPS[ops_name])[0], OPS[ops_name])
 
 
 @cache
 def pair(name, ops_name):
-    ops = OPS[ops_name]
-    target_config = configs.load_target_config(GOLDEN / name)
-    drafter_config = configs.load_drafter_config(GOLDEN / f"{name}-assistant")
-    assert configs.pairing_problems(target_config, drafter_config) == []
-    target = Gemma4(target_config, weights.load(GOLDEN / name, target_config, "f32", ops)[0], ops)
-    drafter_weights = weights.load(GOLDEN / f"{name}-assistant", drafter_config, "f32", ops)[0]
-    return target, Assistant(drafter_config, drafter_weights, target, ops)
+    target, config = target_of(name, ops_name), configs.load_drafter_config(GOLDEN / f"{name}-assistant")
+    assert configs.pairing_problems(target.config, config) == []
+    drafter_weights = weights.load(GOLDEN / f"{name}-assistant", config, "f32", OPS[ops_name])[0]
+    return target, Assistant(config, drafter_weights, target, OPS[ops_name])
 
 
 def new_cache(target, ops_name):

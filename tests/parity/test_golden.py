@@ -10,7 +10,20 @@ product as it is, f16 pages included, is then held to about what that rounding d
 
 import numpy as np
 import pytest
-from golden_models import GOLDEN, NAMES, OPS, TOLERANCE, arrays, close, new_cache, pair, run, tolerance
+from golden_models import (
+    ALONE,
+    GOLDEN,
+    NAMES,
+    OPS,
+    TOLERANCE,
+    arrays,
+    close,
+    new_cache,
+    pair,
+    run,
+    target_of,
+    tolerance,
+)
 
 from foretoken import config as configs
 from foretoken.cache import read_only_segments
@@ -23,9 +36,9 @@ def ops_name(request):
 
 @pytest.mark.parametrize("chunk", [64, 5])
 @pytest.mark.parametrize("length", [7, 45])
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", [*NAMES, *ALONE])
 def test_target(name, length, chunk, ops_name):
-    target, golden = pair(name, ops_name)[0], arrays(name, length)
+    target, golden = target_of(name, ops_name), arrays(name, length)
     one = new_cache(target, ops_name)
     parts = [run(target, one, golden["ids"][i : i + chunk]) for i in range(0, len(golden["ids"]), chunk)]
     assert close(np.concatenate([p[0] for p in parts]), golden["hidden"]) < tolerance(ops_name)
@@ -33,6 +46,21 @@ def test_target(name, length, chunk, ops_name):
     steps = [run(target, one, golden["next_ids"][i : i + 1]) for i in range(6)]
     assert close(np.concatenate([s[0] for s in steps]), golden["next_hidden"]) < tolerance(ops_name)
     assert close(np.concatenate([s[1] for s in steps]), golden["next_logits"]) < tolerance(ops_name)
+
+
+@pytest.mark.parametrize("name", ALONE)
+def test_what_a_drafter_would_read(name, ops_name):
+    """The donor of each kind stores what the last layer of that kind does in transformers."""
+    target, golden = target_of(name, ops_name), arrays(name, 7)
+    one = new_cache(target, ops_name)
+    run(target, one, golden["ids"])
+    assert target.config.donor.keys() == {"sliding", "full"}
+    for kind, layer in target.config.donor.items():
+        page = read_only_segments([one]).views[kind].tables[0, 0]
+        keys = one.pool.keys[layer][page].transpose(1, 3, 0, 2).reshape(64, *golden[f"{kind}_keys"].shape[1:])
+        assert close(keys[:7].astype(np.float32), golden[f"{kind}_keys"]) < tolerance(ops_name)
+        values = one.pool.values[layer][page].transpose(1, 0, 2)
+        assert close(values[:7].astype(np.float32), golden[f"{kind}_values"]) < tolerance(ops_name)
 
 
 @pytest.mark.parametrize("length", [7, 45])
@@ -61,6 +89,14 @@ def test_the_other_spelling_is_the_same_model(name):
         assert one == other and one.unknown_fields == other.unknown_fields == ()
         assert one.rope.keys() == other.rope.keys()
         assert all(np.array_equal(one.rope[kind], other.rope[kind]) for kind in one.rope)
+
+
+@pytest.mark.parametrize("name", ALONE)
+def test_the_other_spelling_is_the_same_target(name):
+    released, saved = (configs.read_json(GOLDEN / name / file) for file in ("config.json", "config-saved.json"))
+    one, other = configs.target_config(released), configs.target_config(saved)
+    assert one == other and one.unknown_fields == other.unknown_fields == ()
+    assert all(np.array_equal(one.rope[kind], other.rope[kind]) for kind in ("sliding", "full"))
 
 
 def test_the_test_can_fail():

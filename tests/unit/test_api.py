@@ -1,4 +1,6 @@
 import copy
+import itertools
+import json
 from dataclasses import replace
 
 import gemma_template
@@ -9,7 +11,7 @@ from pair import CODE, QUESTION, embedded
 import foretoken
 from foretoken import api
 from foretoken.chat import ChatTemplate
-from foretoken.errors import InputError
+from foretoken.errors import ConfigError, InputError
 
 
 def generate(prompt=CODE, **options):
@@ -158,6 +160,11 @@ def test_context_end():
         assert result.finish_reason == "length"
 
 
+NESTED: list = []
+for _ in range(100_000):
+    NESTED = [NESTED]
+
+
 @pytest.mark.parametrize(
     ("options", "words"),
     [
@@ -185,6 +192,15 @@ def test_context_end():
         ({"temperature": 10**400}, "temperature"),
         ({"ignore_eos": "no"}, "ignore_eos"),
         ({"repetition_penalty": -1.0}, "repetition_penalty"),
+        ({"seed": 10**5000}, "seed is of type int"),
+        ({"prompt": [10**5000]}, "token id"),
+        ({"prompt": NESTED}, "token id"),
+        ({"prompt": itertools.repeat(1)}, "repeat"),
+        ({"prompt": np.array(1)}, "ndarray"),
+        ({"prompt": None, "messages": itertools.repeat(QUESTION[0])}, "messages"),
+        ({"prompt": None, "messages": np.array([1, 2])}, "messages"),
+        ({"prompt": None, "messages": QUESTION, "tools": np.array([1, 2])}, "expected a list"),
+        ({"stop": ["x"] * 65}, "stop"),
     ],
 )
 def test_bad_input_raises(options, words):
@@ -204,6 +220,11 @@ def test_bad_load_arguments_raise():
         foretoken.load(format="q3")
     with pytest.raises(InputError, match="chunk"):
         foretoken.load(chunk=0)
+    for wrong in (10**5000, np.array(["q8", "q4"])):
+        with pytest.raises(InputError, match="format"):
+            foretoken.load(format=wrong)
+        with pytest.raises(InputError, match="drafter"):
+            foretoken.load(drafter=wrong)
     for wrong in (5, b"x"):
         with pytest.raises(InputError, match="model"):
             foretoken.load(wrong)
@@ -217,3 +238,13 @@ def test_a_model_in_the_current_folder(monkeypatch):
     monkeypatch.chdir(api.ASSETS / "target")
     model = foretoken.load(".")
     assert model.name == "target"
+
+
+def test_a_model_that_suppresses_every_token_is_refused(tmp_path):
+    for path in (api.ASSETS / "target").iterdir():
+        (tmp_path / path.name).symlink_to(path)
+    (tmp_path / "generation_config.json").unlink()
+    every = list(range(embedded().target.config.vocab_len))
+    (tmp_path / "generation_config.json").write_text(json.dumps({"suppress_tokens": every}))
+    with pytest.raises(ConfigError, match="no token to draw"):
+        foretoken.load(tmp_path)

@@ -140,3 +140,34 @@ def test_pass_state_is_checked():
         cache.begin_pass(1)
     with pytest.raises(CacheError):
         cache.roll_back(0)
+
+
+def test_an_interrupt_while_a_page_is_dropped_never_leaves_it_to_two_owners(monkeypatch):
+    shared = pool(num_sequences=3)
+    kept = Cache(shared)
+    run_pass(kept, 10)
+    other, plain = kept.fork(), shared.drop
+
+    def interrupted(kind, page):
+        plain(kind, page)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(shared, "drop", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        other.begin_pass(1)  # writes into the shared page, so it takes one of its own
+    monkeypatch.setattr(shared, "drop", plain)
+    other.begin_pass(1)
+    assert all(other.tables[kind][0] != kept.tables[kind][0] for kind in shared.windows)
+
+
+def test_recount_finds_what_an_interrupt_has_lost():
+    shared = pool(num_sequences=2)
+    free = {kind: shared.free_pages(kind) for kind in shared.windows}
+    cache = Cache(shared)
+    run_pass(cache, 10)
+    shared.take("full")  # nobody has it
+    shared.share("sliding", int(cache.tables["sliding"][0]))
+    shared.recount()
+    assert {kind: shared.free_pages(kind) for kind in shared.windows} == {kind: n - 1 for kind, n in free.items()}
+    cache.release()
+    assert {kind: shared.free_pages(kind) for kind in shared.windows} == free

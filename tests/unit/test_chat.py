@@ -173,6 +173,76 @@ def test_texts_that_grow_without_bound_are_refused(source):
         template(source).render(TURNS)
 
 
+TWICE = (
+    "{% set a = namespace(v=[1], w=[1]) %}{% for i in range(60) %}{% set a.v = [a.v, a.v] %}{% set a.w = (a.w, a.w) %}"
+)
+
+
+@pytest.mark.parametrize(
+    "use",
+    [
+        "{{ a.v }}",
+        "{{ a.v ~ '' }}",
+        "{% set x %}{{ a.v }}{% endset %}",
+        "{{ a.v | tojson }}",
+        "{{ a.v | string }}",
+        "{{ [a.v] | map('list') | join }}",
+        "{{ '{}'.format(a.v) }}",
+        "{{ a.v == [a.v, 2] }}",
+        "{{ 1 < a.v == [a.v, 2] }}",
+        "{{ a.v in [[a.v, 2]] }}",
+        "{{ a.v is eq [a.v, 2] }}",
+        "{{ [[a.v, 2], a.v] | sort }}",
+        "{{ [[a.v, 2]].index(a.v) }}",
+        "{{ {a.w: 1} }}",
+        "{{ {}.get(a.w) }}",
+        "{{ {}[a.w] }}",
+        "{{ a }}",
+    ],
+)
+def test_lists_that_hold_another_twice_are_neither_written_nor_compared(use):
+    """The value is made in 60 steps, and would be written or compared in 2^60."""
+    if "==" in use or " in " in use or "eq" in use or "sort" in use or "index" in use:
+        use = use.replace("[a.v, 2]", "b.v")
+    again = TWICE.replace("set a ", "set b ").replace("a.", "b.")
+    with pytest.raises(InputError, match="values, which may not end"):
+        template(TWICE + "{% endfor %}" + again + "{% endfor %}" + use).render(TURNS)
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "{% set b = 'b' * 1000000 %}{{ range(99999) | map(attribute='x', default=b) | join }}",
+        "{% set b = 'b' * 1000000 %}{{ ('a' * 1000000).translate({97: b}) }}",
+        "{% set b = 'b' * 1000000 %}{{ ('{0}' * 99999).format(b) }}",
+        "{% set b = 'b' * 1000000 %}{{ ('%s' * 99999) | format(*([b] * 99999)) }}",
+        "{% set b = 'b' * 1000000 %}{{ b | wordwrap(1, wrapstring=b) }}",
+        "{{ ('\n' * 1000000) | indent(1000000) }}",
+        "{{ ('\t' * 1000000).expandtabs(1000000) }}",
+        "{{ range(99999) | list | tojson(separators=['a' * 1000000, 'b']) }}",
+        "{% set n = namespace(v=[1]) %}{% for i in range(900) %}{% set n.v = [n.v] %}{% endfor %}"
+        "{{ ([n.v] * 200) | tojson(indent=1000) }}",
+        "{{ 3 | round(-100000000) }}",
+        "{% set n = namespace(v=3) %}{% for i in range(60) %}{% set n.v = n.v * n.v %}{% endfor %}",
+        "{% set n = namespace(v=[]) %}{% for i in range(99999) %}{% set n.v = [n.v, 'a' * 1000000] %}{% endfor %}",
+        "{% set n = namespace(v=[], t='a' * 1000000) %}"
+        "{% for i in range(99999) %}{% set n.v = [n.v, n.t[1:]] %}{% endfor %}",
+    ],
+)
+def test_what_a_render_makes_is_bounded(source):
+    with pytest.raises(InputError, match="template"):
+        template(source).render(TURNS)
+
+
+def test_values_are_looked_at_without_changing_them():
+    source = (
+        "{% for a, b in [(1, {'x': [2]})] %}{{ a }}{{ b['x'][0:1] | tojson }}{{ 1 <= a < 2 }}{{ a in [1] }}{% endfor %}"
+    )
+    assert template(source).render(TURNS) == "1[2]TrueTrue"
+    assert template("{{ {'b': (1,), 'a': ()} | dictsort }}").render(TURNS) == "[('a', ()), ('b', (1,))]"
+    assert template("{{ {'a': [1]} | tojson(indent=1) }}").render(TURNS) == '{\n "a": [\n  1\n ]\n}'
+
+
 def test_texts_are_joined_as_jinja_joins_them():
     assert template("{{ 'a' ~ 1 ~ none }}{% set x %}{{ 2 }}b{% endset %}{{ x + 'c' }}").render(TURNS) == "a1None2bc"
     assert template("{{ '{}-{:>3}'.format(1, 2) }} {{ '%d' | format(3) }}").render(TURNS) == "1-  2 3"

@@ -2,7 +2,7 @@ import pytest
 
 from foretoken.cache import Cache, CacheLayer, PagePool
 from foretoken.errors import CacheError
-from foretoken.prefix import EVERY, PrefixStore, checkpoints
+from foretoken.prefix import EVERY, LEAST, PrefixStore, checkpoints, shared_len
 
 LAYERS = [CacheLayer(0, "sliding", 1, 4, 100), CacheLayer(1, "full", 1, 4, None)]
 NO_LIMIT = 1 << 40
@@ -26,10 +26,42 @@ def test_the_longest_beginning_is_taken_and_a_token_is_left(pool):
     tokens = list(range(300))
     for length in (50, 200, 300):
         store.keep(tokens[:length], filled(pool, length))
-    assert store.take(tokens).length == 200  # 300 would leave nothing to compute
+    assert store.take(tokens).length == 299  # all 300 would leave nothing to compute
     assert store.take([*tokens, 7]).length == 300
     assert store.take([*tokens[:60], 999]).length == 50
     assert store.take([5, *tokens]).length == 0
+
+
+def test_an_entry_is_cut_where_its_windows_reach(pool):
+    store = PrefixStore(pool, NO_LIMIT)
+    store.keep(range(90), filled(pool, 90))  # shorter than the window: anywhere
+    assert store.take([*range(40), 999]).length == 40
+    assert store.take(range(LEAST)).length == 0  # one token less than that is left: not worth a page's copy
+    assert store.take(range(LEAST + 1)).length == LEAST
+    store.clear()
+    long = filled(pool, 400)  # passes of 64 rows: the last one began at 384, pages before 384 - 99 are gone
+    store.keep(range(400), long)
+    assert long.first_cut == 256 + 99
+    assert store.take([*range(355), 999]).length == 355
+    assert store.take([*range(354), 999]).length == 0
+    taken = store.take([*range(360), 999])
+    assert taken.length == 360 and (taken.tables["full"][:6] == long.tables["full"][:6]).all()
+    assert (taken.tables["full"][6:] == -1).all()
+
+
+def test_a_text_in_progress_is_taken_up_too(pool):
+    store, running = PrefixStore(pool, NO_LIMIT), filled(pool, 50)
+    taken = store.take(range(80), [([*range(48), 7, 7, 7], running)])
+    assert taken.length == 48 and taken.tables["full"][0] == running.tables["full"][0]
+    assert len(store) == 0
+    with pytest.raises(CacheError, match="fork of 51 positions, expected 0 to 50"):
+        running.fork(51)
+
+
+def test_shared_len():
+    assert shared_len([1, 2, 3], (1, 2, 4, 5)) == 2
+    assert shared_len([1, 2], [1, 2, 3]) == 2
+    assert shared_len([], [1]) == 0 and shared_len([2], [1]) == 0
 
 
 def test_an_entry_outlives_its_maker_and_is_not_changed_by_its_taker(pool):

@@ -45,7 +45,7 @@ def nested(depth):
         ([tool(), {"type": "retrieval", "function": {"name": "g"}}], "entry 2"),
         ([{"type": "function", "function": "f"}], "no function"),
         ([tool(name="")], "named"),
-        ([tool(name=5)], "named '5'"),
+        ([tool(name=5)], "named 5"),
         ([tool(name="f<turn|>")], "named"),
         ([tool(), tool()], "twice"),
         ([tool(description=["x"])], "description"),

@@ -16,6 +16,7 @@ from checkpoints import GOLDEN, PACKABLE, copy_of, overwrite
 
 from foretoken import config as configs
 from foretoken import weights
+from foretoken.errors import WeightsError
 from foretoken.ops import reference
 from foretoken.weights import gemma4, pack, store
 
@@ -302,3 +303,9 @@ def test_large_tables_are_checked_by_samples(tmp_path, monkeypatch):
     assert np.array_equal(found["table"], table) and np.array_equal(found["a"], np.ones(100, np.uint8))
     assert len(reads) <= 2 + store.MAX_TABLE_CHUNKS_CHECKED + 1
     assert store.restore(tmp_path / "nowhere", "key") is None
+
+
+def test_a_pipe_in_the_place_of_a_packed_file_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "a.packed")
+    with pytest.raises(WeightsError, match="no file"):
+        store.restore(tmp_path / "a.packed", "key")

@@ -1,4 +1,4 @@
-"""The decoder layers of a text config: kinds, head sizes in both spellings, sharing, experts.
+"""The decoder layers of a text config of Gemma 4: kinds, head sizes in both spellings, sharing, experts.
 
 Source: specification 1, 2.5 to 2.7; transformers 5.24, Gemma4TextConfig and Gemma4UnifiedTextConfig.
 """
@@ -35,6 +35,8 @@ class LayerConfig:
     num_experts: int = 0  # E; 0 where the MLP stands alone
     top_experts: int = 0  # experts that a row passes
     expert_len: int = 0  # F of one expert
+    has_value_norm: bool = True
+    has_scalar: bool = True  # one number that scales the layer's result
 
 
 def read_layers(read: Reader, first_shared: int, is_drafter: bool = False) -> tuple[LayerConfig, ...]:
@@ -80,16 +82,24 @@ def _experts(read: Reader) -> tuple[int, int, int]:
     return count, read.size("top_k_experts", high=count), read.size("moe_intermediate_size")
 
 
-def _kinds(read: Reader, count: int) -> list[str]:
-    """Kind of each layer; where the file is silent five sliding to one full, as in the reference."""
+def named_kinds(read: Reader, count: int) -> list[str] | None:
+    """Kind of each layer by `layer_types`; None where the file is silent."""
     types = read.get("layer_types")
     if types is None:
-        return ["sliding" if (index + 1) % 6 and index + 1 < count else "full" for index in range(count)]
+        return None
     if not isinstance(types, list) or len(types) != count or not all(isinstance(t, str) and t in KINDS for t in types):
         read.refuse("layer_types", f"{count} names out of {', '.join(KINDS)}")
-    if types[-1] != "full_attention":  # the reference silently turns it into one
-        read.refuse("layer_types", "full_attention last")
     return [KINDS[t] for t in types]
+
+
+def _kinds(read: Reader, count: int) -> list[str]:
+    """Kind of each layer; where the file is silent five sliding to one full, as in the reference."""
+    kinds = named_kinds(read, count)
+    if kinds is None:
+        return ["sliding" if (index + 1) % 6 and index + 1 < count else "full" for index in range(count)]
+    if kinds[-1] != "full":  # the reference silently turns it into one
+        read.refuse("layer_types", "full_attention last")
+    return kinds
 
 
 def _head_sizes(read: Reader, kinds: list[str]) -> list[tuple[int, int]]:

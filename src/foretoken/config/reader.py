@@ -14,6 +14,15 @@ from foretoken.errors import ConfigError
 
 MAX_JSON_BYTES = 16 << 20
 MAX_SIZE = 1 << 24  # larger than any released size; a hostile file must not overflow a product
+MAX_VOCAB = (1 << 19) - 1  # what the exact sums of top-p have room for (docs/formats.md)
+NOT_QUANTISED = "quantised files are not yet supported"
+# Fields that change nothing here: training, special ids, or read in another place.
+IGNORED_FIELDS = {
+    "architectures", "attention_dropout", "bos_token_id", "eos_token_id", "pad_token_id", "unk_token_id",
+    "dtype", "torch_dtype", "initializer_range", "use_cache", "transformers_version",
+    "is_encoder_decoder", "return_dict", "output_attentions", "output_hidden_states", "chunk_size_feed_forward",
+    "id2label", "label2id", "problem_type", "_name_or_path", "_model_name_or_path",
+}  # fmt: skip
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -89,6 +98,22 @@ class Reader:
 
     def unknown(self, known: set[str]) -> list[str]:
         return [f"{self._prefix}{name}" for name in sorted(set(self.data) - known)]
+
+
+def known_type(read: Reader, types: tuple[str, ...], what: str) -> None:
+    """Refuse a config whose `model_type` is none of `types`."""
+    own = read.get("model_type")
+    if own not in types:
+        raise ConfigError(f"model_type is {str(own)[:40]!r}, expected {' or '.join(types)}: {what}.")
+
+
+def text_part(outer: Reader, types: tuple[str, ...]) -> Reader:
+    """The text part of an outer config, of one of `types`; what the two must agree on is checked."""
+    read = outer.part("text_config")
+    known_type(read, types, f"the text part of {outer.get('model_type')}")
+    outer.exactly("tie_word_embeddings", True)
+    outer.exactly("quantization_config", None, NOT_QUANTISED)
+    return read
 
 
 def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -11,15 +11,9 @@ from foretoken.config.layers import KINDS, LayerConfig
 from foretoken.config.reader import Reader
 from foretoken.errors import ConfigError
 
-DEFAULT_ROPE = {  # transformers 5.24: only where `rope_parameters` is absent as a whole
-    "sliding_attention": {"rope_type": "default", "rope_theta": 1e4},
-    "full_attention": {"rope_type": "proportional", "rope_theta": 1e6, "partial_rotary_factor": 0.25},
-}
 
-
-def ropes(read: Reader, layers: Sequence[LayerConfig]) -> dict[str, np.ndarray]:
-    """Inverse frequencies per kind; layers of one kind must have one head width."""
-    table = Reader(DEFAULT_ROPE) if read.get("rope_parameters") is None else read.part("rope_parameters")
+def ropes(table: Reader, layers: Sequence[LayerConfig]) -> dict[str, np.ndarray]:
+    """Inverse frequencies per kind, from parameters per kind; layers of one kind must have one head width."""
     found = {}
     for long_name, kind in KINDS.items():
         widths = sorted({layer.head_len for layer in layers if layer.kind == kind})
@@ -33,8 +27,8 @@ def ropes(read: Reader, layers: Sequence[LayerConfig]) -> dict[str, np.ndarray]:
 def _inv_freq(read: Reader, head_len: int) -> np.ndarray:
     """(R,) float32: theta^(−2i/Dh) ÷ factor of the rotated pairs (i, i + Dh/2), i < R.
 
-    "default" rotates all Dh/2 pairs; "proportional" the first share of them, with the whole head width in the
-    exponent (specification 2.5). Decimal arithmetic, because the C library's power differs between machines.
+    "default" and "linear" rotate all Dh/2 pairs; "proportional" the first share of them, with the whole head width
+    in the exponent (specification 2.5). Decimal arithmetic, because the C library's power differs between machines.
     """
     if head_len % 2:
         raise ConfigError(f"head width {head_len} is odd, expected an even one: rotary pairs need it.")
@@ -51,8 +45,11 @@ def _inv_freq(read: Reader, head_len: int) -> np.ndarray:
     elif read.get("rope_type") == "default":
         read.exactly("partial_rotary_factor", 1.0)
         read.exactly("factor", 1.0)
+    elif read.get("rope_type") == "linear":
+        read.exactly("partial_rotary_factor", 1.0)
+        factor = read.number("factor", low=1.0)
     else:
-        read.refuse("rope_type", "default or proportional")
+        read.refuse("rope_type", "default, linear or proportional")
     with localcontext() as context:
         context.prec = 40
         values = [Decimal(theta) ** (Decimal(-2 * i) / head_len) / Decimal(factor) for i in range(num_pairs)]

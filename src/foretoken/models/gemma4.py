@@ -1,6 +1,7 @@
 """Gemma 4, the target: token ids and caches to hidden rows and logits. Wiring only.
 
-Source: specification sections 2.1 to 2.8 (transformers 5.24, Gemma4TextModel, Gemma4ForCausalLM).
+Gemma 3 is the same wiring: what it lacks and its constants are in config and weights.
+Source: specification sections 2.1 to 2.8 (transformers 5.24, Gemma4TextModel, Gemma4ForCausalLM, Gemma3ForCausalLM).
 Shape letters: T rows of this pass, n rows whose result is wanted, D hidden width, L layers, P per-layer width, V ids.
 """
 

@@ -77,7 +77,8 @@ def attention_block(
         else:
             v = qkv[:, q_len + kv_len :]
         ops.head_norm_rope(k, layer.head_len, w.k_norm, eps, cos, sin)
-        ops.head_norm_rope(v, layer.head_len, None, eps, None, None)
+        if layer.has_value_norm:
+            ops.head_norm_rope(v, layer.head_len, None, eps, None, None)
         ops.append_kv(k, v, keys, values, view.tables, view.row_segment, view.positions)
     mixed = ops.empty((len(hidden), q_len))
     ops.attention(q, keys, values, view.tables, view.row_segment, view.begin, view.end, mixed)

@@ -153,9 +153,9 @@ class _Shelf:
         for buffer, value in zip(buffers, inputs, strict=True):
             core.add_input(buffer)
             buffer[...] = value
-        _recording.arena, _recording.program = self._arena, core
-        core.begin()
-        try:
+        try:  # from here on, for an interrupt may come at once
+            _recording.arena, _recording.program = self._arena, core
+            core.begin()
             outputs = wiring(*buffers)
         finally:
             core.end()

@@ -23,7 +23,7 @@ from foretoken.selftest.runner import Runner, Written
 from foretoken.selftest.texts import Plain
 from foretoken.selftest.toys import toy
 
-TOYS = (("experts", "q4"), ("experts", "bf16"), ("unified", "q8"))
+TOYS = (("experts", "q4"), ("experts", "bf16"), ("unified", "q8"), ("gemma3", "q8"))
 TOY_SHARE = 0.6  # of all tokens: they are cheap, and their text is the most sensitive
 CONDITIONS = ("model", "format", "isa", "threads", "chunk", "neighbours", "temperature", "horizon", "drafter")
 NUM_REJECTIONS = MAX_HORIZON * (MAX_HORIZON + 3) // 2  # (horizon, index) pairs: index 0 … horizon, horizons from 1
@@ -40,7 +40,7 @@ class Subject:
 
 
 def toys() -> list[Subject]:
-    """Tiny random models with experts, and of the unified kind."""
+    """Tiny random models with experts, of the unified kind, and of Gemma 3."""
     return [Subject(kind, format, partial(toy, kind, format), is_tiny=True) for kind, format in TOYS]
 
 

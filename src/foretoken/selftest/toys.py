@@ -1,4 +1,4 @@
-"""Tiny models with random weights, made in memory: the kinds of Gemma 4 that the embedded pair is not.
+"""Tiny models with random weights, made in memory: the kinds of models that the embedded pair is not.
 
 Small enough that a pass takes a millisecond, so that even the scalar kernels write thousands of tokens. Their text
 means nothing, but every bit of it depends on the kernels, the cache and the drafts, as that of a real model does.
@@ -35,7 +35,8 @@ TARGET = {
     "hidden_size": 64, "intermediate_size": 48, "layer_types": [SLIDING, SLIDING, FULL], "num_hidden_layers": 3,
     "final_logit_softcapping": 30.0,
 }  # fmt: skip
-EXPERTS = {  # as in 26B-A4B: every layer has an MLP and experts, full layers few heads whose keys are their values
+# As in 26B-A4B: every layer has an MLP and experts, full layers few heads whose keys are their values.
+EXPERTS: dict[str, Any] = {
     "hidden_size_per_layer_input": 0, "enable_moe_block": True, "num_experts": 8, "top_k_experts": 2,
     "moe_intermediate_size": 16,
 }  # fmt: skip
@@ -43,17 +44,26 @@ DRAFTER = {
     "hidden_size": 32, "intermediate_size": 64, "layer_types": [SLIDING, FULL], "num_hidden_layers": 2,
     "num_kv_shared_layers": 2, "hidden_size_per_layer_input": 0,
 }  # fmt: skip
-KINDS = ("experts", "unified")
+ONE_WIDTH: dict[str, Any] = {  # heads as in Gemma 3: alike in both kinds of layer, all of them rotated
+    "global_head_dim": 16, "num_global_key_value_heads": None, "attention_k_eq_v": False, "rope_parameters": {
+        FULL: {"factor": 8.0, "rope_theta": 1000000.0, "rope_type": "linear"},
+        SLIDING: {"rope_theta": 10000.0, "rope_type": "default"},
+    },
+}  # fmt: skip
+GEMMA3: dict[str, Any] = {  # a sliding layer last; queries scaled by no power of two
+    **ONE_WIDTH, "model_type": "gemma3_text", "layer_types": [SLIDING, FULL, SLIDING], "query_pre_attn_scalar": 24,
+}  # fmt: skip
+KINDS = ("experts", "unified", "gemma3")
 
 
 def toy(kind: str, format: str) -> Model:
     """A model of one of KINDS with a drafter, both packed in `format`; the same weights every time."""
     family = "gemma4_unified" if kind == "unified" else "gemma4"
-    text = {**TEXT, **TARGET, **(EXPERTS if kind == "experts" else {}), "model_type": f"{family}_text"}
-    config = configs.target_config({"model_type": family, "text_config": text})
+    own = {"experts": EXPERTS, "unified": {}, "gemma3": GEMMA3}[kind]
+    config = configs.target_config({**TEXT, **TARGET, "model_type": f"{family}_text", **own})
     target = Gemma4(config, _weights(config, format), native)
-    own = {**TEXT, **DRAFTER, "model_type": f"{family}_text"}
-    outer = {"model_type": f"{family}_assistant", "backbone_hidden_size": text["hidden_size"], "text_config": own}
+    text = {**TEXT, **(ONE_WIDTH if kind == "gemma3" else {}), **DRAFTER, "model_type": f"{family}_text"}
+    outer = {"model_type": f"{family}_assistant", "backbone_hidden_size": config.hidden_len, "text_config": text}
     drafter_config = configs.drafter_config(outer)
     assistant = Assistant(drafter_config, _weights(drafter_config, format), target, native)
     return Model(
@@ -72,7 +82,7 @@ def toy(kind: str, format: str) -> Model:
 
 def _weights(config: Any, format: str) -> Any:
     made = {part.name: _random(part, format) for part in plan(config)}
-    return assemble(config, made, embed_scale(config.hidden_len, "BF16"))
+    return assemble(config, made, embed_scale(config.hidden_len, "BF16"), norms_are_complete=True)
 
 
 def _random(part: Part, format: str) -> Any:

@@ -57,7 +57,7 @@ def load(folder: Path, config: Config, format: str, ops: Any, progress: Progress
         rest = f"; and {len(found) - SHOWN_PROBLEMS} more" if len(found) > SHOWN_PROBLEMS else ""
         listed = "; ".join(found[:SHOWN_PROBLEMS]) + rest
         raise WeightsError(f"{folder} does not fit its config: {listed}. Use files of one and the same model.")
-    planned, warnings = plan(config), []
+    planned, warnings = plan(config, checkpoint.entries), []
     format, parts = settled(planned, format, checkpoint)
     refuse_too_large(checkpoint.folder, parts, format, planned, ops)
     if config.unknown_fields:
@@ -71,7 +71,7 @@ def load(folder: Path, config: Config, format: str, ops: Any, progress: Progress
         is_from_cache=is_from_cache,
         warnings=tuple(warnings),
     )
-    return assemble(config, made, _scale(checkpoint, config, parts)), info
+    return assemble(config, made, _scale(checkpoint, config, parts), checkpoint.norms_are_complete), info
 
 
 def cache_dir() -> Path:

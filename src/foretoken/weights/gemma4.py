@@ -1,4 +1,4 @@
-"""Names and shapes of Gemma 4's tensors: one table for target and drafter, and what each becomes in memory.
+"""Names and shapes of the tensors of Gemma 4 and Gemma 3: one table for target and drafter, and what each becomes.
 
 `plan` lists every part of a model, from which tensors it is made and in which layout; `problems` compares the plan
 with the files and lists all mismatches at once, before memory is taken; `assemble_*` turns named parts into weights.
@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -20,8 +20,8 @@ from foretoken.weights.safetensors import Checkpoint, shown
 
 # Other modalities, and tensors that transformers drops as well: never read, and no mismatch.
 SKIPPED = re.compile(
-    r"(model\.)?(vision_tower|audio_tower|embed_vision|embed_audio|vision_embedder)\..*"
-    r"|.*rotary_emb\.\w*inv_freq|lm_head\.weight"
+    r"(model\.)?(vision_tower|audio_tower|embed_vision|embed_audio|vision_embedder|multi_modal_projector)\..*"
+    r"|.*rotary_emb\.\w*inv_freq|(language_model\.)?lm_head\.weight"
 )
 ORDERING = "masked_embedding.token_ordering"  # row (cluster, member) to token id, or to row of a short head
 HEAD_IDS = "head_token_ids"  # row of a short head to token id, ascending; ours (docs/distill.md)
@@ -85,7 +85,10 @@ class ExpertWeights:
 
 @dataclass(frozen=True)
 class LayerWeights:
-    """One layer. Norms are float32 vectors, matrices `ops.Packed`; None where a layer has no such part."""
+    """One layer. Norms are float32 vectors, matrices `ops.Packed`; None where a layer has no such part.
+
+    `q_norm` carries the query scale as well: the score of the attention op has none (numerics.md).
+    """
 
     input_norm: np.ndarray
     post_attention_norm: np.ndarray
@@ -134,13 +137,12 @@ class DrafterWeights:
     head_ids: np.ndarray | None = None
 
 
-def plan(config: TargetConfig | DrafterConfig) -> list[Part]:
-    """Every part of a model, in the order of packing."""
-    return _target_plan(config) if isinstance(config, TargetConfig) else _drafter_plan(config)
+def plan(config: TargetConfig | DrafterConfig, names: Collection[str] = ()) -> list[Part]:
+    """Every part of a model, in the order of packing; `names` of the files' tensors tell one spelling from another."""
+    return _target_plan(config, _prefix(config, names)) if isinstance(config, TargetConfig) else _drafter_plan(config)
 
 
-def _target_plan(config: TargetConfig) -> list[Part]:
-    prefix = _prefix(config)
+def _target_plan(config: TargetConfig, prefix: str) -> list[Part]:
     width, per_layer = config.hidden_len, config.per_layer_len
     parts = [
         _matrix("embed", (prefix + "embed_tokens.weight", config.vocab_len, width)),
@@ -166,8 +168,12 @@ def _target_plan(config: TargetConfig) -> list[Part]:
     return parts
 
 
-def _prefix(config: TargetConfig) -> str:
-    return "model.language_model." if config.has_other_parts else "model."
+def _prefix(config: TargetConfig, names: Collection[str]) -> str:
+    """What the text model's tensors begin with; released Gemma 3 files with other parts have the older spelling."""
+    if not config.has_other_parts:
+        return "model."
+    older = "language_model.model."
+    return older if older + "embed_tokens.weight" in names else "model.language_model."
 
 
 def _drafter_plan(config: DrafterConfig) -> list[Part]:
@@ -199,7 +205,7 @@ def _layer_plan(name: str, own: str, layer: LayerConfig, width: int) -> list[Par
     qkv = [(attention + "q_proj.weight", q_len, width)]
     parts = [_vector(name + norm, f"{own}{norm}.weight", width) for norm in LAYER_NORMS]
     parts += [
-        _vector(name + "layer_scalar", own + "layer_scalar", 1),
+        *([_vector(name + "layer_scalar", own + "layer_scalar", 1)] if layer.has_scalar else []),
         _vector(name + "q_norm", attention + "q_norm.weight", layer.head_len),
     ]
     if not layer.is_shared:
@@ -243,7 +249,7 @@ def _vector(name: str, tensor: str, length: int) -> Part:
 def problems(checkpoint: Checkpoint, config: TargetConfig | DrafterConfig) -> list[str]:
     """Everything in the files that does not fit the config: missing, wrong shape or dtype, left over."""
     found, expected = [], set()
-    for part in plan(config):
+    for part in plan(config, checkpoint.entries):
         for tensor, shape in zip(part.tensors, part.shapes, strict=True):
             expected.add(tensor)
             entry = checkpoint.entries.get(tensor)
@@ -256,18 +262,18 @@ def problems(checkpoint: Checkpoint, config: TargetConfig | DrafterConfig) -> li
                 found.append(f"{tensor} has dtype {entry.dtype}, expected {' or '.join(dtypes)}")
             elif len(shape) == 3 and shape[1] % PANEL:  # an expert has panels of its own
                 found.append(f"{tensor} has {shape[1]} rows per expert, expected a multiple of {PANEL}")
-    unused = _unused_names(config)
+    unused = _unused_names(config, checkpoint.entries)
     for name in checkpoint.entries:
         if name not in expected and name not in unused and not SKIPPED.fullmatch(name):
             found.append(f"{shown(name)} is left over")
     return found
 
 
-def _unused_names(config: TargetConfig | DrafterConfig) -> set[str]:
+def _unused_names(config: TargetConfig | DrafterConfig, entries: Collection[str]) -> set[str]:
     """Keys and values of shared layers, which released files carry although nothing reads them."""
     if isinstance(config, DrafterConfig):
         return set()
-    prefix = _prefix(config)
+    prefix = _prefix(config, entries)
     names = ("k_proj", "v_proj", "k_norm", "v_norm")
     return {
         f"{prefix}layers.{i}.self_attn.{name}.weight"
@@ -289,8 +295,17 @@ def embed_scale(width: int, dtype: str) -> float:
     return float(root)
 
 
-def assemble(config: TargetConfig | DrafterConfig, parts: Mapping[str, Any], scale: float) -> Any:
-    """`TargetWeights` or `DrafterWeights` from the named parts of `plan`; `scale` is the target's `embed_scale`."""
+def assemble(
+    config: TargetConfig | DrafterConfig, parts: Mapping[str, Any], scale: float, norms_are_complete: bool = False
+) -> Any:
+    """`TargetWeights` or `DrafterWeights` from the named parts of `plan`.
+
+    scale               the target's `embed_scale`
+    norms_are_complete  whether the files' norm weights have what Hugging Face's leave out (`config.norm_offset`)
+    """
+    if isinstance(config, TargetConfig):
+        offset = 0.0 if norms_are_complete else config.norm_offset
+        parts = {name: _with_constants(name, part, offset, config.query_scale) for name, part in parts.items()}
     layers = tuple(_layer(parts, f"layers.{index}.") for index in range(len(config.layers)))
     own = {name: part for name, part in parts.items() if not name.startswith("layers.")}
     if isinstance(config, TargetConfig):
@@ -298,11 +313,21 @@ def assemble(config: TargetConfig | DrafterConfig, parts: Mapping[str, Any], sca
     return DrafterWeights(layers=layers, **own)
 
 
+def _with_constants(name: str, part: Any, offset: float, query_scale: float) -> Any:
+    """A norm as it is applied, float32: offset + w, and the query scale in that of queries; other parts as they are.
+
+    A scale that is a power of two (head width 256) changes no rounding; another rounds each weight once more.
+    """
+    if offset and name.endswith("norm"):
+        part = np.float32(offset) + part
+    return part * np.float32(query_scale) if query_scale != 1.0 and name.endswith("q_norm") else part
+
+
 def _layer(parts: Mapping[str, Any], prefix: str) -> LayerWeights:
     own = {name.removeprefix(prefix): part for name, part in parts.items() if name.startswith(prefix)}
     for norm in LAYER_NORMS:
         own[norm.replace("layernorm", "norm")] = own.pop(norm)
-    scalar = float(own.pop("layer_scalar")[0])
+    scalar = float(own.pop("layer_scalar", (1.0,))[0])
     names = [name for name in own if name.startswith("experts.")]
     experts = {name.removeprefix("experts."): own.pop(name) for name in names}
     return LayerWeights(layer_scalar=scalar, experts=_experts(experts), **{"k_norm": None, **own})

@@ -53,6 +53,8 @@ class Entry:
 class Checkpoint:
     """The tensors of a model folder, single file or shards; raises WeightsError where one is not what it says."""
 
+    norms_are_complete = False  # what Hugging Face files leave out of norm weights (`config.norm_offset`) is missing
+
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         if not folder.is_dir():
