@@ -1,6 +1,6 @@
 """Whether an inflated pair writes the embedded pair's tokens, and as many of them a round.
 
-    python bench/inflate.py e2b OUT && python bench/inflated_check.py OUT --format f32
+python bench/inflate.py e2b OUT && python bench/inflated_check.py OUT --format f32
 """
 
 from __future__ import annotations

@@ -3,7 +3,8 @@
 Files of an earlier run are gone on with. All tokens of all texts lie one after the other:
     hidden.npy          (N, D) float32, after the final norm
     keys.KIND.npy       (N, Hkv, Dh) float16, as the drafter reads them (normed and rotated); values.KIND.npy alike
-    likely.npy          (N, LIKELY) int32, likeliest next tokens, best first; chance.npy float32, their probabilities
+    likely.npy          (N, LIKELY) int32, likeliest next tokens, best first; chance.npy float32, their probabilities;
+                        zeros where the next token is the prompt's, which nobody learns to guess
 """
 
 from __future__ import annotations
@@ -69,7 +70,7 @@ def record(
             _keep(folder, arrays, first, index)
             return None
         own = slice(int(first[index]), int(first[index + 1]))
-        _read(model, texts[index].ids, {name: array[own] for name, array in arrays.items()})
+        _read(model, texts[index], {name: array[own] for name, array in arrays.items()})
         told(int(first[index + 1]), int(first[-1]), "")
     _keep(folder, arrays, first, len(texts))
     kinds = model.target.config.donor
@@ -127,12 +128,11 @@ def _keep(folder: Path, arrays: dict[str, Any], first: np.ndarray, done: int) ->
     write_atomically(folder / DONE, json.dumps({"done": done, "first": first.tolist()}).encode())
 
 
-def _read(model: Model, ids: Sequence[int], out: dict[str, np.ndarray]) -> None:
+def _read(model: Model, text: Text, out: dict[str, np.ndarray]) -> None:
     """One text through the target, in passes whose keys are read back before a sliding layer drops them."""
-    target, rows = model.target, np.array(ids, dtype=np.int32)
-    pool = engine.Engine(target, PASS_ROWS).pool(len(ids))
-    cache = Cache(pool)
-    for start in range(0, len(ids), PASS_ROWS):
+    target, rows = model.target, np.array(text.ids, dtype=np.int32)
+    cache = Cache(engine.Engine(target, PASS_ROWS).pool(len(rows)))
+    for start in range(0, len(rows), PASS_ROWS):
         part = rows[start : start + PASS_ROWS]
         own = slice(start, start + len(part))
         cache.begin_pass(len(part))
@@ -141,9 +141,10 @@ def _read(model: Model, ids: Sequence[int], out: dict[str, np.ndarray]) -> None:
         out["hidden"][own] = hidden
         for kind, donor in target.config.donor.items():
             out[f"keys.{kind}"][own], out[f"values.{kind}"][own] = cache.read(donor, own.start, own.stop)
-        for at in range(0, len(part), LOGIT_ROWS):
-            piece = slice(start + at, min(start + at + LOGIT_ROWS, own.stop))
-            out["likely"][piece], out["chance"][piece] = _likeliest(target.logits(hidden[at : at + LOGIT_ROWS]))
+        for at in range(max(own.start, text.start - 1), own.stop, LOGIT_ROWS):
+            piece = slice(at, min(at + LOGIT_ROWS, own.stop))
+            logits = target.logits(hidden[piece.start - start : piece.stop - start])
+            out["likely"][piece], out["chance"][piece] = _likeliest(logits)
     cache.release()
 
 

@@ -49,12 +49,12 @@ def new(config: DrafterConfig, target: Gemma4, records: Records, counts: Counter
     ids = head_ids(config, counts)
     table = torch.from_numpy(target.embed(ids.astype(np.int32)) / np.float32(target.weights.embed_scale))
     basis = _directions(table, config.hidden_len)
-    embedded, before, after = _rows(target, records)
+    embedded, before, after = rows(target, records)
     scale = (after @ basis.T).square().mean().sqrt()
     w = {
         TABLE: table @ basis.T,
         "model.norm.weight": torch.full((config.hidden_len,), float(scale)),
-        "pre_projection.weight": basis @ _regress(torch.cat([embedded, before], 1), after),
+        "pre_projection.weight": basis @ regress(torch.cat([embedded, before], 1), after),
         "post_projection.weight": basis.T.contiguous(),
     }
     for i, layer in enumerate(config.layers):
@@ -100,7 +100,7 @@ def _directions(table: torch.Tensor, count: int) -> torch.Tensor:
     return vectors.flip(1).T[:count].contiguous()
 
 
-def _rows(target: Gemma4, records: Records) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+def rows(target: Gemma4, records: Records) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """What a first step reads, embedding and hidden row, and the target's next row; (N, D) each, of training texts."""
     embedded, before, after, left = [], [], [], ROWS
     for index, text in enumerate(records.texts):
@@ -116,7 +116,7 @@ def _rows(target: Gemma4, records: Records) -> tuple[torch.Tensor, torch.Tensor,
     return a, b, c
 
 
-def _regress(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+def regress(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
     """W (out, in) with x Wᵀ near y."""
     a = x.T @ x / len(x)
     a += RIDGE * a.diagonal().mean() * torch.eye(len(a))
