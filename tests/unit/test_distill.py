@@ -53,7 +53,7 @@ def test_bad_files_are_refused(tmp_path, content):
     path = tmp_path / "a.txt"
     if content is not None:
         path.write_bytes(content)
-    with pytest.raises(InputError, match="a.txt"):
+    with pytest.raises(InputError, match=r"a\.txt"):
         sources.read([path])
 
 

@@ -19,9 +19,11 @@ from foretoken.config import read_json
 from foretoken.distill import folder, records, shape, sources, writing
 from foretoken.distill.shape import Sizes
 from foretoken.errors import ConfigError, InputError
+from foretoken.ops import native
 from foretoken.weights.store import write_atomically
 
 if TYPE_CHECKING:
+    from foretoken.distill.batches import Rounds
     from foretoken.distill.training import Course
 
 DATA_ROUNDS = 4  # how often the same passages are given to the target, cut elsewhere
@@ -123,7 +125,7 @@ def run(model: Model, plan: Plan, out: Path, to: Listener) -> Report:
     need_torch()
     import torch
 
-    torch.set_num_threads(plan.threads or 2)
+    torch.set_num_threads(native.threads())
     work, report = out / "work", Report()
     config_data, generation = _config(model, plan)
     config = shape.checked(model.target.config, config_data)
@@ -136,17 +138,11 @@ def run(model: Model, plan: Plan, out: Path, to: Listener) -> Report:
     recorded = records.record(model, texts, work / "records", to.should_stop, to.advance)
     if recorded is None:
         return report
-    from foretoken.distill import start
-    from foretoken.distill.batches import Rounds
     from foretoken.distill.training import Training
 
     report.stage = "training"
     to.stage("The drafter learns")
-    if plan.start is None:
-        weights = start.new(config, model.target, recorded, writing.frequencies(texts), plan.seed)
-    else:
-        weights = start.given(Path(plan.start))
-    rounds = Rounds(recorded, config, model.target, folder.ids_of(weights, config.vocab_len))
+    weights, rounds = _start(model, plan, config, recorded)
     training = Training(weights, config, rounds, plan.seed, work / "checkpoint.pt")
     report.is_finished = training.run(_progress(plan, written.seconds), to.should_stop, _told(to, training.course))
     _take(report, training.course)
@@ -164,11 +160,26 @@ def _config(model: Model, plan: Plan) -> tuple[dict[str, Any], dict[str, Any]]:
         return shape.config_data(model.target.config, plan.sizes), folder.generation_config(model.defaults.eos_ids)
     path = Path(plan.start)
     from foretoken import weights
-    from foretoken.ops import native
 
     weights.load(path, configs.load_drafter_config(path), "bf16", native)  # every check of the runtime
     generation = path / "generation_config.json"
     return read_json(path / "config.json"), read_json(generation) if generation.exists() else {}
+
+
+def _start(
+    model: Model, plan: Plan, config: configs.DrafterConfig, recorded: records.Records
+) -> tuple[dict[str, Any], Rounds]:
+    """Weights that training begins with, and the rounds that it learns on."""
+    from foretoken.distill import copying, start, training
+    from foretoken.distill.batches import Rounds
+
+    if plan.start is not None:
+        weights = start.given(Path(plan.start))
+        return weights, Rounds(recorded, config, model.target, folder.ids_of(weights, config.vocab_len))
+    weights = start.new(config, model.target, recorded, writing.frequencies(recorded.texts), plan.seed)
+    rounds = Rounds(recorded, config, model.target, folder.ids_of(weights, config.vocab_len))
+    copies = copying.with_copying(weights, config, model.target, recorded, plan.seed)
+    return weights if copies is None else training.better(copies, weights, config, rounds), rounds
 
 
 def _write(model: Model, plan: Plan, work: Path, report: Report, to: Listener) -> writing.Written:

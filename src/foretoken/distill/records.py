@@ -99,7 +99,7 @@ def _token_bytes(model: Model) -> int:
 
 def _arrays(model: Model, folder: Path, count: int) -> dict[str, np.ndarray]:
     """The files, mapped; made where they are missing or of another length."""
-    arrays = {}
+    arrays: dict[str, np.ndarray] = {}
     for name, (shape, dtype) in _shapes(model).items():
         path = folder / f"{name}.npy"
         try:

@@ -15,13 +15,13 @@ import torch
 
 from foretoken.config import DrafterConfig
 from foretoken.distill.clusters import ordering
+from foretoken.distill.linear_fit import regress
 from foretoken.distill.model import CENTROIDS, HEAD_IDS, ORDERING, TABLE, Weights
 from foretoken.distill.records import Records
 from foretoken.models.gemma4 import Gemma4
 from foretoken.weights.safetensors import Checkpoint
 
 ROWS = 40_000  # rows of the least squares, at most
-RIDGE = 1e-2
 SMALL = 0.1  # norm weights after blocks that know nothing yet
 
 
@@ -114,10 +114,3 @@ def rows(target: Gemma4, records: Records) -> tuple[torch.Tensor, torch.Tensor, 
         left -= end - first - start
     a, b, c = (torch.from_numpy(np.concatenate(x)) for x in (embedded, before, after))
     return a, b, c
-
-
-def regress(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
-    """W (out, in) with x Wᵀ near y."""
-    a = x.T @ x / len(x)
-    a += RIDGE * a.diagonal().mean() * torch.eye(len(a))
-    return torch.linalg.solve(a, x.T @ y / len(x)).T.contiguous()

@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -53,8 +53,23 @@ def rate(progress: float) -> float:
     return FLOOR + (1 - FLOOR) * 0.5 * (1 + math.cos(math.pi * (progress - WARM_UP) / (1 - WARM_UP)))
 
 
+def clusters_of(w: Weights, config: DrafterConfig) -> torch.Tensor | None:
+    """(H,) the cluster of each row of the head; None for a dense head."""
+    if not config.num_clusters:
+        return None
+    found = torch.empty(config.head_vocab_len, dtype=torch.long)
+    found[w[ORDERING]] = torch.arange(config.head_vocab_len) // (config.head_vocab_len // config.num_clusters)
+    return found
+
+
+def better(one: Weights, other: Weights, config: DrafterConfig, rounds: Rounds) -> Weights:
+    """The start that guesses more tokens of some training texts; its loss says less, for it may be too sure."""
+    texts = rounds.training[:HELD_OUT_TEXTS]
+    return one if sum(survival(one, config, rounds, texts)) >= sum(survival(other, config, rounds, texts)) else other
+
+
 def loss_of(w: Weights, config: DrafterConfig, batch: Batch, cluster: torch.Tensor | None) -> torch.Tensor:
-    """Mean loss of all steps; `cluster` (H,) is each head row's cluster, None for a dense head."""
+    """Mean loss of all steps; `cluster` as `clusters_of` gives it."""
     hidden, total = batch.hidden, torch.zeros(())
     for i in range(STEPS):
         z, hidden = step(w, config, batch.embedded[:, :, i], hidden, batch.rotated, batch.seen, batch.stored)
@@ -62,8 +77,8 @@ def loss_of(w: Weights, config: DrafterConfig, batch: Batch, cluster: torch.Tens
         labels, likely, chance = (x[:, :, i].flatten(0, 1) for x in (batch.labels, batch.likely, batch.chance))
         own = _loss(F.linear(flat, w[TABLE]).log_softmax(-1), labels, likely, chance)
         if cluster is not None:
-            in_cluster = [torch.where(x < 0, x, cluster[x.clamp_min(0)]) for x in (labels, likely)]
-            own = own + _loss(F.linear(flat, w[CENTROIDS]).log_softmax(-1), *in_cluster, chance)
+            hard, soft = (torch.where(x < 0, x, cluster[x.clamp_min(0)]) for x in (labels, likely))
+            own = own + _loss(F.linear(flat, w[CENTROIDS]).log_softmax(-1), hard, soft, chance)
         total = total + (own * weight).sum() / weight.sum().clamp_min(1)
     return total / STEPS
 
@@ -82,14 +97,14 @@ def _loss(logq: torch.Tensor, labels: torch.Tensor, likely: torch.Tensor, chance
 
 
 @torch.no_grad()
-def survival(w: Weights, config: DrafterConfig, rounds: Rounds) -> list[float]:
-    """Share of held-out rounds whose drafts 1 … i all are the target's tokens, by i, with the head as deployed in q8.
+def survival(w: Weights, config: DrafterConfig, rounds: Rounds, texts: Sequence[int]) -> list[float]:
+    """Share of some texts' rounds whose drafts 1 … i all are the target's tokens, by i, with the head as deployed in q8.
 
     As long as all agree the drafter is fed what the text says, so the text's tokens are what it would feed itself.
     """
     w, alive, every = rounded(w, "q8"), torch.zeros(STEPS), torch.zeros(STEPS)
-    for start in range(0, min(len(rounds.held_out), HELD_OUT_TEXTS), TEXTS):
-        batch = rounds.fixed(rounds.held_out[start : min(start + TEXTS, HELD_OUT_TEXTS)], HELD_OUT_ROUNDS)
+    for start in range(0, len(texts), TEXTS):
+        batch = rounds.fixed(texts[start : start + TEXTS], HELD_OUT_ROUNDS)
         hidden, agree = batch.hidden, torch.ones_like(batch.labels[:, :, 0], dtype=torch.bool)
         for i in range(STEPS):
             z, hidden = step(w, config, batch.embedded[:, :, i], hidden, batch.rotated, batch.seen, batch.stored)
@@ -109,12 +124,7 @@ class Training:
         matrices = [x for n, x in w.items() if x.dim() == 2 and n not in (TABLE, CENTROIDS)]
         norms = [x for x in w.values() if x.dim() == 1 and x.is_floating_point()]
         self._optimiser = Optimiser(matrices, MATRIX_RATE, [(tables, TABLE_RATE), (norms, NORM_RATE)])
-        self._cluster = None
-        if config.num_clusters:
-            self._cluster = torch.empty(config.head_vocab_len, dtype=torch.long)
-            self._cluster[w[ORDERING]] = torch.arange(config.head_vocab_len) // (
-                config.head_vocab_len // config.num_clusters
-            )
+        self._cluster = clusters_of(w, config)
         if path.exists():
             self._load()
         for x in w.values():
@@ -167,7 +177,7 @@ class Training:
     def _evaluate(self, progress: float) -> None:
         course = self.course
         loss = None if math.isnan(course.loss) else round(course.loss, 4)
-        found = survival(self.weights, self._config, self._rounds)
+        found = survival(self.weights, self._config, self._rounds, self._rounds.held_out[:HELD_OUT_TEXTS])
         point = {"step": course.step, "seconds": round(course.seconds, 1), "progress": round(progress, 4)}
         course.curve.append({**point, "loss": loss, "survival": found})
 

@@ -89,7 +89,8 @@ def write(
     path      texts are added to it line by line; prompts that it answers already are not asked again
     told      called with tokens written, tokens in all, and a note
     """
-    written, begun, asked = load(path), time.monotonic(), {}
+    written, begun = load(path), time.monotonic()
+    asked: dict[int, tuple[Any, Prompt, float]] = {}
     scheduler, before, is_over = model.scheduler(PARALLEL, prefix_bytes=0), written.seconds, False
     pending = (p for p in prompts if p.number >= written.asked)
     with path.open("a", encoding="utf-8", buffering=1) as file:
