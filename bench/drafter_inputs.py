@@ -4,7 +4,7 @@
     python bench/drafter_inputs.py RUN --steps 25
 
 Prints, per variant, the held-out share of rounds whose first 1 … 4 drafts are the target's tokens: of the linear start
-that is fitted to the same inputs, and after the steps.
+that is fitted to the same inputs, of the start that training takes, and after the steps.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from tempfile import TemporaryDirectory
 import torch
 
 import foretoken
-from foretoken.distill import Plan, batches, folder, records, shape, start, training, writing
+from foretoken.distill import Plan, batches, copying, folder, records, shape, start, training, writing
 from foretoken.distill.batches import Batch
 from foretoken.distill.model import Weights, rotations
 
@@ -73,6 +73,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
+    training.EVALUATIONS = 2
     work = args.run / "work"
     plan = Plan.load(work)
     model = foretoken.load(plan.model, drafter="none", format=plan.format)
@@ -87,12 +88,15 @@ def main() -> None:
         fitted(w, inputs, name)
         rounds = Changed(recorded, config, model.target, folder.ids_of(w, config.vocab_len))
         rounds.change = change
+        copies = copying.with_copying(w, config, model.target, recorded, plan.seed)
+        linear = training.survival(w, config, rounds, rounds.held_out[: training.HELD_OUT_TEXTS])
+        w = w if copies is None else training.better(copies, w, config, rounds)
         with TemporaryDirectory() as place:
             course = training.Training(w, config, rounds, plan.seed, Path(place) / "checkpoint.pt")
             course.run(lambda c: c.step / args.steps, lambda: False, lambda *_: None)
         curve = course.course.curve
-        print(json.dumps({"variant": name, "linear": curve[0]["survival"], "trained": curve[-1]["survival"],
-                          "loss": curve[-1]["loss"]}), flush=True)  # fmt: skip
+        print(json.dumps({"variant": name, "linear": linear, "start": curve[0]["survival"],
+                          "trained": curve[-1]["survival"], "loss": curve[-1]["loss"]}), flush=True)  # fmt: skip
 
 
 if __name__ == "__main__":

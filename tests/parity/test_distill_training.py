@@ -11,7 +11,7 @@ from pair import CODE, ENTRY, embedded  # noqa: E402
 
 import foretoken  # noqa: E402
 from foretoken import distill  # noqa: E402
-from foretoken.distill import Listener, Plan, Sizes, training  # noqa: E402
+from foretoken.distill import Listener, Plan, Sizes, copying, training  # noqa: E402
 from foretoken.errors import InputError  # noqa: E402
 
 pytestmark = pytest.mark.torch
@@ -101,6 +101,12 @@ def test_a_given_drafter_is_tuned_with_a_short_head(tmp_path):
     assert tuned.is_finished
     assert json.loads((tmp_path / "tuned" / "config.json").read_text())["head_vocab_size"] == 1024
     assert weights_of(tmp_path / "tuned") != weights_of(tmp_path / "first")
+
+
+def test_places_to_copy_from_are_those_where_copying_is_right():
+    ids = [7, 8, 9, 7, 8, 5, 9, 7, 8]
+    assert list(copying.places(ids, 1)) == [(3, 1), (6, 3), (7, 4)]  # 8 at 4 is followed by 5, not by 9
+    assert list(copying.places(ids, 6)) == [(6, 3), (7, 4)]
 
 
 def test_too_few_texts_are_said(tmp_path):

@@ -1,6 +1,8 @@
 """What `foretoken distill` does without torch: data, texts and their file, records, shapes, clusters."""
 
 import json
+import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -200,17 +202,11 @@ def test_a_new_drafter_fits_every_kind_of_target(name):
 def test_frequencies_are_written_so_that_they_come_back(parameters, head_len):
     own = shape._frequencies(parameters, head_len)
     target = configs.load_target_config(GOLDEN / "e2b")
-    wide = [layer if layer.kind != "full" else replaced(layer, head_len=head_len) for layer in target.layers]
-    target = replaced(target, rope={"full": own}, layers=tuple(wide))
+    wide = [layer if layer.kind != "full" else replace(layer, head_len=head_len) for layer in target.layers]
+    target = replace(target, rope={"full": own}, layers=tuple(wide))
     found = shape.rope(target, "full")
     np.testing.assert_array_equal(shape._frequencies(found, head_len), own)
     assert found["rope_theta"] == parameters["rope_theta"]
-
-
-def replaced(value, **changes):
-    from dataclasses import replace
-
-    return replace(value, **changes)
 
 
 @pytest.mark.parametrize(
@@ -263,3 +259,9 @@ def test_a_folder_is_used_for_one_run(tmp_path):
     (tmp_path / "model" / "config.json").write_text("{}")
     with pytest.raises(InputError, match="holds a model"):
         distill.prepare(tmp_path / "model", plan)
+
+
+def test_torch_that_is_missing_is_said_with_the_way_to_it(monkeypatch):
+    monkeypatch.setitem(sys.modules, "torch", None)
+    with pytest.raises(InputError, match=r"pip install 'foretoken-mtp\[train\]'"):
+        distill.need_torch()

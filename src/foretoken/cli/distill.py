@@ -51,11 +51,11 @@ def distill(
     """Make a drafter for a target on this processor: it writes texts, and a small model learns to guess on."""
     from foretoken import distill as work
 
-    work.need_torch()
     _check(minutes, steps, tokens, layers, mlp, seed)
     if resume:
         if data or model or start:
             raise InputError("--resume takes data, model and drafter from the run. Leave them out.")
+        work.need_torch()
         plan = _again(work.prepare(out, None), minutes, steps)
         plan.save(out / "work")
     else:
@@ -66,6 +66,7 @@ def distill(
         sizes = work.Sizes(hidden, layers, mlp, head_vocab, clusters)
         if start is not None and sizes != work.Sizes():
             raise InputError("a drafter given with --from keeps its own sizes. Leave the options for sizes out.")
+        work.need_torch()
         names = [str(path.absolute()) for path in data]
         places = {"model": _absolute(model), "start": _absolute(start)}
         plan = work.prepare(out, work.Plan(names, format=format, minutes=minutes, steps=steps, tokens=tokens, seed=seed,

@@ -98,7 +98,7 @@ def _loss(logq: torch.Tensor, labels: torch.Tensor, likely: torch.Tensor, chance
 
 @torch.no_grad()
 def survival(w: Weights, config: DrafterConfig, rounds: Rounds, texts: Sequence[int]) -> list[float]:
-    """Share of some texts' rounds whose drafts 1 … i all are the target's tokens, by i, with the head as deployed in q8.
+    """Share of some texts' rounds whose drafts 1 … i all are the target's, by i, with the head as deployed in q8.
 
     As long as all agree the drafter is fed what the text says, so the text's tokens are what it would feed itself.
     """
