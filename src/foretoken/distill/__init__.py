@@ -73,6 +73,7 @@ class Report:
     steps: int = 0
     seconds: float = 0.0
     loss: float | None = None
+    best_step: int = 0  # the drafter that is written stems from this one
     survival_before: list[float] = field(default_factory=list)
     survival: list[float] = field(default_factory=list)
     bytes: int = 0
@@ -147,7 +148,7 @@ def run(model: Model, plan: Plan, out: Path, to: Listener) -> Report:
     report.is_finished = training.run(_progress(plan, written.seconds), to.should_stop, _told(to, training.course))
     _take(report, training.course)
     if report.is_finished:
-        folder.write(out, config_data, generation, training.weights)
+        folder.write(out, config_data, generation, training.best)
         report.bytes = folder.size_of(out)
         without = folder.write_curves(out, training.course.curve)
         report.notes += [f"no picture of the curves: {without}"] if without else []
@@ -260,5 +261,7 @@ def _spelled(survival: list[float]) -> str:
 def _take(report: Report, course: Course) -> None:
     report.steps, report.seconds = course.step, round(course.seconds, 1)
     if course.curve:
-        report.survival_before, report.survival = course.curve[0]["survival"], course.curve[-1]["survival"]
+        best = next(p for p in course.curve if p["step"] == course.best)
+        report.best_step = course.best
+        report.survival_before, report.survival = course.curve[0]["survival"], best["survival"]
         report.loss = course.curve[-1]["loss"]

@@ -31,18 +31,19 @@ MAX_SCORES = 1 << 23  # scores of one step of a batch: a large head takes fewer 
 HELD_OUT_TEXTS, HELD_OUT_ROUNDS = 48, 16
 EVALUATIONS = 20
 SAVE_S = 60.0
-MATRIX_RATE, TABLE_RATE, NORM_RATE = 0.02, 3e-3, 4e-3
+MATRIX_RATE, TABLE_RATE, NORM_RATE = 0.005, 7e-4, 1e-3  # a good start is lost at four times as much
 ROUND_FROM = 0.7  # of the way: from here on weights are rounded to q8 in the forward pass
 WARM_UP, FLOOR = 0.03, 0.02
 
 
 @dataclass
 class Course:
-    """How far training is. `curve` has one point per evaluation; `loss` is a running mean."""
+    """How far training is. `curve` has one point per evaluation; `loss` is a running mean; `best` is a step."""
 
     step: int = 0
     seconds: float = 0.0
     loss: float = math.nan
+    best: int = 0
     curve: list[dict[str, Any]] = field(default_factory=list)
 
 
@@ -119,6 +120,7 @@ class Training:
 
     def __init__(self, w: Weights, config: DrafterConfig, rounds: Rounds, seed: int, path: Path) -> None:
         self.weights, self.course = w, Course()
+        self.best = {name: x.detach().clone() for name, x in w.items()}  # as they were when most drafts were right
         self._config, self._rounds, self._seed, self._path = config, rounds, seed, path
         tables = [w[name] for name in (TABLE, CENTROIDS) if name in w]
         matrices = [x for n, x in w.items() if x.dim() == 2 and n not in (TABLE, CENTROIDS)]
@@ -180,12 +182,17 @@ class Training:
         found = survival(self.weights, self._config, self._rounds, self._rounds.held_out[:HELD_OUT_TEXTS])
         point = {"step": course.step, "seconds": round(course.seconds, 1), "progress": round(progress, 4)}
         course.curve.append({**point, "loss": loss, "survival": found})
+        if sum(found) >= max(sum(p["survival"]) for p in course.curve):
+            course.best = course.step
+            for name, x in self.weights.items():
+                self.best[name].copy_(x.detach())
 
     def save(self) -> None:
         """The checkpoint, whole or not at all."""
         weights = {name: x.detach() for name, x in self.weights.items()}
         temporary = self._path.with_suffix(".tmp")
-        state = {"weights": weights, "optimiser": self._optimiser.state(), "course": vars(self.course)}
+        state = {"weights": weights, "best": self.best, "optimiser": self._optimiser.state()}
+        state["course"] = vars(self.course)
         torch.save(state, temporary)
         os.replace(temporary, self._path)
 
@@ -194,6 +201,7 @@ class Training:
             state = torch.load(self._path, weights_only=True)
             for name, x in self.weights.items():
                 x.copy_(state["weights"][name])
+                self.best[name].copy_(state["best"][name])
             self._optimiser.load(state["optimiser"])
             self.course = Course(**state["course"])
         except Exception as error:  # whatever a damaged file makes of itself
