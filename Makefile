@@ -13,6 +13,7 @@ setup: $(VENV)/.built
 $(VENV)/.made: pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed: make PYTHON=…" if sys.version_info < (3, 11) else 0)'
 	@command -v $${CXX:-c++} > /dev/null || { echo "A C++20 compiler is needed: g++ 12, clang 15 or newer."; exit 1; }
+	@echo "This makes $(VENV) with build tools (about 360 MB on disk), then compiles the native core: some minutes, once."
 	@echo "Making $(VENV) …"
 	@$(PYTHON) -m venv $(VENV)
 	@$(PIP) --upgrade "pip>=25.1"

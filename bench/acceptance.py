@@ -8,7 +8,6 @@ An answer is a loop when 48 tokens in a row repeat with a period of 16 or less (
 hide from a comparison of blocks of 16). Each answer has at most 200 tokens.
 """
 
-import argparse
 import json
 import sys
 from collections import defaultdict
@@ -16,18 +15,23 @@ from pathlib import Path
 from statistics import mean
 
 import foretoken
+from foretoken.bench import script
 from foretoken.bench.loops import is_loop
 from foretoken.bench.prompts import load
+from foretoken.cli import terminal
+from foretoken.horizon import parse_horizon
 
 
 def measure(model, prompts, temperature, horizon, max_tokens):
     """domain -> figures: answers, loops, tokens per round over all rounds kept, survival by position."""
-    numbered = enumerate((domain, prompt) for domain, own in prompts.items() for prompt in own)
+    numbered = list(enumerate((domain, prompt) for domain, own in prompts.items() for prompt in own))
+    advance = script.progress(f"temperature {temperature:g}", terminal.say)
     kept, loops, answers = defaultdict(list), defaultdict(int), defaultdict(int)
     for number, (domain, prompt) in numbered:
         result = model.generate(
             **prompt, temperature=temperature, top_k=0, top_p=1.0, seed=number, horizon=horizon, max_tokens=max_tokens
         )
+        advance(number + 1, len(numbered))
         answers[domain] += 1
         if is_loop(result.tokens):
             loops[domain] += 1
@@ -57,14 +61,14 @@ def figures(stats, answers, loops):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = script.parser(__doc__)
     parser.add_argument("prompts", type=Path, help="a JSONL file of prompts, or a folder of them")
-    parser.add_argument("--model")
-    parser.add_argument("--drafter", default="auto")
-    parser.add_argument("--format", default="auto")
-    parser.add_argument("--drafter-format", default="q8")
-    parser.add_argument("--horizon", type=int, default=4)
-    parser.add_argument("--max-tokens", type=int, default=200)
+    parser.add_argument("--model", help="a folder; the small pair that comes along where none is given")
+    parser.add_argument("--drafter", default="auto", help="a folder, or auto: the one beside the model")
+    parser.add_argument("--format", default="auto", help="of the target's weights")
+    parser.add_argument("--drafter-format", default="q8", help="of the drafter's weights")
+    parser.add_argument("--horizon", type=parse_horizon, default=4, help="draft tokens a round")
+    parser.add_argument("--max-tokens", type=script.count, default=200, help="of each answer")
     options = parser.parse_args()
     prompts = load(options.prompts)
     model = foretoken.load(
@@ -99,4 +103,4 @@ def main():
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(script.run(main, terminal.say))

@@ -10,14 +10,14 @@ by experts  8 rows, 64 pairs, 8 to 64 distinct experts: slope is ms per further 
 by pairs    8 distinct experts, 1 to 8 rows (16, 32 beside): slope is ms per further pair
 """
 
-import argparse
 import json
 import sys
 
 import numpy as np
 
-from foretoken.bench import shapes
+from foretoken.bench import script, shapes
 from foretoken.bench.timing import interleaved
+from foretoken.cli import terminal
 from foretoken.config import target_config
 from foretoken.ops import native
 from foretoken.weights.formats import in_format
@@ -72,7 +72,8 @@ def measure(options):
     k, rng = layer.top_experts, np.random.default_rng(0)
     sizes = [n for n in (k, 2 * k, 4 * k, ROWS * k) if n <= layer.num_experts]
     cases = dict.fromkeys([(ROWS, n) for n in sizes] + [(rows, k) for rows in ROW_COUNTS])
-    times = interleaved({c: run_once(layer, gate_up, down, rng, *c) for c in cases}, options.repeats)
+    calls = {c: run_once(layer, gate_up, down, rng, *c) for c in cases}
+    times = interleaved(calls, options.repeats, script.progress("Measuring", terminal.say))
     by_experts = [(n, times[ROWS, n].ms) for n in sizes]
     by_pairs = [(rows * k, times[rows, k].ms) for rows in ROW_COUNTS if rows <= ROWS]
     return {
@@ -96,8 +97,9 @@ def show(report):
     print(f"{report['shape']} {report['format']}, {report['isa']}, {report['threads']} threads", file=sys.stderr)
     print("rows  pairs  distinct experts        ms  spread", file=sys.stderr)
     for case in report["cases"]:
+        spread = "-" if case["spread"] is None else f"{case['spread']:.1%}"
         print(
-            f"{case['rows']:4}{case['pairs']:7}{case['distinct']:18}{case['ms']:10.3f}{case['spread']:8.1%}",
+            f"{case['rows']:4}{case['pairs']:7}{case['distinct']:18}{case['ms']:10.3f}{spread:>8}",
             file=sys.stderr,
         )
     print(
@@ -109,12 +111,12 @@ def show(report):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = script.parser(__doc__)
     with_experts = [name for name, shape in shapes.SHAPES.items() if shape.experts[0]]
-    parser.add_argument("--shape", default="26b-a4b", choices=with_experts)
-    parser.add_argument("--format", default="q4", choices=shapes.FORMATS)
-    parser.add_argument("--repeats", type=int, default=15)
-    parser.add_argument("--json", action="store_true")
+    parser.add_argument("--shape", default="26b-a4b", choices=with_experts, help="whose layer")
+    parser.add_argument("--format", default="q4", choices=shapes.FORMATS, help="of its weights")
+    parser.add_argument("--repeats", type=script.count, default=15, help="of every case")
+    parser.add_argument("--json", action="store_true", help="print the report")
     options = parser.parse_args()
     report = measure(options)
     show(report)
@@ -123,4 +125,4 @@ def main():
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(script.run(main, terminal.say))

@@ -14,10 +14,10 @@ that away again, and only its eps is felt half as much. Zeros are holes in the f
 
 from __future__ import annotations
 
-import argparse
 import json
 import math
 import shutil
+import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -27,9 +27,11 @@ import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn
 
-from foretoken.api import ASSETS
+from foretoken.bench import script
 from foretoken.bench.shapes import SHAPES, Shape, drafter_json, target_json
+from foretoken.cli import terminal
 from foretoken.config import DrafterConfig, LayerConfig, TargetConfig, drafter_config, target_config
+from foretoken.places import ASSETS
 from foretoken.weights.safetensors import Checkpoint
 
 MIDDLE = replace(
@@ -299,14 +301,14 @@ def inflate(pair: Path, shape: Shape, out: Path, dtype: str) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("shape", choices=list(INFLATABLE))
+    parser = script.parser(__doc__)
+    parser.add_argument("shape", choices=list(INFLATABLE), help="the shape to put it into")
     parser.add_argument("out", type=Path, help="gets target/ and drafter/; E2B takes some 6 GB of disk")
     parser.add_argument("--pair", type=Path, default=ASSETS, help="folder with target/ and drafter/")
-    parser.add_argument("--dtype", choices=["bf16", "f32"], default="bf16")
+    parser.add_argument("--dtype", choices=["bf16", "f32"], default="bf16", help="of the files")
     options = parser.parse_args()
     inflate(options.pair, INFLATABLE[options.shape], options.out, options.dtype.upper())
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(script.run(main, terminal.say))

@@ -9,11 +9,14 @@ drafter without the mapped table; the cache is all of its pages. 1 MB is 10^6 by
 The table of a shape is a sparse file of zeros (foretoken.bench.shapes), read by row like a real one.
 """
 
-import argparse
 import json
 import mmap
 import sys
 from pathlib import Path
+
+from foretoken.bench import script
+from foretoken.cli import terminal
+from foretoken.horizon import parse_horizon
 
 ROOM_BYTES = 300_000_000
 FIELDS = {"VmHWM": "peak", "VmRSS": "resident", "RssAnon": "anonymous", "RssFile": "of files"}
@@ -49,13 +52,24 @@ def open_subject(options):
     from foretoken.bench import shapes, subject
 
     if options.model is None:
-        return shapes.build(options.shape, options.format, options.drafter_format)
+        need = shapes.memory_bytes(options.shape, options.format, options.drafter_format)
+        shape = shapes.SHAPES[options.shape]
+        subject.check_context(options.shape, shape.context, "tokens", options.tokens, options.new)
+        terminal.say(
+            f"building random weights in the shape of {options.shape} in {options.format}, with its drafter: "
+            f"{need / 1e6:,.1f} MB of memory, and a cache for {options.tokens + options.new} tokens"
+        )
+        advance = script.progress("Building", terminal.say)
+        return shapes.build(options.shape, options.format, options.drafter_format, progress=advance)
     import foretoken
 
+    terminal.say(f"loading {Path(options.model).name}")
     format, drafter_format = options.format, options.drafter_format
-    return subject.loaded(
+    found = subject.loaded(
         foretoken.load(options.model, drafter=options.drafter, format=format, drafter_format=drafter_format)
     )
+    found.check_context("tokens", options.tokens, options.new)
+    return found
 
 
 def decode(subject, options):
@@ -66,7 +80,9 @@ def decode(subject, options):
     pool = runner.pool(options.tokens + options.new)
     prompt = subject.prompt(options.tokens)
     sequence = subject.sequence(prompt, pool, options.horizon, options.new)
+    advance = script.progress("Writing", terminal.say)
     while not sequence.is_full:
+        advance(len(sequence.tokens) - sequence.prompt_len, options.new)
         runner.step([sequence])
         if sequence.error is not None:
             raise sequence.error
@@ -112,23 +128,23 @@ def show(report):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--shape", default="e2b")
+    parser = script.parser(__doc__)
+    parser.add_argument("--shape", default="e2b", help="random weights in this shape")
     parser.add_argument("--model", help="a folder, in place of a shape")
-    parser.add_argument("--drafter", default="auto")
-    parser.add_argument("--format", default="q4")
-    parser.add_argument("--drafter-format", default="q8")
-    parser.add_argument("--tokens", type=int, default=600, help="of the prompt")
-    parser.add_argument("--new", type=int, default=64, help="tokens to decode")
-    parser.add_argument("--horizon", type=int, default=4)
-    parser.add_argument("--json", action="store_true")
+    parser.add_argument("--drafter", default="auto", help="of a model: a folder, or auto: the one beside it")
+    parser.add_argument("--format", default="q4", help="of the target's weights")
+    parser.add_argument("--drafter-format", default="q8", help="of the drafter's weights")
+    parser.add_argument("--tokens", type=script.count, default=600, help="of the prompt")
+    parser.add_argument("--new", type=script.count, default=64, help="tokens to decode")
+    parser.add_argument("--horizon", type=parse_horizon, default=4, help="draft tokens a round")
+    parser.add_argument("--json", action="store_true", help="print the report")
     options = parser.parse_args()
     report = measure(options)
     show(report)
     if options.json:
         print(json.dumps(report))
-    sys.exit(not report["holds"])
+    return int(not report["holds"])
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(script.run(main, terminal.say))

@@ -5,20 +5,28 @@
 Runs `foretoken generate … --json` once per combination and compares `tokens` with horizon 0; exit code 1 if any differ.
 """
 
-import argparse
 import json
 import os
 import subprocess
 import sys
+import time
 
+from foretoken.bench import script
+from foretoken.cli import terminal
+from foretoken.errors import InputError
+
+FORETOKEN = [sys.executable, "-c", "from foretoken.cli import main; main()"]
 PROMPT = "def add(a, b):\n    return a + b\n\n\ndef "
 
 
 def tokens(arguments, isa, max_tokens):
-    command = ["foretoken", "generate", PROMPT, "--max-tokens", str(max_tokens), "--ignore-eos", "--json", *arguments]
+    command = [*FORETOKEN, "generate", PROMPT, "--max-tokens", str(max_tokens), "--ignore-eos", "--json", *arguments]
     environment = {**os.environ, **({"FORETOKEN_ISA": isa} if isa else {})}
-    output = subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout
-    return json.loads(output.splitlines()[-1])["tokens"]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    if done.returncode:
+        said = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]
+        raise InputError(f"foretoken generate {' '.join(arguments)}{f' with {isa}' if isa else ''} failed: {said[-1]}")
+    return json.loads(done.stdout.splitlines()[-1])["tokens"]
 
 
 def combinations():
@@ -36,20 +44,24 @@ def combinations():
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--max-tokens", type=int, default=200)
+    parser = script.parser(__doc__)
+    parser.add_argument("--max-tokens", type=script.count, default=200, help="of the answer")
     options = parser.parse_args()
-    different = 0
+    different, done, whole = 0, 0, 2 * len(list(combinations()))
+    started = time.monotonic()
     for temperature in ("0", "1"):
         sampling = ["--temperature", temperature, "--seed", "7"]
         plain = tokens([*sampling, "--horizon", "0", "--threads", "1"], None, options.max_tokens)
         for what, arguments, isa in combinations():
             is_same = tokens([*sampling, *arguments], isa, options.max_tokens) == plain
             different += not is_same
-            print(f"temperature {temperature}, {what}: {'same' if is_same else 'DIFFERENT'}", flush=True)
+            done += 1
+            left = (time.monotonic() - started) / done * (whole - done)
+            verdict = "same" if is_same else "DIFFERENT"
+            print(f"{done}/{whole}, {left:.0f} s left: temperature {temperature}, {what}: {verdict}", flush=True)
     print(json.dumps({"different": different}))
-    sys.exit(different > 0)
+    return int(different > 0)
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(script.run(main, terminal.say))

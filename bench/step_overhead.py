@@ -7,7 +7,6 @@ takes about an n-th of it and Python as long as here. Passes that are replayed a
 by one take turns; medians. `none` measures the embedded pair. A share is Python ÷ all, of replayed rounds.
 """
 
-import argparse
 import json
 import sys
 import time
@@ -15,7 +14,9 @@ from statistics import median
 
 import foretoken
 from foretoken import engine
-from foretoken.bench import shapes, subject
+from foretoken.bench import script, shapes, subject
+from foretoken.cli import terminal
+from foretoken.horizon import parse_horizon
 from foretoken.models import gemma4
 from foretoken.ops import native
 
@@ -55,7 +56,9 @@ def watch_native(clock):
 def rounds(runner, sequence, clock, count):
     """Per round µs of processor time with ops one by one, replayed, and replayed outside native runs."""
     limit, found = gemma4.MAX_RECORDED_ROWS, ([], [], [])
-    for _ in range(count + 2):
+    advance = script.progress("Measuring", terminal.say)
+    for done in range(count + 2):
+        advance(done, count + 2)
         times = []
         for rows in (0, limit):
             gemma4.MAX_RECORDED_ROWS = rows
@@ -74,7 +77,7 @@ def measure(options):
     native.set_threads(1)
     pair = subject.loaded(foretoken.load()) if options.shape == "none" else shapes.build(options.shape, "q4", "q8")
     runner, report = engine.Engine(pair.target, 512), {}
-    for horizon in map(int, options.horizons.split(",")):
+    for horizon in map(parse_horizon, options.horizons.split(",")):
         room = (horizon + 1) * (2 * options.rounds + 8)
         sequence = pair.sequence(pair.prompt(CONTEXT), runner.pool(CONTEXT + room), horizon, room)
         while sequence.is_reading:
@@ -95,11 +98,11 @@ def measure(options):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--shape", default="e2b")
-    parser.add_argument("--horizons", default="0,4")
-    parser.add_argument("--rounds", type=int, default=25)
-    parser.add_argument("--json", action="store_true")
+    parser = script.parser(__doc__)
+    parser.add_argument("--shape", default="e2b", help="e2b, 270m, tiny …; none: the small pair that comes along")
+    parser.add_argument("--horizons", default="0,4", help="draft tokens a round")
+    parser.add_argument("--rounds", type=script.count, default=25, help="of every kind")
+    parser.add_argument("--json", action="store_true", help="print the report")
     options = parser.parse_args()
     report = measure(options)
     if options.json:
@@ -107,4 +110,4 @@ def main():
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(script.run(main, terminal.say))

@@ -44,7 +44,7 @@ def join(path, header, data):
 
 def save(path, arrays):
     """Write {name: array}; uint16 arrays are stored as BF16."""
-    names = {"float32": "F32", "float16": "F16", "uint16": "BF16", "int64": "I64", "int8": "I8"}
+    names = {"float32": "F32", "float16": "F16", "uint16": "BF16", "int64": "I64", "int8": "I8", "int32": "I32"}
     header, data = {}, b""
     for name, array in arrays.items():
         raw = np.ascontiguousarray(array).tobytes()

@@ -14,6 +14,7 @@ constexpr int kChunk = 256;
 constexpr int kPage = 64;
 constexpr int kSlab = 16;  // keys per vector
 constexpr int kPageSlabs = kPage / kSlab;
+constexpr int kMostHeads = 16;  // that share a pass over a chunk
 
 // Scores of H heads (from q) against S slabs of one page, masked outside [first, last); scores: H rows of 256.
 template <class V, int H, int S>
@@ -27,6 +28,7 @@ FT_INLINE void score_slabs(const AttentionArgs& a, const float* q, int slab, flo
     }
     for (int d = 0; d < a.head_len; ++d) {
         V key[S];
+        FT_PREFETCH(keys + S * slab_len + d * kSlab);  // harmless past the end of the page
         for (int s = 0; s < S; ++s) key[s] = V::load_f16(keys + s * slab_len + d * kSlab);
         for (int h = 0; h < H; ++h) {
             const V query = V::set1(q[h * a.head_len + d]);
@@ -57,16 +59,23 @@ FT_INLINE void soften(float* scores, int first_slab, int last_slab, float* large
     *sum = V::fold_add(total);
 }
 
-// Weighted values of H heads for the D * 16 outputs from `at` (n of them in the last vector), keys ascending.
+// Adds to the D * 16 outputs from `at` (n of them in the last vector) of H heads the weighted values of keys
+// [first, last), ascending.
 template <class V, int H, int D>
-FT_INLINE void weigh_values(const AttentionArgs& a, const float* weights, int at, int n, float* out) {
+FT_INLINE void weigh_values(const AttentionArgs& a, const float* weights, int first, int last, int at, int n,
+                            float* part) {
+    const int64_t part_len = a.head_len + 2;
     V acc[H][D];
     for (int h = 0; h < H; ++h) {
-        for (int d = 0; d < D; ++d) acc[h][d] = V::zero();
+        for (int d = 0; d < D; ++d) {
+            const float* from = part + h * part_len + at + d * 16;
+            acc[h][d] = n < 16 ? V::load_n(from, n) : V::load(from);
+        }
     }
-    for (int key = a.first; key < a.last; ++key) {
+    for (int key = first; key < last; ++key) {
         const uint16_t* row = a.values[key / kPage] + static_cast<int64_t>(key % kPage) * a.head_len + at;
         V value[D];
+        FT_PREFETCH(row + kSlab * a.head_len);  // harmless past the end of the page
         for (int d = 0; d < D; ++d) value[d] = n < 16 ? V::load_f16_n(row, n) : V::load_f16(row + d * 16);
         for (int h = 0; h < H; ++h) {
             const V weight = V::set1(weights[h * kChunk + key]);
@@ -74,20 +83,18 @@ FT_INLINE void weigh_values(const AttentionArgs& a, const float* weights, int at
         }
     }
     for (int h = 0; h < H; ++h) {
-        float* to = out + h * (a.head_len + 2) + at;
-        for (int d = 0; d < D; ++d) n < 16 ? acc[h][d].store_n(to, n) : acc[h][d].store(to + d * 16);
+        for (int d = 0; d < D; ++d) {
+            float* to = part + h * part_len + at + d * 16;
+            n < 16 ? acc[h][d].store_n(to, n) : acc[h][d].store(to);
+        }
     }
 }
 
-// S slabs of scores and D vectors of outputs at a time.
-template <class V, int H, int S, int D>
-void attention_heads(const AttentionArgs& a, int head) {
-    float scores[H * kChunk];
-    const float* q = a.q + static_cast<int64_t>(head) * a.head_len;
-    float* part = a.part + static_cast<int64_t>(head) * (a.head_len + 2);
-    const int first_slab = a.first / kSlab, last_slab = (a.last + kSlab - 1) / kSlab;
-    for (int slab = first_slab; slab < last_slab;) {
-        if (S > 1 && slab % S == 0 && slab + S <= last_slab) {
+// Scores of H heads against slabs [first, last) of one page, S at a time where they begin at a multiple of it.
+template <class V, int H, int S>
+FT_INLINE void score_page(const AttentionArgs& a, const float* q, int first, int last, float* scores) {
+    for (int slab = first; slab < last;) {
+        if (S > 1 && slab % S == 0 && slab + S <= last) {
             score_slabs<V, H, S>(a, q, slab, scores);
             slab += S;
         } else {
@@ -95,25 +102,64 @@ void attention_heads(const AttentionArgs& a, int head) {
             slab += 1;
         }
     }
-    for (int h = 0; h < H; ++h) {
-        float* stats = part + h * (a.head_len + 2) + a.head_len;
-        soften<V>(scores + h * kChunk, first_slab, last_slab, stats, stats + 1);
-    }
-    int at = 0;
-    for (; at + D * 16 <= a.head_len; at += D * 16) weigh_values<V, H, D>(a, scores, at, 16, part);
-    for (; at + 16 <= a.head_len; at += 16) weigh_values<V, H, 1>(a, scores, at, 16, part);
-    if (at < a.head_len) weigh_values<V, H, 1>(a, scores, at, a.head_len - at, part);
 }
 
-// Four heads share one pass over the chunk; as many vectors a head keep at least eight registers of chains in flight
-// where slabs of one page allow it, as many as two multiply-adds a cycle need.
+template <class V, int H, int D>
+FT_INLINE void weigh_heads(const AttentionArgs& a, const float* weights, int first, int last, float* part) {
+    int at = 0;
+    for (; at + D * 16 <= a.head_len; at += D * 16) weigh_values<V, H, D>(a, weights, first, last, at, 16, part);
+    for (; at + 16 <= a.head_len; at += 16) weigh_values<V, H, 1>(a, weights, first, last, at, 16, part);
+    if (at < a.head_len) weigh_values<V, H, 1>(a, weights, first, last, at, a.head_len - at, part);
+}
+
+// Calls one<H, N>(head) for groups of H heads, N vectors of each at once: eight registers of chains or more in flight,
+// as many as two multiply-adds a cycle need, and as few as leave room for what they share.
+template <class V, class One>
+FT_INLINE void in_groups(int heads, const One& one) {
+    constexpr int n = 2 / V::kRegisters;
+    int h = 0;
+    for (; h + 6 <= heads; h += 6) one.template operator()<6, n>(h);
+    for (; h + 4 <= heads; h += 4) one.template operator()<4, n>(h);
+    for (; h + 2 <= heads; h += 2) one.template operator()<2, 2 * n>(h);
+    for (; h < heads; ++h) one.template operator()<1, 4>(h);
+}
+
+// At most kMostHeads heads. What they read of the chunk, a page of keys or kSlab values, stays in the nearest caches
+// until all of them have.
+template <class V>
+void attention_heads(const AttentionArgs& a, int head, int heads) {
+    float scores[kMostHeads * kChunk];
+    const float* q = a.q + static_cast<int64_t>(head) * a.head_len;
+    const int64_t part_len = a.head_len + 2;
+    float* part = a.part + head * part_len;
+    const int first_slab = a.first / kSlab, last_slab = (a.last + kSlab - 1) / kSlab;
+    for (int slab = first_slab; slab < last_slab;) {
+        const int end =
+            (slab / kPageSlabs + 1) * kPageSlabs < last_slab ? (slab / kPageSlabs + 1) * kPageSlabs : last_slab;
+        in_groups<V>(heads, [&]<int H, int N>(int h) {
+            score_page<V, H, N>(a, q + static_cast<int64_t>(h) * a.head_len, slab, end, scores + h * kChunk);
+        });
+        slab = end;
+    }
+    for (int h = 0; h < heads; ++h) {
+        float* own = part + h * part_len;
+        soften<V>(scores + h * kChunk, first_slab, last_slab, own + a.head_len, own + a.head_len + 1);
+        for (int d = 0; d < a.head_len; ++d) own[d] = 0.0f;
+    }
+    for (int key = a.first; key < a.last;) {
+        const int end = (key / kSlab + 1) * kSlab < a.last ? (key / kSlab + 1) * kSlab : a.last;
+        in_groups<V>(heads, [&]<int H, int N>(int h) {
+            weigh_heads<V, H, N>(a, scores + h * kChunk, key, end, part + h * part_len);
+        });
+        key = end;
+    }
+}
+
 template <class V>
 void attention_chunk(const AttentionArgs& a) {
-    constexpr int n = 2 / V::kRegisters;
-    int head = 0;
-    for (; head + 4 <= a.heads; head += 4) attention_heads<V, 4, n, n>(a, head);
-    for (; head + 2 <= a.heads; head += 2) attention_heads<V, 2, 2 * n, 2 * n>(a, head);
-    for (; head < a.heads; ++head) attention_heads<V, 1, kPageSlabs, 4 * n>(a, head);
+    for (int head = 0; head < a.heads; head += kMostHeads) {
+        attention_heads<V>(a, head, a.heads - head < kMostHeads ? a.heads - head : kMostHeads);
+    }
 }
 
 // parts: `count` >= 1 chunk results of one head in ascending order, part_stride floats apart; out: head_len floats.

@@ -8,9 +8,10 @@ from foretoken.errors import ForetokenError
 
 if TYPE_CHECKING:
     from foretoken.api import Model, load
-    from foretoken.stream import Event, Result, Stream
+    from foretoken.request import Options
+    from foretoken.stream import Answer, Event, Result, Stream
 
-__all__ = ["Event", "ForetokenError", "Model", "Result", "Stream", "load"]
+__all__ = ["Answer", "Event", "ForetokenError", "Model", "Options", "Result", "Stream", "load"]
 
 
 def __getattr__(name: str) -> Any:
@@ -20,7 +21,7 @@ def __getattr__(name: str) -> Any:
 
         return version("foretoken-mtp")
     if name in __all__:
-        from foretoken import api, stream
+        from foretoken import api, request, stream
 
-        return {**vars(stream), **vars(api)}[name]
+        return {**vars(request), **vars(stream), **vars(api)}[name]
     raise AttributeError(f"module 'foretoken' has no attribute {name!r}")

@@ -30,6 +30,10 @@ class InputError(ForetokenError):
     """A prompt or parameter of the caller's that cannot be honoured."""
 
 
+class NoRepositoryError(InputError):
+    """A name of which the hub has no repository, or none that this user may see."""
+
+
 def shown(value: object) -> str:
     """A caller's value, fit for one line of a message: short, whatever it is."""
     try:

@@ -9,13 +9,15 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterator
-from typing import Any
+from types import TracebackType
+from typing import Any, Unpack
 
 from foretoken import engine
 from foretoken.cache import PagePool
 from foretoken.errors import InputError
 from foretoken.ops import PAGE
 from foretoken.prefix import PrefixStore, checkpoints, shared_len
+from foretoken.request import Options, with_options
 from foretoken.stream import Answer, Event, Stream
 
 
@@ -46,11 +48,36 @@ class Scheduler:
         self._streamed: dict[int, deque[Event]] = {}  # events that a `stream` has not read yet, by answer
         self._waiting: deque[Answer] = deque()
         self._running: list[Answer] = []
+        self._num_taken = 0
+        self._is_closed = False
         self._events: list[tuple[Answer, Event]] = []  # of the step that runs, or was interrupted
         self._is_whole = True  # False during a step, and after one that was interrupted
 
-    def submit(self, prompt: Any = None, **options: Any) -> Answer:
-        """Queue an answer; options as in `Model.stream`. Raises InputError for what cannot be honoured."""
+    def __enter__(self) -> Scheduler:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, where: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End what is not finished, as `Answer.close` does, and forget every prompt; nothing can be submitted after."""
+        self._is_closed = True
+        for answer in (*self._running, *self._waiting):
+            answer.close()
+        self._forget_closed()
+        self._store.clear()
+
+    @with_options
+    def submit(self, prompt: Any = None, **options: Unpack[Options]) -> Answer:
+        """Queue an answer. Iterating over the scheduler gives pairs (answer, event); `answer.index` counts from 0.
+
+        prompt   text to continue, token ids taken as they are, or a conversation as `messages`
+        raises   InputError for anything that cannot be honoured
+        """
+        if self._is_closed:
+            raise InputError("this scheduler is closed. Make a new one.")
         answer = self._begin(prompt, **options)
         needed = self._pool.pages_for(answer.sequence.end)
         if any(pages > self._pool.num_pages(kind) for kind, pages in needed.items()):
@@ -60,10 +87,12 @@ class Scheduler:
                 "Ask for fewer tokens, or give the cache more memory."
             )
         answer.keep = self._store.keep
+        answer.index, self._num_taken = self._num_taken, self._num_taken + 1
         self._waiting.append(answer)
         return answer
 
-    def stream(self, prompt: Any = None, **options: Any) -> Stream:
+    @with_options
+    def stream(self, prompt: Any = None, **options: Unpack[Options]) -> Stream:
         """One answer as a stream; reading it runs the others along, whose events wait for their own readers."""
         answer = self.submit(prompt, **options)
         events = self._streamed[id(answer)] = deque[Event]()

@@ -15,6 +15,20 @@ from foretoken.turn import Part, TurnReader
 
 
 @dataclass(frozen=True)
+class Logprob:
+    """A token and its natural log-probability in the target's own row, before bias, penalties and temperature.
+
+    text  of this token alone: control tokens spelled, and U+FFFD for bytes of a character that it does not finish
+    top   in `Result.logprobs` the likeliest tokens of the row, best first; the one that was drawn may not be among them
+    """
+
+    token: int
+    text: str
+    logprob: float
+    top: tuple[Logprob, ...] = ()
+
+
+@dataclass(frozen=True)
 class Result:
     """A finished answer: `tokens` keep every id, `text` omits control tokens and ends before a stop string.
 
@@ -28,18 +42,22 @@ class Result:
     prompt_tokens: int
     seed: int
     stats: Stats
-    logprobs: list[TokenLogprobs]  # one per token where they were asked for, else empty
+    logprobs: list[Logprob]  # one per token where they were asked for, else empty
     raw_text: str = ""
     parts: list[Part] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
 class Event:
-    """What one pass added: a piece of text (may be empty), the ids behind it, and the same told apart by kind."""
+    """What one pass added: a piece of text (may be empty), the ids behind it, and the same told apart by kind.
+
+    is_last  nothing follows: the answer has its result
+    """
 
     text: str
     tokens: list[int]
     parts: list[Part] = field(default_factory=list)
+    is_last: bool = False
 
 
 class Answer:
@@ -47,9 +65,11 @@ class Answer:
 
     Who runs the passes is somebody else's business: `Stream` for one answer, `scheduler.Scheduler` for many.
 
-    keep  called at the end with the final tokens that the cache holds, and the cache, before its pages are given back
+    index  how many answers its scheduler had taken before; 0 for a stream of its own
+    keep   called at the end with the final tokens that the cache holds, and the cache, before its pages are given back
     """
 
+    index = 0
     keep: Callable[[Sequence[int], Cache], None] | None = None
 
     def __init__(
@@ -73,6 +93,13 @@ class Answer:
         self._finish_reason = ""
         self._result: Result | None = None
         self._error: Exception | None = None
+
+    def __repr__(self) -> str:
+        num_tokens = len(self.sequence.tokens) - self.sequence.prompt_len if self._result is None else len(self._tokens)
+        state = "reading its prompt" if self.sequence.is_reading else "being written"
+        if self.is_done:
+            state = "failed" if self._error is not None else self._finish_reason
+        return f"<Answer {self.index}: {num_tokens} tokens, {state}>"
 
     @property
     def is_done(self) -> bool:
@@ -126,7 +153,7 @@ class Answer:
         if not self._finish_reason:
             return event
         rest, parts = self._end()
-        return Event(event.text + rest, event.tokens, event.parts + parts)
+        return Event(event.text + rest, event.tokens, event.parts + parts, is_last=True)
 
     def _go_back(self, num_tokens: int, num_pieces: int, num_parts: int) -> None:
         """To so many tokens: their text is read again, for where an interrupt has left it nobody knows."""
@@ -184,11 +211,19 @@ class Answer:
             prompt_tokens=sequence.prompt_len,
             seed=self._seed,
             stats=sequence.stats,
-            logprobs=sequence.logprobs[: len(self._tokens)],
+            logprobs=list(map(self._told, sequence.logprobs[: len(self._tokens)])),
             raw_text=self._tokenizer.spell(self._tokens),
             parts=turn.joined(self._parts),
         )
         return rest, parts
+
+    def _told(self, entry: TokenLogprobs) -> Logprob:
+        """With the tokens' texts, which the engine does not know."""
+
+        def told(token: int, logprob: float, top: tuple[Logprob, ...] = ()) -> Logprob:
+            return Logprob(token, self._tokenizer.spell([token]), logprob, top)
+
+        return told(entry.token, entry.logprob, tuple(told(*pair) for pair in entry.top))
 
 
 class Stream(Iterator[Event]):

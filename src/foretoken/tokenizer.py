@@ -130,6 +130,10 @@ class Tokenizer:
         found = self._backend.token_to_id(token)
         return found if found in self.control_ids else None
 
+    def piece(self, token: int) -> str | None:
+        """How the vocabulary spells an id, with ▁ for a space; None where it has no such id."""
+        return self._backend.id_to_token(token) if token >= 0 else None
+
     def spell(self, ids: Iterable[int]) -> str:
         """Text of `ids` with control tokens spelled, as a model's own prompt would show it."""
         text = b"".join(

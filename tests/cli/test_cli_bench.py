@@ -1,5 +1,7 @@
 """`foretoken bench`: one JSON object on stdout, a table on stderr, and what is refused."""
 
+import json
+
 import pytest
 from cli.command import assert_refused, foretoken
 
@@ -30,7 +32,23 @@ def test_decode_measures_domains(tmp_path):
     assert finished.code == 0, finished.err
     assert finished.json["domains"]["code"]["same_text"] is True
     assert {"mean_speedup", "best_speedup"} <= set(finished.json)
-    assert "×2" in finished.err
+    assert "×2" in finished.err and "--repeats 3" in finished.err, "one run tells no best"
+
+
+def test_a_report_is_kept(tmp_path):
+    finished = foretoken("bench", "prompt", "--tokens", "8", "--shape", "tiny", "--repeats", "1", "--save", tmp_path)
+    assert finished.code == 0, finished.err
+    (file,) = tmp_path.iterdir()
+    kept = json.loads(file.read_text())
+    assert kept["what"] == "prompt tiny" and kept["tokens"] == 8 and kept["machine"]["processor"]
+    assert file.name in finished.err and finished.out == ""
+
+
+def test_help_fits_80_columns():
+    for command in ("verify-cost", "draft", "prompt", "decode"):
+        finished = foretoken("bench", command, "--help", COLUMNS="80")
+        assert max(map(len, finished.out.splitlines())) <= 80
+        assert "26b-a4b" in finished.out or command == "decode", "in one piece"
 
 
 def test_bench_alone_shows_its_commands():
@@ -47,7 +65,10 @@ def test_bench_alone_shows_its_commands():
         (["verify-cost", "--rows", "2,4"], ["lack 1"]),
         (["verify-cost", "--rows", "1,18"], ["18", "17"]),
         (["verify-cost", "--rows", "1,x"], ["'x'"]),
-        (["verify-cost", "--shape", "tiny", "--context", "4096"], ["4096"]),
+        (["verify-cost", "--shape", "tiny", "--context", "99999"], ["context is 99999", "4096"]),
+        (["prompt", "--shape", "tiny", "--tokens", "99999"], ["tokens is 99999", "4096"]),
+        (["decode", "--shape", "e2b"], ["--shape", "noise", "--model"]),
+        (["draft", "--save", "nowhere/a.json"], ["nowhere"]),
         (["verify-cost", "--repeats", "0"], ["repeats"]),
         (["draft", "--chain", "0"], ["chain"]),
         (["draft", "--shape", "tiny", "--drafter", "x"], ["drafter"]),

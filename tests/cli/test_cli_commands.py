@@ -59,9 +59,13 @@ def test_demo_shows_both_texts_and_a_table():
     assert "yes" in finished.out.splitlines()[-2]
 
 
-def test_demo_without_a_drafter_says_so():
-    finished = foretoken("demo", "--max-tokens", "8", "--drafter", "none")
+@pytest.mark.parametrize("options", [("--drafter", "none"), ("--horizon", "0")])
+def test_demo_without_drafts_claims_none(options):
+    finished = foretoken("demo", "--max-tokens", "8", *options)
     assert finished.code == 0
+    assert "Plain" in finished.out
+    assert "nothing to compare" in finished.err
+    assert not [word for word in ("draft", "Draft", "speed-up") if word in finished.out]
 
 
 CHAT = ("chat", "--max-tokens", "8", "--temperature", "0", "--horizon", "4")
@@ -87,6 +91,33 @@ def test_chat_forgets_a_turn_that_does_not_fit():
     assert "context" in turns.err
     assert "no command /nonsense" in turns.err
     assert turns.err.count("prompt of") == 1
+
+
+def test_a_line_that_ends_in_a_backslash_goes_on():
+    def prompts(stdin):
+        finished = foretoken(*CHAT, stdin=stdin)
+        return [
+            int(line.split("prompt of ")[1].split()[0]) for line in finished.err.splitlines() if "prompt of" in line
+        ]
+
+    one_line = prompts(b"Define\n")
+    assert len(prompts(b"Define \\\nthe word\\\nsalt.\n")) == 1
+    assert prompts(b"Define \\\nthe word\\\nsalt.\n") > one_line
+    assert prompts(b"Define\\") == one_line
+
+
+def test_chat_lists_its_commands_and_clears():
+    finished = foretoken(*CHAT, stdin=b"Hello.\n/help\n/clear\nHello.\n")
+    for word in ("/reset", "/clear", "/exit", "backslash", "starts anew"):
+        assert word in finished.err
+    prompts = [line.split("prompt of ")[1].split()[0] for line in finished.err.splitlines() if "prompt of" in line]
+    assert prompts[0] == prompts[1]
+
+
+def test_chat_without_a_line_says_so():
+    finished = foretoken(*CHAT)
+    assert (finished.code, finished.out) == (0, "")
+    assert "nothing to answer" in finished.err
 
 
 @pytest.mark.parametrize("data", [b"caf\xe9\n"])

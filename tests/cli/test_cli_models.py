@@ -8,7 +8,7 @@ import struct
 import pytest
 from cli.command import SHORT, assert_refused, foretoken
 
-from foretoken.api import ASSETS
+from foretoken.places import ASSETS
 
 CACHE = "FORETOKEN_CACHE_DIR"
 
@@ -171,9 +171,9 @@ def test_wrong_drafter(generate, drafter):
 
 
 def test_a_target_is_no_drafter_and_a_drafter_no_target(generate, model, drafter):
-    assert_refused(generate("--drafter", model))
+    assert_refused(generate("--drafter", model), "the drafter cannot be used")
     assert_refused(generate("--model", drafter))
-    assert_refused(generate("--drafter", model / "nowhere"), "nowhere")
+    assert_refused(generate("--drafter", model / "nowhere"), "drafter", "nowhere")
 
 
 def test_a_model_without_a_drafter_says_so_and_writes(generate, model):

@@ -7,9 +7,10 @@ import gemma_template
 import pytest
 from cli.command import SHORT, assert_refused, foretoken
 
-from foretoken.api import ASSETS
+from foretoken.chat import ChatTemplate
 from foretoken.cli import chat
 from foretoken.errors import InputError
+from foretoken.places import ASSETS
 from foretoken.stats import Stats
 from foretoken.stream import Event, Result
 from foretoken.turn import Part
@@ -140,6 +141,24 @@ def test_a_call_that_cannot_be_read_is_named(capsys):
     conversation.take("Weather?")
     assert conversation.prompt == chat.PROMPT
     assert "cannot be read" in capsys.readouterr().err
+
+
+def test_the_system_turn_comes_first_and_stays():
+    model = Scripted([Part("answer", "Hello.")], None, [Part("answer", "Bye.")])
+    conversation = chat._Conversation(model, {}, "Be short.")
+    conversation.take("Hi")
+    conversation.take("long")
+    conversation.reset()
+    conversation.take("Ciao")
+    assert [m["content"] for m in model.asked[0]] == ["Be short.", "Hi"]
+    assert model.asked[2] == [{"role": "system", "content": "Be short."}, {"role": "user", "content": "Ciao"}]
+
+
+def test_a_template_that_leaves_the_system_turn_out_is_refused():
+    template = ChatTemplate("{{ bos_token }}{{ messages[-1]['content'] }}", {"bos_token": "<bos>"})
+    with pytest.raises(InputError, match="leaves it out"):
+        chat._check_system(template, "Be short.")
+    chat._check_system(template, None)
 
 
 def test_a_turn_that_cannot_be_answered_is_forgotten_whole(capsys):

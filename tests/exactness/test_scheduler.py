@@ -73,6 +73,32 @@ def test_a_bad_request_is_refused_and_the_others_go_on():
     assert len(answer.result.tokens) == 5
 
 
+def test_answers_know_their_place_and_say_how_far_they_are():
+    scheduler = embedded().scheduler(parallel=1)
+    first, second = (scheduler.submit(p, max_tokens=3, temperature=0.0, ignore_eos=True) for p in PROMPTS[:2])
+    assert (first.index, second.index) == (0, 1)
+    assert repr(second) == "<Answer 1: 0 tokens, reading its prompt>"
+    scheduler.step()
+    assert repr(first) == "<Answer 0: 1 tokens, being written>"
+    lasts = [answer.index for answer, event in scheduler if event.is_last]
+    assert lasts == [0, 1]
+    assert repr(first) == "<Answer 0: 3 tokens, length>"
+
+
+def test_a_closed_scheduler_ends_its_answers_and_takes_no_more():
+    with embedded().scheduler(parallel=1) as scheduler:
+        running, waiting = (scheduler.submit(p, max_tokens=30, ignore_eos=True) for p in PROMPTS[:2])
+        stream = scheduler.stream("The", max_tokens=30)
+        scheduler.step()
+    assert (running.result.finish_reason, len(running.result.tokens)) == ("interrupted", 1)
+    assert (waiting.result.finish_reason, waiting.result.tokens) == ("interrupted", [])
+    assert list(stream) == list(scheduler) == []
+    assert len(scheduler._store) == 0
+    with pytest.raises(InputError, match="closed"):
+        scheduler.submit("The")
+    scheduler.close()
+
+
 def test_a_cache_that_the_system_refuses_is_an_input_error(monkeypatch):
     def refuse(*arguments):
         raise MemoryError

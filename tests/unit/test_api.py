@@ -9,7 +9,7 @@ import pytest
 from pair import CODE, QUESTION, embedded
 
 import foretoken
-from foretoken import api
+from foretoken import places
 from foretoken.chat import ChatTemplate
 from foretoken.errors import ConfigError, InputError
 
@@ -86,7 +86,7 @@ def test_thinking_and_tools_reach_the_template():
         ({"messages": QUESTION, "tools": [{"name": "f"}]}, "no function"),
         ({"prompt": CODE, "thinking": True}, "are for messages"),
         ({"prompt": CODE, "tools": gemma_template.TOOLS}, "are for messages"),
-        ({"messages": ["Hello."]}, "template"),
+        ({"messages": ["Hello."]}, "message 1 is 'Hello.'"),
         ({"messages": [{"role": "user", "content": "\udcff"}]}, "UTF-8"),
     ],
 )
@@ -134,7 +134,7 @@ def test_logprobs_stand_beside_every_token():
         result = generate(temperature=1.0, seed=3, logprobs=3, horizon=horizon, max_tokens=25)
         assert [entry.token for entry in result.logprobs] == result.tokens
         for entry in result.logprobs:
-            values = [value for _, value in entry.top]
+            values = [one.logprob for one in entry.top]
             assert values == sorted(values, reverse=True) and len(values) == 3
             assert entry.logprob <= values[0] <= 0.0
     assert generate(max_tokens=3).logprobs == []
@@ -169,7 +169,6 @@ for _ in range(100_000):
     ("options", "words"),
     [
         ({"prompt": ""}, "empty"),
-        ({"prompt": []}, "empty"),
         ({"prompt": None}, "either a prompt or messages"),
         ({"prompt": [1, 10**9]}, "token id"),
         ({"prompt": "\udcff"}, "UTF-8"),
@@ -194,7 +193,7 @@ for _ in range(100_000):
         ({"repetition_penalty": -1.0}, "repetition_penalty"),
         ({"seed": 10**5000}, "seed is of type int"),
         ({"prompt": [10**5000]}, "token id"),
-        ({"prompt": NESTED}, "token id"),
+        ({"prompt": NESTED}, "several texts"),
         ({"prompt": itertools.repeat(1)}, "repeat"),
         ({"prompt": np.array(1)}, "ndarray"),
         ({"prompt": None, "messages": itertools.repeat(QUESTION[0])}, "messages"),
@@ -235,13 +234,13 @@ def test_bad_load_arguments_raise():
 
 
 def test_a_model_in_the_current_folder(monkeypatch):
-    monkeypatch.chdir(api.ASSETS / "target")
+    monkeypatch.chdir(places.ASSETS / "target")
     model = foretoken.load(".")
     assert model.name == "target"
 
 
 def test_a_model_that_suppresses_every_token_is_refused(tmp_path):
-    for path in (api.ASSETS / "target").iterdir():
+    for path in (places.ASSETS / "target").iterdir():
         (tmp_path / path.name).symlink_to(path)
     (tmp_path / "generation_config.json").unlink()
     every = list(range(embedded().target.config.vocab_len))

@@ -8,6 +8,7 @@ import pytest
 from pair import CODE, embedded
 
 from foretoken.bench import decode_speed, draft_cost, limits, plot, prompt_speed, prompts, shapes, subject, verify_cost
+from foretoken.bench.timing import Times
 from foretoken.errors import InputError
 
 SMALL = 1 << 20  # bytes of the buffer that is read
@@ -28,21 +29,50 @@ def test_verify_cost_has_every_field(tiny):
     told = []
     report = verify_cost.measure(tiny, 40, (1, 4), 2, lambda *done: told.append(done), SMALL)
     assert (report["shape"], report["format"], report["context"]) == ("tiny", "q4", 40)
-    for name in ("ms", "spread", "relative", "roofline_ms", "roofline_ratio"):
+    for name in (
+        "ms",
+        "spread",
+        "relative",
+        "relative_spread",
+        "roofline_ms",
+        "roofline_ratio",
+        "roofline_ratio_spread",
+    ):
         assert list(report[name]) == ["1", "4"]
     assert report["relative"]["1"] == 1.0
-    assert report["roofline_ratio"]["4"] == report["ms"]["4"] / report["roofline_ms"]["4"]
     assert report["read_ceiling_gb_per_s"] > 0 and report["int_peak_gmac_per_s"] > 0
     assert told[-1][0] == told[-1][1]
     json.dumps(report, allow_nan=False)
 
 
 def test_draft_and_prompt_have_every_field(tiny):
-    report = draft_cost.measure(tiny, 40, 4, 2)
-    assert report["share"] == report["draft_ms"] / report["plain_ms"] > 0
+    report = draft_cost.measure(tiny, 40, 4, 3)
+    assert report["share"] > 0 and report["share_spread"] >= 0 and set(report["quartiles_ms"]) == {"draft", "plain"}
     report = prompt_speed.measure(tiny, 50, 2, read_bytes=SMALL)
     assert report["tok_per_s"] == 1e3 * 50 / report["prompt_ms"]
-    assert report["peak_share"] > 0 and report["linear_peak_share"] > 0
+    assert report["peak_share"] > 0 and report["linear_peak_share"] > 0 and report["peak_share_spread"] is None
+
+
+def drifting(calls_at_twice):
+    """In place of `interleaved`: every case takes the seconds that it names, longer and longer, turn by turn."""
+
+    def interleaved(cases, repeats, told=None, has_warm_up=True):
+        drift = [1 + turn / calls_at_twice for turn in range(repeats)]
+        return {case: Times(tuple(SECONDS[case[0]] * factor for factor in drift)) for case in cases}
+
+    return interleaved
+
+
+SECONDS = {"pass": 0.1, "limit: read": 0.01, "limit: multiply": 0.01, "limit: instructions": 0.01}
+
+
+def test_ratios_of_reports_are_those_within_a_turn(tiny, monkeypatch):
+    monkeypatch.setattr(verify_cost, "interleaved", drifting(2))
+    report = verify_cost.measure(tiny, 40, (1, 4), 4, read_bytes=SMALL)
+    assert report["spread"]["4"] > 0.4, "the machine drifts"
+    assert report["relative"]["4"] == 1.0 and report["relative_spread"]["4"] == 0.0
+    assert report["roofline_ratio_spread"]["4"] == pytest.approx(0.0, abs=1e-9)
+    assert report["roofline_ratio"]["4"] == pytest.approx(report["ms"]["4"] / report["roofline_ms"]["4"])
 
 
 def test_a_pass_reads_every_matrix_once_and_multiplies_it_by_every_row(tiny):
@@ -83,27 +113,75 @@ def test_a_loaded_model_is_a_subject():
 
 def test_decode_compares_and_counts():
     sets = {"code": [{"prompt": CODE}], "chat": [{"messages": [{"role": "user", "content": "Define «salt»."}]}]}
-    report = decode_speed.measure(embedded(), sets, ("0", "2", "auto"), 12, 1)
+    told = []
+    report = decode_speed.measure(embedded(), sets, ("0", "2", "auto"), 12, 1, lambda *done: told.append(done))
     assert list(report["domains"]) == ["code", "chat"]
     for found in report["domains"].values():
         assert found["same_text"] and found["answers"] == 1
         assert found["speedup"]["0"] == 1.0 and set(found["speedup"]) == {"0", "2", "auto"}
-        assert found["best_horizon"] in found["speedup"] and found["plain_tok_per_s"] > 0
+        assert found["best_horizon"] is None, "one turn tells no best"
+        assert found["tokens_per_round_horizon"] in ("2", "auto") and found["plain_tok_per_s"] > 0
     best = report["fixed_horizon"]
     assert report["mean_speedup"] == report["mean_by_horizon"][best]
     assert report["best_speedup"] == max(found["speedup"][best] for found in report["domains"].values())
+    assert told == [(i, 9) for i in range(1, 10)], "three runs a prompt, and once to warm up"
     json.dumps(report, allow_nan=False)
 
 
+def runs(tokens, drafted, plain):
+    """What a prompt of 61 tokens gave at horizon 4, in 20 rounds: drafted seconds, and the plain ones beside them."""
+    pairs = {"0": (Times(plain), Times(plain)), "4": (Times(drafted), Times(plain))}
+    return decode_speed._Runs(tokens, True, pairs, Times(plain), {"0": 60, "4": 20}, timed_tokens=60)
+
+
+def figures(*found):
+    kept = [own for own in found if own.is_kept]
+    return decode_speed._figures(found, ("0", "4"), decode_speed._speedups(kept, ("0", "4")))
+
+
 def test_loops_are_counted_and_left_out():
-    common = {"is_same": True, "seconds": {"0": 2.0, "4": 1.0}, "spread": {"0": 0.0, "4": 0.0}}
-    common |= {"rounds": {"0": 60, "4": 20}, "timed_tokens": 60}
-    loop, text = decode_speed._Runs([7] * 61, **common), decode_speed._Runs(list(range(61)), **common)
-    found = decode_speed._figures([loop, text], ("0", "4"))
+    loop, text = (runs(tokens, (1.0,) * 3, (2.0,) * 3) for tokens in ([7] * 61, list(range(61))))
+    found = figures(loop, text)
     assert (found["answers"], found["loops"], found["tokens"]) == (2, 1, 60)
-    assert (found["plain_tok_per_s"], found["speedup"]["4"], found["tokens_per_round"]) == (30.0, 2.0, 3.0)
-    found = decode_speed._figures([loop], ("0", "4"))
-    assert found["best_horizon"] is found["speedup"]["4"] is found["plain_tok_per_s"] is None
+    assert (found["plain_tok_per_s"], found["speedup"]["4"]) == (30.0, 2.0)
+    assert (found["tokens_per_round"], found["tokens_per_round_horizon"], found["best_horizon"]) == (3.0, "4", "4")
+    found = figures(loop)
+    assert (
+        found["best_horizon"]
+        is found["speedup"]["4"]
+        is found["speedup_spread"]["4"]
+        is found["plain_tok_per_s"]
+        is None
+    )
+
+
+def test_a_speedup_is_of_runs_beside_each_other():
+    found = figures(runs(list(range(61)), (1.0, 2.0, 4.0), (1.5, 3.0, 6.0)))
+    assert found["speedup"]["4"] == 1.5 and found["speedup_spread"]["4"] == 0.0
+    assert found["best_horizon"] == "4"
+
+
+@pytest.mark.parametrize("drafted", [(1.0, 1.9, 3.0), (2.0, 2.0, 1.99)])
+def test_a_best_horizon_within_the_noise_is_none(drafted):
+    assert figures(runs(list(range(61)), drafted, (2.0, 2.0, 2.0)))["best_horizon"] is None
+
+
+def test_a_speedup_above_the_tokens_of_a_round_is_noise():
+    found = figures(runs(list(range(61)), (0.5, 0.5, 0.5), (2.0, 2.0, 2.0)))
+    assert found["speedup"]["4"] == 4.0 > found["tokens_per_round"] == 3.0
+    assert found["noise"] == ["4"] and found["best_horizon"] is None
+
+
+def test_every_drafted_run_stands_beside_a_plain_one():
+    cases = decode_speed._cases(("0", "1", "2", "4"))
+    assert cases == [(0, "1"), (0, "0"), (0, "2"), (1, "4"), (1, "0")]
+    assert decode_speed._cases(("0",)) == [(0, "0")]
+
+
+def test_auto_is_compared_once_it_is_none_of_the_numbers(monkeypatch):
+    assert decode_speed.default_horizons() == ["0", "1", "2", "4", "8"]
+    monkeypatch.delitem(decode_speed.NAMED, "auto")
+    assert decode_speed.default_horizons()[-1] == "auto"
 
 
 def test_prompt_sets(tmp_path):
@@ -149,7 +227,7 @@ def test_what_has_no_drafter_or_no_first_row_is_refused(tiny):
 
 def test_a_picture_that_cannot_be_drawn_is_refused_before(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib", None)
-    with pytest.raises(InputError, match="matplotlib"):
+    with pytest.raises(InputError, match=r"matplotlib.*'foretoken-mtp\[plot\]'.*'\.\[plot\]'"):
         plot.check(tmp_path / "a.png")
     with pytest.raises(InputError, match=r"should end in \.png"):
         plot.check(tmp_path / "a.txt")
@@ -159,7 +237,8 @@ def test_a_picture_that_cannot_be_drawn_is_refused_before(tmp_path, monkeypatch)
 
 def test_pictures_are_drawn(tmp_path):
     pytest.importorskip("matplotlib", reason="matplotlib draws the pictures")
-    plot.lines(tmp_path / "lines.png", "t", "x", "y", {"a": {"1": 1.0, "4": 2.0}})
-    plot.bars(tmp_path / "bars.png", "t", "y", {"code": {"0": 1.0, "4": None}, "story": {"0": 1.0, "4": 2.0}})
+    plot.lines(tmp_path / "lines.png", "t", "x", "y", {"a": {"1": (1.0, None), "4": (2.0, (1.8, 2.1))}}, "ideal")
+    groups = {"code": {"2": (1.0, None), "4": None}, "story": {"2": (1.0, (0.9, 1.1)), "4": (2.0, None)}}
+    plot.bars(tmp_path / "bars.png", "t", "y", groups, level="plain")
     for name in ("lines", "bars"):
         assert (tmp_path / f"{name}.png").read_bytes().startswith(b"\x89PNG")

@@ -5,6 +5,7 @@ import pytest
 
 from foretoken import engine
 from foretoken.bench import shapes
+from foretoken.bench import subject as subjects
 from foretoken.bench.subject import Rounds
 from foretoken.config import drafter_config, pairing_problems, target_config
 from foretoken.errors import InputError, WeightsError
@@ -99,3 +100,24 @@ def test_what_is_not_known_is_refused(name, format):
 def test_a_context_beyond_the_model_is_refused():
     with pytest.raises(InputError, match="4096"):
         Rounds(shapes.build("tiny", "q8", None), 4096)
+
+
+def test_a_long_context_is_filled_with_noise(monkeypatch):
+    """The last chunk sees it: its rows differ from those of an empty past, and rounds go on from there."""
+    monkeypatch.setattr(subjects, "MOST_READ", 100)
+    monkeypatch.setattr(subjects, "CHUNK", 16)
+    subject = shapes.build("tiny", "q8", None)
+    filled = Rounds(subject, 300)
+    assert filled.sequence.cache.length == 300
+    pool = filled.sequence.cache.pool
+    table = filled.sequence.cache.tables["full"]
+    assert all(
+        np.abs(keys[table[0]].astype(np.float32)).mean() > 0.5
+        for i, keys in pool.keys.items()
+        if pool.layers[i].kind == "full"
+    )
+    assert filled.verify(4) > 0 and filled.sequence.cache.length == 300
+    monkeypatch.setattr(subjects, "_fill", lambda cache, length: None)
+    read = Rounds(subject, 300)
+    assert np.isfinite(filled.sequence.hidden).all()
+    assert not np.array_equal(filled.sequence.hidden, read.sequence.hidden)

@@ -97,14 +97,34 @@ def test_merge_keeps_the_plain_speed_only_where_both_know_it():
     assert empty.plain_tok_per_s == pytest.approx(7.0)
 
 
-def test_advice_names_a_high_rejection_rate_once_there_is_enough_to_tell():
+def drafted(*accepted: int, draft_s: float) -> Stats:
+    """A round at horizon 4 for each count of accepted tokens; a round takes a second, guessing that share of it."""
     stats = Stats()
-    for _ in range(9):
-        stats.record_round(horizon=4, drafted=4, accepted=2, drafter="mtp")
-    assert stats.advice == []
-    stats.record_round(horizon=4, drafted=4, accepted=2, drafter="mtp")
-    assert len(stats.advice) == 1
-    assert "50%" in stats.advice[0]
+    for kept in accepted:
+        stats.record_round(horizon=4, drafted=4, accepted=kept, drafter="mtp")
+        stats.add_times(draft_s=draft_s, verify_s=1 - draft_s)
+    return stats
+
+
+def test_a_shorter_horizon_is_advised_once_there_is_enough_to_tell():
+    assert drafted(*[2] * 19, draft_s=0.1).advice == []
+    (sentence,) = drafted(*[2] * 20, draft_s=0.1).advice
+    assert "rejected 50%" in sentence
+    assert "draft token 4 of a round 0 times in 20" in sentence
+
+
+def test_a_shorter_horizon_is_advised_only_where_the_last_draft_token_costs_more_than_it_brings():
+    """20 rounds, 60 tokens in 20 s; without draft token 4 one of them is lost: 59 tokens in 20 s less its guessing."""
+    accepted = [4, *[2] * 18, 0]
+    assert sum(accepted) + 20 == 60
+    for draft_s, is_faster in ((0.06, False), (0.07, True)):  # a quarter of it for token 4: 0.3 s and 0.35 s of 20 s
+        assert (59 / (20 - 20 * draft_s / 4) > 60 / 20) == is_faster
+        assert (drafted(*accepted, draft_s=draft_s).advice != []) == is_faster
+
+
+def test_nothing_is_advised_where_drafting_pays_or_no_time_was_measured():
+    assert drafted(*[4, 4, 2, 0] * 10, draft_s=0.2).advice == []  # 37% rejected, 3.5 tokens a round
+    assert drafted(*[2] * 40, draft_s=0.0).advice == []
 
 
 def test_advice_names_a_slow_down():

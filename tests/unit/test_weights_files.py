@@ -234,7 +234,7 @@ def test_a_fingerprint_follows_the_bytes_and_is_remembered(model, monkeypatch):
     memory.mkdir()
     settle(the_file(model))
     first = Checkpoint(model).fingerprint(memory)
-    monkeypatch.setattr("foretoken.weights.safetensors._sha256", lambda path: pytest.fail("hashed again"))
+    monkeypatch.setattr("foretoken.weights.checkpoint._sha256", lambda path: pytest.fail("hashed again"))
     assert Checkpoint(model).fingerprint(memory) == first
     monkeypatch.undo()
     header, data = split(the_file(model))

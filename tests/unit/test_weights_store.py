@@ -242,7 +242,7 @@ def test_a_read_only_folder(cache_dir, monkeypatch):
 def test_a_read_only_folder_that_holds_the_file_is_used(cache_dir, monkeypatch):
     load()
     monkeypatch.setattr(store.tempfile, "mkstemp", lambda *_, **__: pytest.fail("written"))
-    monkeypatch.setattr(weights.safetensors.time, "time_ns", lambda: 0)  # no fingerprint is to be remembered
+    monkeypatch.setattr(weights.checkpoint.time, "time_ns", lambda: 0)  # no fingerprint is to be remembered
     assert load()[1].is_from_cache
 
 

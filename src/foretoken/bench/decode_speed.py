@@ -1,9 +1,13 @@
-"""`foretoken bench decode`: drafted against plain decoding by domain: same text or not, how fast, best horizon."""
+"""`foretoken bench decode`: drafted against plain decoding by domain: same text or not, how fast, best horizon.
+
+A speed-up is the time of a plain run over that of the drafted run right beside it, turn by turn; the median counts, and
+the quartiles say how far to believe it.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from statistics import mean
 from time import perf_counter
@@ -12,9 +16,9 @@ from typing import Any
 from foretoken.api import Model
 from foretoken.bench.loops import is_loop
 from foretoken.bench.prompts import Prompts
-from foretoken.bench.timing import interleaved
+from foretoken.bench.timing import Figure, Times, fields, interleaved
 from foretoken.errors import InputError
-from foretoken.horizon import parse_horizon
+from foretoken.horizon import NAMED, parse_horizon
 from foretoken.ops import native
 
 PLAIN = "0"
@@ -23,14 +27,21 @@ Progress = Callable[[int, int], None]
 
 @dataclass
 class _Runs:
-    """What one prompt gave: median seconds and figures by horizon; `tokens` are the plain answer's."""
+    """What one prompt gave.
+
+    tokens        of the plain answer
+    pairs         horizon → times of its runs, and of the plain runs beside them
+    plain         times of all plain runs, turn after turn
+    rounds        by horizon
+    timed_tokens  without those of the prompt's own row
+    """
 
     tokens: list[int]
     is_same: bool
-    seconds: dict[str, float] = field(default_factory=dict)
-    spread: dict[str, float] = field(default_factory=dict)
-    rounds: dict[str, int] = field(default_factory=dict)
-    timed_tokens: int = 0  # without those of the prompt's own row
+    pairs: dict[str, tuple[Times, Times]]
+    plain: Times
+    rounds: dict[str, int]
+    timed_tokens: int
 
     @property
     def is_kept(self) -> bool:
@@ -48,25 +59,27 @@ def measure(
     """The fields of `bench decode --json` (design section 8); greedy, times without the prompt.
 
     Answers that fall into a loop are counted, compared, and left out of times. `fixed_horizon` is the number whose
-    mean over domains is best; `mean_speedup` and `best_speedup` are the mean and the best domain at it.
+    mean over domains is largest; `mean_speedup` and `best_speedup` are the mean and the best domain at it.
+    `best_horizon`, of a domain and of the mean, is None where the noise hides which one it is.
     """
     check_horizons(horizons)
     if model.drafter is None:
         raise InputError(f"drafting is off: {model.drafter_state.reason}. Name a drafter with --drafter.")
-    done, whole = 0, sum(map(len, prompts.values()))
-    domains = {}
+    done, whole = 0, len(_cases(horizons)) * (repeats * sum(map(len, prompts.values())) + 1)
+
+    def advance() -> None:
+        nonlocal done
+        done += 1
+        if told is not None:
+            told(done, whole)
+
+    domains, speedups = {}, {}
     for domain, own in prompts.items():
-        runs = []
-        for prompt in own:
-            runs.append(_run(model, prompt, horizons, max_tokens, repeats, has_warm_up=not done))
-            done += 1
-            if told is not None:
-                told(done, whole)
-        domains[domain] = _figures(runs, horizons)
-    means = _means(domains, horizons)
-    fixed = {h: value for h, value in means.items() if h.isdigit() and value is not None}
-    best = max(fixed, key=lambda h: fixed[h], default=None)
-    speedups = [d["speedup"][best] for d in domains.values() if best is not None and d["speedup"][best] is not None]
+        runs = [_run(model, p, horizons, max_tokens, repeats, advance, has_warm_up=not done) for p in own]
+        speedups[domain] = _speedups([run for run in runs if run.is_kept], horizons)
+        domains[domain] = _figures(runs, horizons, speedups[domain])
+    means = _means([own for own in speedups.values() if own])
+    fixed = max((h for h in means if h.isdigit()), key=lambda h: means[h].value, default=None)
     return {
         "model": model.name,
         "format": model.info()["format"],
@@ -75,11 +88,18 @@ def measure(
         "max_tokens": max_tokens,
         "repeats": repeats,
         "domains": domains,
-        "mean_by_horizon": means,
-        "fixed_horizon": best,
-        "mean_speedup": mean(speedups) if speedups else None,
-        "best_speedup": max(speedups, default=None),
+        **_shown("mean_by_horizon", means, horizons),
+        "best_horizon": clear_best(means),
+        "fixed_horizon": fixed,
+        "mean_speedup": means[fixed].value if fixed is not None else None,
+        "best_speedup": max((own[fixed].value for own in speedups.values() if own and fixed is not None), default=None),
     }
+
+
+def default_horizons() -> list[str]:
+    """Plain decoding, some numbers, and `auto` unless it is one of these numbers."""
+    numbers = [PLAIN, "1", "2", "4", "8"]
+    return numbers if str(NAMED.get("auto")) in numbers else [*numbers, "auto"]
 
 
 def check_horizons(horizons: Sequence[str]) -> None:
@@ -90,8 +110,29 @@ def check_horizons(horizons: Sequence[str]) -> None:
         raise InputError(f"horizons {','.join(horizons)} lack 0, plain decoding, which the others are compared with.")
 
 
+def clear_best(speedups: Mapping[str, Figure]) -> str | None:
+    """The horizon that is faster than every other, plain decoding among them, beyond the noise; None if none is."""
+    best = max(speedups, key=lambda h: speedups[h].value, default=None)
+    if best is None or not all(speedups[best].is_above(own) for h, own in speedups.items() if h != best):
+        return None
+    return best
+
+
+def _cases(horizons: Sequence[str]) -> list[tuple[int, str]]:
+    """(group, horizon) in the order of a turn: drafted runs two by two with a plain one between, each beside one."""
+    drafted = [h for h in dict.fromkeys(horizons) if h != PLAIN]
+    groups = [drafted[at : at + 2] for at in range(0, len(drafted), 2)] or [[]]
+    return [(i, h) for i, group in enumerate(groups) for h in (*group[:1], PLAIN, *group[1:])]
+
+
 def _run(
-    model: Model, prompt: dict[str, Any], horizons: Sequence[str], max_tokens: int, repeats: int, has_warm_up: bool
+    model: Model,
+    prompt: dict[str, Any],
+    horizons: Sequence[str],
+    max_tokens: int,
+    repeats: int,
+    advance: Callable[[], None],
+    has_warm_up: bool,
 ) -> _Runs:
     answers: dict[str, list[list[int]]] = {horizon: [] for horizon in horizons}
     rounds: dict[str, int] = {}
@@ -109,44 +150,67 @@ def _run(
         seconds = perf_counter() - started
         answers[horizon].append(stream.result.tokens)
         rounds[horizon] = stream.result.stats.rounds
+        advance()
         return seconds
 
-    times = interleaved({h: partial(write, h) for h in horizons}, repeats, has_warm_up=has_warm_up)
+    cases = _cases(horizons)
+    times = interleaved({(i, h): partial(write, h) for i, h in cases}, repeats, has_warm_up=has_warm_up)
+    turns = zip(*(times[case].seconds for case in cases if case[1] == PLAIN), strict=True)
     plain = answers[PLAIN][0]
     return _Runs(
         tokens=plain,
         is_same=all(tokens == plain for found in answers.values() for tokens in found),
-        seconds={h: own.ms / 1e3 for h, own in times.items()},
-        spread={h: own.spread for h, own in times.items()},
+        pairs={h: (times[i, h], times[i, PLAIN]) for i, h in cases},
+        plain=Times(tuple(seconds for turn in turns for seconds in turn)),
         rounds=rounds,
         timed_tokens=len(plain) - first_len,
     )
 
 
-def _figures(runs: Sequence[_Runs], horizons: Sequence[str]) -> dict[str, Any]:
-    """Of one domain; None where every answer was a loop."""
+def _speedups(kept: Sequence[_Runs], horizons: Sequence[str]) -> dict[str, Figure]:
+    """By horizon: plain time of all answers over drafted time, within each turn; empty where no answer is kept."""
+    if not kept:
+        return {}
+
+    def of(horizon: str, which: int) -> Times:
+        turns = zip(*(run.pairs[horizon][which].seconds for run in kept), strict=True)
+        return Times(tuple(map(sum, turns)))
+
+    return {h: of(h, 1).over(of(h, 0)) for h in horizons}
+
+
+def _figures(runs: Sequence[_Runs], horizons: Sequence[str], speedups: Mapping[str, Figure]) -> dict[str, Any]:
+    """Of one domain; None where every answer was a loop. `noise` lists speed-ups above the tokens of a round."""
     kept = [run for run in runs if run.is_kept]
     tokens = sum(run.timed_tokens for run in kept)
-    seconds = {h: sum(run.seconds[h] for run in kept) for h in horizons}
     rounds = {h: sum(run.rounds[h] for run in kept) for h in horizons}
-    speedup = {h: seconds[PLAIN] / seconds[h] if tokens else None for h in horizons}
-    best = max(horizons, key=lambda h: speedup[h] or 0.0) if tokens else None
     per_round = {h: tokens / rounds[h] if rounds[h] else None for h in horizons}
+    noise = [h for h, own in speedups.items() if h != PLAIN and own.value > (per_round[h] or 0.0)]
+    best = clear_best(speedups)
+    fastest = max((h for h in speedups if h != PLAIN), key=lambda h: speedups[h].value, default=None)
     return {
         "answers": len(runs),
         "loops": sum(is_loop(run.tokens) for run in runs),
         "tokens": tokens,
-        "plain_tok_per_s": tokens / seconds[PLAIN] if tokens else None,
-        "speedup": speedup,
-        "best_horizon": best,
-        "tokens_per_round": per_round[best] if best is not None else None,
+        "plain_tok_per_s": tokens / sum(run.plain.ms / 1e3 for run in kept) if kept else None,
+        **_shown("speedup", speedups, horizons),
+        "noise": noise,
+        "best_horizon": None if best in noise else best,
+        "tokens_per_round_horizon": fastest,
+        "tokens_per_round": per_round[fastest] if fastest is not None else None,
         "tokens_per_round_by_horizon": per_round,
-        "spread": {h: mean(run.spread[h] for run in kept) if kept else None for h in horizons},
         "same_text": all(run.is_same for run in runs),
     }
 
 
-def _means(domains: dict[str, Any], horizons: Sequence[str]) -> dict[str, float | None]:
-    """Mean speed-up over domains by horizon."""
-    found = {h: [d["speedup"][h] for d in domains.values() if d["speedup"][h] is not None] for h in horizons}
-    return {h: mean(values) if values else None for h, values in found.items()}
+def _means(speedups: Sequence[Mapping[str, Figure]]) -> dict[str, Figure]:
+    """Mean speed-up over domains by horizon, within each turn."""
+    horizons = speedups[0] if speedups else ()
+    turns = {h: zip(*(own[h].turns for own in speedups), strict=True) for h in horizons}
+    return {h: Figure(tuple(map(mean, own))) for h, own in turns.items()}
+
+
+def _shown(name: str, figures: Mapping[str, Figure], horizons: Sequence[str]) -> dict[str, Any]:
+    """The fields of a report, None by horizon where every answer was a loop."""
+    none = dict.fromkeys(horizons)
+    return fields(name, figures) if figures else {name: none, f"{name}_spread": none, f"{name}_quartiles": none}

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from foretoken.bench.subject import Rounds, Subject
-from foretoken.bench.timing import interleaved
+from foretoken.bench.timing import fields, interleaved
 from foretoken.errors import InputError
 from foretoken.ops import native
 
@@ -18,6 +18,7 @@ def measure(subject: Subject, context: int, count: int, repeats: int, told: Prog
 
     draft_ms  mean step of a chain of `count`, right after a pass that verified as many: median over repeats
     plain_ms  pass of one row
+    share     the former over the latter in the same turn
     """
     if subject.drafter is None:
         raise InputError(f"{subject.name} has no drafter. Name one with --drafter.")
@@ -34,6 +35,7 @@ def measure(subject: Subject, context: int, count: int, repeats: int, told: Prog
         "repeats": repeats,
         "draft_ms": times["draft"].ms,
         "plain_ms": times["plain"].ms,
-        "share": times["draft"].ms / times["plain"].ms,
+        **fields("share", times["draft"].over(times["plain"])),
         "spread": {case: own.spread for case, own in times.items()},
+        "quartiles_ms": {case: own.quartiles_ms for case, own in times.items()},
     }

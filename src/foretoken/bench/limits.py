@@ -13,7 +13,7 @@ attention, norms and the cache are on top, for the pass to pay.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from time import perf_counter
@@ -33,6 +33,7 @@ ROW_COUNTS = (8, 16, 32, 64)
 INPUTS, OUTPUTS = 1536, 1024  # of the matrix in the cache
 BF16_VALUE = 0x3C80
 PEAK_ROUNDS = 200_000  # of the multiply instructions, about a millisecond
+TRIES = 5  # of what takes a millisecond: the fastest counts, or one interruption would make a turn's ceiling too low
 READ, MULTIPLY, PEAK = "limit: read", "limit: multiply", "limit: instructions"
 Key = tuple[str, Any]
 
@@ -64,13 +65,29 @@ class Limits:
 
     def found(self, times: Mapping[Any, Times]) -> Ceilings:
         """The ceilings by the medians of `cases`."""
-        macs = {rows: rows * INPUTS * OUTPUTS for rows in ROW_COUNTS}
-        kernel = max(count / times[MULTIPLY, rows].ms for rows, count in macs.items()) / 1e6
+        fastest = self._fastest(times)
+        return self._ceilings(fastest, [times[key].ms / 1e3 for key in fastest])
+
+    def by_turn(self, times: Mapping[Any, Times]) -> list[Ceilings]:
+        """The ceilings as they were in every turn, by the cases that are the fastest in the median."""
+        fastest = self._fastest(times)
+        turns = zip(*(times[key].seconds for key in fastest), strict=True)
+        return [self._ceilings(fastest, seconds) for seconds in turns]
+
+    def _fastest(self, times: Mapping[Any, Times]) -> list[Key]:
+        """The case that reads fastest, the one that multiplies fastest, and the peak's where there is one."""
+        read = min(("numpy", "kernel"), key=lambda how: times[READ, how].ms)
+        rows = min(ROW_COUNTS, key=lambda rows: times[MULTIPLY, rows].ms / rows)
+        return [(READ, read), (MULTIPLY, rows), *([(PEAK, None)] if self._peak_macs else [])]
+
+    def _ceilings(self, fastest: Sequence[Key], seconds: Sequence[float]) -> Ceilings:
+        _, (_, rows), *has_peak = fastest
+        kernel = rows * INPUTS * OUTPUTS / seconds[1] / 1e9
         return Ceilings(
-            read_gb_per_s=max(self._buffer.nbytes / times[READ, how].ms for how in ("numpy", "kernel")) / 1e6,
-            gmac_per_s=self._peak_macs / times[PEAK, None].ms / 1e6 if self._peak_macs else kernel,
+            read_gb_per_s=self._buffer.nbytes / seconds[0] / 1e9,
+            gmac_per_s=self._peak_macs / seconds[2] / 1e9 if has_peak else kernel,
             kernel_gmac_per_s=kernel,
-            peak_source="instructions on registers" if self._peak_macs else "own product, weights in cache",
+            peak_source="instructions on registers" if has_peak else "own product, weights in cache",
         )
 
     def _sum(self) -> float:
@@ -85,12 +102,15 @@ class Limits:
         return product(self._long, self._x[:1])
 
     def _multiply(self, rows: int) -> float:
-        return product(self._small, self._x[:rows])
+        return min(product(self._small, self._x[:rows]) for _ in range(TRIES))
 
     def _instructions(self) -> float:
-        started = perf_counter()
-        native.multiply_peak(self._format, PEAK_ROUNDS)
-        return perf_counter() - started
+        def once() -> float:
+            started = perf_counter()
+            native.multiply_peak(self._format, PEAK_ROUNDS)
+            return perf_counter() - started
+
+        return min(once() for _ in range(TRIES))
 
 
 @dataclass(frozen=True)

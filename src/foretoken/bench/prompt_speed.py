@@ -12,7 +12,7 @@ from foretoken import engine
 from foretoken.bench.limits import READ_BYTES, Limits, prompt_work
 from foretoken.bench.matrices import matrices
 from foretoken.bench.subject import CHUNK, Subject
-from foretoken.bench.timing import interleaved
+from foretoken.bench.timing import Figure, Times, fields, interleaved
 from foretoken.ops import Packed, native
 
 PROMPT, LINEARS = "prompt", "linears"
@@ -25,10 +25,10 @@ def measure(
     """The fields of `bench prompt --json` (design section 8).
 
     peak_share         multiply-adds of weights that are really executed (layers that store no keys see the last row
-                       only; attention is not counted) per second, over the peak measured in the same run
+                       only; attention is not counted) per second, over the peak of the same turn
     linear_peak_share  the same of the products alone, one after the other, of the layers that all rows pass
     """
-    subject.check_context(tokens + 1)
+    subject.check_context("tokens", tokens, 1)
     limits, alone = Limits(subject.format, read_bytes), Linears(subject, min(tokens, CHUNK))
     runner = engine.Engine(subject.target, CHUNK)
     prompt = subject.prompt(tokens)
@@ -43,9 +43,13 @@ def measure(
 
     cases: dict[Any, Callable[[], float]] = {(PROMPT, 0): read, (LINEARS, 0): alone.run, **limits.cases()}
     times = interleaved(cases, repeats, told)
-    ceilings = limits.found(times)
-    peak = ceilings.gmac_per_s
     prompt_ms, linears_ms = times[PROMPT, 0].ms, times[LINEARS, 0].ms
+    peaks = [turn.gmac_per_s for turn in limits.by_turn(times)]
+
+    def share(macs: float, time: Times) -> Figure:
+        turns = zip(time.seconds, peaks, strict=True)
+        return Figure(tuple(macs / seconds / 1e9 / peak for seconds, peak in turns))
+
     return {
         "shape": subject.name,
         "format": subject.format,
@@ -55,12 +59,12 @@ def measure(
         "chunk": CHUNK,
         "repeats": repeats,
         "tok_per_s": 1e3 * tokens / prompt_ms,
-        "peak_share": prompt_work(subject, tokens).macs / prompt_ms / 1e6 / peak,
-        "linear_peak_share": alone.macs / linears_ms / 1e6 / peak,
+        **fields("peak_share", share(prompt_work(subject, tokens).macs, times[PROMPT, 0])),
+        **fields("linear_peak_share", share(alone.macs, times[LINEARS, 0])),
         "prompt_ms": prompt_ms,
         "linears_ms": linears_ms,
         "spread": {PROMPT: times[PROMPT, 0].spread, LINEARS: times[LINEARS, 0].spread},
-        **ceilings.fields(),
+        **limits.found(times).fields(),
     }
 
 

@@ -31,7 +31,7 @@ def load(path: Path, limit: int | None = None) -> Prompts:
         raise InputError(f"{path} holds no .jsonl file.")
     found: Prompts = {}
     for file in files:
-        for number, line in enumerate(_text(file).splitlines(), 1):
+        for number, line in enumerate(read_text(file).splitlines(), 1):
             if line.strip():
                 domain, prompt = _prompt(line, f"line {number} of {file}")
                 own = found.setdefault(domain, [])
@@ -42,7 +42,8 @@ def load(path: Path, limit: int | None = None) -> Prompts:
     return found
 
 
-def _text(file: Path) -> str:
+def read_text(file: Path) -> str:
+    """The text of a UTF-8 file of at most 16 MB; raises InputError."""
     try:
         if file.stat().st_size > MAX_BYTES:
             raise InputError(f"{file} has {file.stat().st_size} bytes, expected at most {MAX_BYTES}.")

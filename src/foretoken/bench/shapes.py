@@ -99,14 +99,7 @@ def build(
     raises          InputError for an unknown shape or format; WeightsError, before memory is taken, for a model that
                     does not fit, naming a format that would
     """
-    if name not in SHAPES:
-        raise InputError(f"shape is {name[:40]!r}, expected one of {', '.join(SHAPES)}.")
-    for asked in (format, drafter_format or format):
-        if asked not in FORMATS:
-            raise InputError(f"format of a shape is {asked[:40]!r}, expected one of {', '.join(FORMATS)}.")
-    shape = SHAPES[name]
-    config = target_config(target_json(shape))
-    parts = _fitting(f"shape {name}", config, format, ops)
+    shape, config, parts = _planned(name, format, drafter_format, ops)
     fill = RandomParts(ops, progress, packed_bytes(parts, ops))
     made = {part.name: fill.make(part) for part in parts}
     target = Gemma4(config, assemble(config, made, embed_scale(config.hidden_len, "BF16")), ops)
@@ -126,6 +119,26 @@ def build(
         packed_bytes=packed_bytes(parts, ops) + packed_bytes(drafter_parts, ops),
         table_bytes=sum(made[part.name].data.nbytes for part in parts if part.is_mapped),
     )
+
+
+def memory_bytes(name: str, format: str, drafter_format: str | None = "q8", ops: Any = native) -> int:
+    """Packed bytes of what `build` would build, without building it; raises as it does."""
+    shape, _, parts = _planned(name, format, drafter_format, ops)
+    if drafter_format is None:
+        return packed_bytes(parts, ops)
+    drafter_parts = in_format(plan(drafter_config(drafter_json(shape))), drafter_format)
+    return packed_bytes(parts, ops) + packed_bytes(drafter_parts, ops)
+
+
+def _planned(name: str, format: str, drafter_format: str | None, ops: Any) -> tuple[Shape, TargetConfig, list[Part]]:
+    """The shape of that name, its target's config and settled parts; refuses what `build` refuses of them."""
+    if name not in SHAPES:
+        raise InputError(f"shape is {name[:40]!r}, expected one of {', '.join(SHAPES)}.")
+    for asked in (format, drafter_format or format):
+        if asked not in FORMATS:
+            raise InputError(f"format of a shape is {asked[:40]!r}, expected one of {', '.join(FORMATS)}.")
+    config = target_config(target_json(SHAPES[name]))
+    return SHAPES[name], config, _fitting(f"shape {name}", config, format, ops)
 
 
 def num_parameters(parts: Sequence[Part]) -> int:

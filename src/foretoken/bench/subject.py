@@ -20,12 +20,14 @@ from foretoken.drafters.protocol import Draft, Drafter
 from foretoken.errors import DraftError, InputError
 from foretoken.horizon import MAX_HORIZON, FixedHorizon
 from foretoken.models.gemma4 import Gemma4
+from foretoken.ops import PAGE
 from foretoken.sampling import Sampler, Sampling
 from foretoken.weights.gemma4 import plan
 
 GREEDY = Sampling(temperature=0.0, top_k=0, top_p=1.0, min_p=0.0, seed=0)
 CHUNK = 512  # prompt rows a pass, the default of `foretoken.load`
 MAX_ROWS = MAX_HORIZON + 1
+MOST_READ = 2048  # tokens of context that are really read
 ROOM = 2 * MAX_ROWS  # tokens that a round may add before it is undone
 
 
@@ -51,11 +53,9 @@ class Subject:
         rng = np.random.default_rng(seed)
         return [int(token) for token in rng.integers(0, self.target.config.vocab_len, length)]
 
-    def check_context(self, length: int) -> None:
-        """Raise InputError where the model has no room for so many tokens."""
-        most = self.target.config.max_positions
-        if not 1 <= length <= most:
-            raise InputError(f"{length} tokens of context asked, {self.name} has room for 1 to {most}.")
+    def check_context(self, what: str, asked: int, beside: int) -> None:
+        """Raise InputError where the model has no room for what was asked, an option's value, and `beside` tokens."""
+        check_context(self.name, self.target.config.max_positions, what, asked, beside)
 
     def sequence(self, prompt: Sequence[int], pool: PagePool, horizon: int = 0, new_tokens: int = 1) -> engine.Sequence:
         """A greedy sequence that has read nothing yet."""
@@ -72,14 +72,17 @@ class Subject:
 class Rounds:
     """One sequence after `context` random tokens, playing single rounds again and again from the same place.
 
-    Everything goes through the engine's own step, so what is timed is what decoding pays.
+    Everything goes through the engine's own step, so what is timed is what decoding pays. Of a long context only the
+    end is read; before it the cache holds noise, which costs the same to attend to.
     """
 
     def __init__(self, subject: Subject, context: int) -> None:
-        subject.check_context(context + ROOM)
+        subject.check_context("context", context, ROOM)
         self._runner = engine.Engine(subject.target, CHUNK)
         pool = self._runner.pool(context + ROOM)
         self.sequence = subject.sequence(subject.prompt(context), pool, new_tokens=ROOM)
+        if context > MOST_READ:
+            _fill(self.sequence.cache, context - CHUNK)
         while self.sequence.is_reading:
             self._step()
         self._drafter = subject.drafter
@@ -117,6 +120,25 @@ class Rounds:
             raise DraftError(self.sequence.stats.drafter_error)
 
 
+def _fill(cache: Cache, length: int) -> None:
+    """Make the cache `length` positions long with noise for keys and values."""
+    rng, pool = np.random.default_rng(0), cache.pool
+    noise = {
+        index: rng.standard_normal(keys[0].shape, dtype=np.float32).astype(np.float16)
+        for index, keys in pool.keys.items()
+    }
+    while cache.length < length:
+        rows = min(pool.pass_rows, length - cache.length)
+        cache.begin_pass(rows)
+        for kind, table in cache.tables.items():
+            for page in table[cache.length // PAGE : -(-(cache.length + rows) // PAGE)]:
+                for index, layer in pool.layers.items():
+                    if layer.kind == kind:
+                        pool.keys[index][page] = noise[index]
+                        pool.values[index][page] = noise[index].reshape(pool.values[index][page].shape)
+        cache.end_pass()
+
+
 class _Forced:
     """Guesses the same tokens every time, at no cost."""
 
@@ -127,6 +149,16 @@ class _Forced:
 
     def propose(self, states: Sequence[Any], limits: Sequence[int]) -> list[Draft]:
         return [Draft(self._tokens[:limit], np.ones(limit, dtype=np.float32)) for limit in limits]
+
+
+def check_context(name: str, context_len: int, what: str, asked: int, beside: int) -> None:
+    """The same for any model, by name and context."""
+    most = context_len - beside
+    if not 1 <= asked <= most:
+        raise InputError(
+            f"{what} is {asked}, expected 1 to {most}: {name} has room for {context_len} tokens, "
+            f"{beside} of it for what is written afterwards."
+        )
 
 
 def loaded(model: Model) -> Subject:

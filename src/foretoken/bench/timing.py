@@ -6,14 +6,17 @@ from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass
 from statistics import median, quantiles
 from time import perf_counter
-from typing import TypeVar
+from typing import Any, TypeVar
 
 Case = TypeVar("Case", bound=Hashable)
 
 
+MIN_TURNS = 3  # of fewer nobody knows how far they scatter
+
+
 @dataclass(frozen=True)
 class Times:
-    """Seconds of one case, one entry per repeat."""
+    """Seconds of one case, one entry per turn."""
 
     seconds: tuple[float, ...]
 
@@ -23,12 +26,60 @@ class Times:
         return 1e3 * median(self.seconds)
 
     @property
-    def spread(self) -> float:
-        """Distance of the quartiles over the median; 0 where there are fewer than three repeats."""
-        if len(self.seconds) < 3:
-            return 0.0
-        low, middle, high = quantiles(self.seconds, n=4, method="inclusive")
-        return (high - low) / middle
+    def spread(self) -> float | None:
+        """Distance of the quartiles over the median; None of fewer than three turns."""
+        return Figure(self.seconds).spread
+
+    @property
+    def quartiles_ms(self) -> tuple[float, float] | None:
+        """The lower and the upper one in milliseconds; None of fewer than three turns."""
+        return Figure(tuple(1e3 * second for second in self.seconds)).quartiles
+
+    def over(self, other: Times) -> Figure:
+        """This time over the other's in the same turn."""
+        return Figure(tuple(own / beside for own, beside in zip(self.seconds, other.seconds, strict=True)))
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A figure, mostly a ratio of times, taken within each turn: a machine whose speed drifts changes both alike."""
+
+    turns: tuple[float, ...]
+
+    @property
+    def value(self) -> float:
+        """The median over the turns."""
+        return median(self.turns)
+
+    @property
+    def quartiles(self) -> tuple[float, float] | None:
+        """The lower and the upper one; None of fewer than three turns."""
+        if len(self.turns) < MIN_TURNS:
+            return None
+        low, _, high = quantiles(self.turns, n=4, method="inclusive")
+        return low, high
+
+    @property
+    def spread(self) -> float | None:
+        """Distance of the quartiles over the median."""
+        if self.quartiles is None:
+            return None
+        low, high = self.quartiles
+        return (high - low) / self.value
+
+    def is_above(self, other: Figure) -> bool:
+        """True where it is larger by more than either one's quartiles lie apart. Never, of fewer than three turns."""
+        if self.quartiles is None or other.quartiles is None:
+            return False
+        return self.value - other.value > max(high - low for low, high in (self.quartiles, other.quartiles))
+
+
+def fields(name: str, figures: Figure | Mapping[str, Figure]) -> dict[str, Any]:
+    """NAME, NAME_spread and NAME_quartiles of a report: of one figure, or of several by key."""
+    if isinstance(figures, Figure):
+        return {name: figures.value, f"{name}_spread": figures.spread, f"{name}_quartiles": figures.quartiles}
+    parts = {key: fields("", figure) for key, figure in figures.items()}
+    return {f"{name}{end}": {key: own[end] for key, own in parts.items()} for end in ("", "_spread", "_quartiles")}
 
 
 def interleaved(

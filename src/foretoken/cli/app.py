@@ -1,7 +1,7 @@
 """Registers the commands, and turns every error into one line on stderr and an exit code.
 
-0 done · 2 bad arguments or input · 1 failure · 130 after Ctrl-C. No traceback reaches a user, unless
-FORETOKEN_TRACEBACK asks for it.
+0 done · 2 bad arguments or input · 1 failure · 130 after Ctrl-C · 141 when the reader of stdout has gone.
+No traceback reaches a user, unless FORETOKEN_TRACEBACK asks for it.
 """
 
 from __future__ import annotations
@@ -16,11 +16,13 @@ from typing import Annotated, TextIO
 
 import typer
 
-from foretoken.cli import bench, chat, demo, distill, generate, info, selftest, terminal
+from foretoken.cli import bench, chat, demo, distill, generate, info, pull, quantize, selftest, terminal
 from foretoken.errors import ForetokenError
 
 # typer's own parser errors; newer releases bundle click, older ones import it, so we ask typer for the class.
 PARSER_ERROR: type[Exception] = next(c for c in typer.BadParameter.__mro__ if c.__name__ == "ClickException")
+
+READER_LEFT = 141  # 128 + SIGPIPE, what a shell shows for a program whose reader has gone
 
 app = typer.Typer(
     name="foretoken",
@@ -33,6 +35,8 @@ app = typer.Typer(
 app.command()(generate.generate)
 app.command()(chat.chat)
 app.command()(info.info)
+app.command()(pull.pull)
+app.command()(quantize.quantize)
 app.command()(selftest.selftest)
 app.command()(demo.demo)
 app.command()(distill.distill)
@@ -83,9 +87,11 @@ def run(arguments: list[str]) -> int:
         return _fail(error, _parser_message(error), 2)
     except (KeyboardInterrupt, typer.Abort):
         return 130
-    except BrokenPipeError:
+    except (BrokenPipeError, SystemExit) as error:
+        if isinstance(error, SystemExit) and not isinstance(error.__context__, BrokenPipeError):
+            raise  # else the parser, which makes an exit of a broken pipe
         _drop_stdout()
-        return 1
+        return READER_LEFT
     except Exception as error:
         return _fail(error, f"{type(error).__name__}: {error}", 1)
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -13,13 +16,16 @@ from foretoken.errors import InputError
 if TYPE_CHECKING:
     from foretoken.bench.subject import Subject
 
-SHAPES = "e2b|e4b|12b|26b-a4b|31b|tiny"
 MAX_REPEATS = 10_000
 MIN_WIDTH = 100  # of tables, where the terminal is narrower or unknown
 
 Shape = Annotated[
     str | None,
-    typer.Option("--shape", metavar=SHAPES, help="Random weights in the shape of this model, in place of a folder."),
+    typer.Option(
+        "--shape",
+        metavar="NAME",
+        help="Random weights in the shape of e2b, e4b, 12b, 26b-a4b, 31b or tiny, in place of a folder.",
+    ),
 ]
 Format = Annotated[
     str | None,
@@ -27,6 +33,14 @@ Format = Annotated[
 ]
 Context = Annotated[int, typer.Option("--context", help="Tokens that stand before the passes.")]
 Repeats = Annotated[int, typer.Option("--repeats", help="Runs of every case, taken in turn; medians are shown.")]
+Save = Annotated[
+    str | None,
+    typer.Option(
+        "--save",
+        metavar="auto|PATH",
+        help="Keep the report with date and processor, in a folder or a .json file; auto: bench/results of a checkout.",
+    ),
+]
 Plot = Annotated[Path | None, typer.Option("--plot", metavar="PNG", help="Draw a picture, too; needs matplotlib.")]
 
 app = typer.Typer(
@@ -52,29 +66,34 @@ def verify_cost(
     rows: Annotated[str, typer.Option("--rows", help="Rows of the passes, 1 among them.")] = "1,2,4,8,16,17",
     repeats: Repeats = 9,
     plot: Plot = None,
+    save: Save = None,
     json: options.Json = False,
 ) -> None:
     """What a pass over several rows costs, over one row and over the roofline of this machine."""
     counts = [_whole(text, "rows", 1, 17) for text in rows.split(",")]
-    _check(repeats, plot)
+    where = _check(repeats, plot, save)
     from foretoken.bench import plot as picture
     from foretoken.bench import verify_cost as bench
 
     bench.check_rows(counts)
     subject = _open(model, shape, "none", format, "q8", threads)
-    with terminal.progress("Measuring") as advance:
+    with _progress("Measuring") as advance:
         report = bench.measure(subject, context, counts, repeats, advance)
-    names = ("ms", "spread", "relative", "roofline_ratio")
-    table = [[count, *(report[name][count] for name in names)] for count in report["ms"]]
-    _show(_title(report), ["rows", "ms", "spread", "over one row", "over roofline"], table)
+    table = [
+        [rows, report["ms"][rows], report["spread"][rows], *_cells(report, ("relative", "roofline_ratio"), rows)]
+        for rows in report["ms"]
+    ]
+    _show(_title(report), ["rows", "ms", "spread", "over one row", "spread", "over roofline", "spread"], table)
     terminal.say(
         f"read ceiling {report['read_ceiling_gb_per_s']:.1f} GB/s, "
         f"peak {report['int_peak_gmac_per_s']:.0f} GMAC/s ({report['int_peak_source']})"
     )
     if plot is not None:
-        series = {"over one row": report["relative"], "over the roofline": report["roofline_ratio"]}
-        picture.lines(plot, _title(report), "rows of the pass", "times", series)
-    _print(report, json)
+        labels = {"over one row": "relative", "over roofline": "roofline_ratio"}
+        series = {label: _points(report, name) for label, name in labels.items()}
+        ideal = "a pass as quick as that of one row, or as the machine can be"
+        picture.lines(plot, _title(report), "rows of the pass", "time of the pass, as a multiple", series, ideal)
+    _hand_out(report, f"verify-cost {report['shape']}", where, json)
 
 
 @app.command("draft")
@@ -89,24 +108,27 @@ def draft(
     chain: Annotated[int, typer.Option("--chain", help="Draft tokens in a row.")] = 4,
     repeats: Repeats = 15,
     plot: Plot = None,
+    save: Save = None,
     json: options.Json = False,
 ) -> None:
     """What a draft token costs, over a plain pass of the target."""
     _whole(chain, "chain", 1, 16)
-    _check(repeats, plot)
+    where = _check(repeats, plot, save)
     from foretoken.bench import draft_cost as bench
     from foretoken.bench import plot as picture
 
     subject = _open(model, shape, drafter, format, drafter_format, threads)
-    with terminal.progress("Measuring") as advance:
+    with _progress("Measuring") as advance:
         report = bench.measure(subject, context, chain, repeats, advance)
-    ms, spread = {"draft": report["draft_ms"], "plain": report["plain_ms"]}, report["spread"]
-    table = [["a draft token", ms["draft"], spread["draft"]], ["a plain pass", ms["plain"], spread["plain"]]]
+    names = {"a draft token": "draft", "a plain pass": "plain"}
+    table = [[label, report[f"{case}_ms"], report["spread"][case]] for label, case in names.items()]
     _show(_title(report), ["", "ms", "spread"], table)
-    terminal.say(f"a draft token costs {report['share']:.1%} of a plain pass")
+    spread = _text("spread", report["share_spread"])
+    terminal.say(f"a draft token costs {report['share']:.1%} of a plain pass (spread {spread})")
     if plot is not None:
-        picture.bars(plot, _title(report), "ms", {"a draft token": {"ms": ms["draft"]}, "a pass": {"ms": ms["plain"]}})
-    _print(report, json)
+        bars = {label: {"": (report[f"{case}_ms"], report["quartiles_ms"][case])} for label, case in names.items()}
+        picture.bars(plot, _title(report), "ms", bars)
+    _hand_out(report, f"draft {report['shape']}", where, json)
 
 
 @app.command("prompt")
@@ -118,28 +140,30 @@ def prompt(
     tokens: Annotated[int, typer.Option("--tokens", help="Tokens of the prompt.")] = 512,
     repeats: Repeats = 5,
     plot: Plot = None,
+    save: Save = None,
     json: options.Json = False,
 ) -> None:
     """How fast a prompt is read, as a share of what the kernels reach at best."""
     _whole(tokens, "tokens", 1, 1 << 20)
-    _check(repeats, plot)
+    where = _check(repeats, plot, save)
     from foretoken.bench import plot as picture
     from foretoken.bench import prompt_speed as bench
 
     subject = _open(model, shape, "none", format, "q8", threads)
-    with terminal.progress("Measuring") as advance:
+    with _progress("Measuring") as advance:
         report = bench.measure(subject, tokens, repeats, advance)
-    shares = {"the whole": report["peak_share"], "products alone": report["linear_peak_share"]}
+    cases = {"the whole": ("prompt", "peak_share"), "products alone": ("linears", "linear_peak_share")}
     table = [
-        ["the whole", report["prompt_ms"], report["spread"]["prompt"], shares["the whole"]],
-        ["products alone", report["linears_ms"], report["spread"]["linears"], shares["products alone"]],
+        [label, report[f"{case}_ms"], report["spread"][case], report[share], report[f"{share}_spread"]]
+        for label, (case, share) in cases.items()
     ]
-    _show(f"{_title(report)}, {tokens} tokens", ["", "ms", "spread", "of the peak"], table)
+    _show(_title(report), ["", "ms", "spread", "of the peak", "spread"], table)
     peak = f"peak {report['int_peak_gmac_per_s']:.0f} GMAC/s ({report['int_peak_source']})"
     terminal.say(f"{report['tok_per_s']:.1f} tok/s; {peak}")
     if plot is not None:
-        picture.bars(plot, _title(report), "of the peak", {name: {"share": share} for name, share in shares.items()})
-    _print(report, json)
+        bars = {label: {"": _percent(report, share)} for label, (_, share) in cases.items()}
+        picture.bars(plot, _title(report), "% of the peak", bars)
+    _hand_out(report, f"prompt {report['shape']}", where, json)
 
 
 @app.command("decode")
@@ -152,45 +176,105 @@ def decode(
     prompts: Annotated[
         Path | None, typer.Option("--prompts", metavar="PATH", help="JSON lines, or a folder of such files.")
     ] = None,
+    shape: Annotated[str | None, typer.Option("--shape", hidden=True)] = None,
     limit: Annotated[int | None, typer.Option("--limit", help="Prompts of each domain. Default: all.")] = None,
-    horizon: Annotated[str, typer.Option("--horizon", help="Horizons to compare, 0 among them.")] = "0,1,2,4,8,auto",
+    horizon: Annotated[
+        str | None,
+        typer.Option("--horizon", help="Horizons to compare, 0 among them. Default: 0,1,2,4,8; auto is one of these."),
+    ] = None,
     max_tokens: options.MaxTokens = 200,
     repeats: Repeats = 3,
     plot: Plot = None,
+    save: Save = None,
     json: options.Json = False,
 ) -> None:
     """Drafted against plain decoding by domain: same text or not, how fast, which horizon is best."""
     _whole(max_tokens, "max-tokens", 2, 1 << 20)
-    _check(repeats, plot)
+    where = _check(repeats, plot, save)
     from foretoken.bench import decode_speed as bench
     from foretoken.bench import plot as picture
     from foretoken.bench import prompts as sets
 
-    horizons = horizon.split(",")
+    if shape is not None:
+        raise InputError(
+            "decode takes no --shape: the text of random weights is noise, hardly any draft would be accepted, and a "
+            "speed-up would say nothing. Give a model with --model, or none for the small pair that comes along."
+        )
+    horizons = bench.default_horizons() if horizon is None else horizon.split(",")
     bench.check_horizons(horizons)
     if limit is not None:
         _whole(limit, "limit", 1, 1 << 20)
     found = sets.load(prompts if prompts is not None else sets.default_set(model is None), limit)
     loaded = terminal.load_model(model, drafter, format, drafter_format, threads)
-    with terminal.progress("Measuring") as advance:
+    with _progress("Measuring") as advance:
         report = bench.measure(loaded, found, horizons, max_tokens, repeats, advance)
-    drafted = [own for own in horizons if own != bench.PLAIN]
-    table = [
-        [name, d["plain_tok_per_s"], *(d["speedup"][own] for own in drafted), d["best_horizon"], d["tokens_per_round"]]
-        for name, d in report["domains"].items()
-    ]
-    for row, d in zip(table, report["domains"].values(), strict=True):
-        row += [f"{d['loops']}/{d['answers']}", "yes" if d["same_text"] else "NO"]
-    means = report["mean_by_horizon"]
-    table.append(["mean", None, *(means[own] for own in drafted), report["fixed_horizon"], None, "", ""])
-    names = ["", "plain tok/s", *(f"×{own}" for own in drafted), "best", "tok/round", "loops", "same"]
-    _show(f"{report['model']} {report['format']}: how many times as fast as plain, by horizon", names, table)
+    domains = report["domains"]
+    drafted = [own for own in report["mean_by_horizon"] if own != bench.PLAIN]
+    _show_decode(report, drafted)
     if plot is not None:
-        groups = {name: d["speedup"] for name, d in report["domains"].items()}
-        picture.bars(plot, f"{report['model']}: drafted over plain", "times plain decoding", groups)
-    _print(report, json)
-    if not all(d["same_text"] for d in report["domains"].values()):
+        noise = sum(len(d["noise"]) for d in domains.values())
+        groups = {name: {f"horizon {own}": _point(d, "speedup", own) for own in drafted} for name, d in domains.items()}
+        picture.bars(
+            plot,
+            _pair_title(report["model"], report)
+            + (f"\n{noise} speed-ups above the tokens of a round: noise" if noise else ""),
+            "times as fast as plain decoding",
+            groups,
+            level="plain decoding",
+        )
+    _hand_out(report, f"decode {report['model']}", where, json)
+    if not all(d["same_text"] for d in domains.values()):
         raise typer.Exit(1)
+
+
+def _show_decode(report: dict[str, Any], drafted: list[str]) -> None:
+    """The table, and what it leaves blank or doubts."""
+    rows = []
+    for name, d in report["domains"].items():
+        speeds = [_speedup(d, "speedup", own, own in d["noise"]) for own in drafted]
+        horizon, per_round = d["tokens_per_round_horizon"], d["tokens_per_round"]
+        per_round = None if per_round is None else f"{per_round:.2f} at {horizon}"
+        rest = [per_round, f"{d['loops']}/{d['answers']}", "yes" if d["same_text"] else "NO"]
+        rows.append([name, d["plain_tok_per_s"], *speeds, d["best_horizon"], *rest])
+    means = [_speedup(report, "mean_by_horizon", own) for own in drafted]
+    rows.append(["mean", None, *means, report["best_horizon"], None, "", ""])
+    names = ["", "plain tok/s", *(f"×{own}" for own in drafted), "best", "tok/round", "loops", "same"]
+    _show(f"{_pair_title(report['model'], report)}: times as fast as plain, by horizon; spread below", names, rows)
+    if report["repeats"] < 3:
+        terminal.say("fewer than 3 repeats show no spread, so no horizon is called the best. Give --repeats 3 or more.")
+    elif any(row[2 + len(drafted)] is None for row in rows):
+        terminal.say("best is blank where it is faster than another, or than plain decoding, by less than the spread.")
+    if any(d["noise"] for d in report["domains"].values()):
+        terminal.say("? is noise: no speed-up can be larger than the tokens of a round.")
+
+
+def _speedup(report: dict[str, Any], name: str, horizon: str, is_noise: bool = False) -> str:
+    """A number, and below it its spread."""
+    value, spread = report[name][horizon], report[f"{name}_spread"][horizon]
+    if value is None:
+        return "–"
+    return f"{value:.2f}{'?' * is_noise}\n{'–' if spread is None else f'{spread:.0%}'}"
+
+
+def _cells(report: dict[str, Any], names: tuple[str, ...], key: str) -> list[Any]:
+    """Of every name the value and its spread."""
+    return [report[f"{name}{end}"][key] for name in names for end in ("", "_spread")]
+
+
+def _point(report: dict[str, Any], name: str, key: str) -> tuple[float, tuple[float, float] | None] | None:
+    """A value and its quartiles, as pictures take them; None where there is no value."""
+    value = report[name][key]
+    return None if value is None else (value, report[f"{name}_quartiles"][key])
+
+
+def _percent(report: dict[str, Any], name: str) -> tuple[float, tuple[float, float] | None]:
+    """A share as pictures take it, in percent."""
+    quartiles = report[f"{name}_quartiles"]
+    return 100 * report[name], None if quartiles is None else (100 * quartiles[0], 100 * quartiles[1])
+
+
+def _points(report: dict[str, Any], name: str) -> dict[str, Any]:
+    return {key: _point(report, name, key) for key in report[name]}
 
 
 def _whole(value: int | str, name: str, low: int, high: int) -> int:
@@ -202,13 +286,30 @@ def _whole(value: int | str, name: str, low: int, high: int) -> int:
     return number
 
 
-def _check(repeats: int, plot: Path | None) -> None:
-    """Refuse what is wrong before anything is loaded."""
+def _check(repeats: int, plot: Path | None, save: str | None) -> Path | None:
+    """Refuse what is wrong before anything is loaded; where the report is to be kept, if it is."""
     _whole(repeats, "repeats", 1, MAX_REPEATS)
     if plot is not None:
         from foretoken.bench import plot as picture
 
         picture.check(plot)
+    if save is None:
+        return None
+    from foretoken.bench import record
+
+    return record.target(save)
+
+
+@contextmanager
+def _progress(label: str) -> Iterator[Callable[[int, int], None]]:
+    """A bar on a terminal; in a file a line now and then."""
+    from foretoken.bench import script
+
+    if sys.stderr.isatty():
+        with terminal.progress(label) as advance:
+            yield advance
+    else:
+        yield script.progress(label, terminal.say)
 
 
 def _open(
@@ -226,13 +327,18 @@ def _open(
         raise InputError("a shape brings its own drafter. Give --drafter auto or none.")
     if threads is not None:
         native.set_threads(_whole(threads, "threads", 1, 256))
-    with terminal.progress("Building") as advance:
+    with _progress("Building") as advance:
         return shapes.build(shape, format or "q4", None if drafter == "none" else drafter_format, progress=advance)
 
 
 def _title(report: dict[str, Any]) -> str:
-    where = f", after {report['context']} tokens" if "context" in report else ""
-    return f"{report['shape']} {report['format']}, {report['isa']}, {report['threads']} threads{where}"
+    where = f", after {report['context']} tokens" if "context" in report else f", prompt of {report['tokens']} tokens"
+    return f"{_pair_title(report['shape'], report)}{where}"
+
+
+def _pair_title(name: str, report: dict[str, Any]) -> str:
+    threads = report["threads"]
+    return f"{name} {report['format']}, {report['isa']}, {threads} thread{'s' * (threads > 1)}"
 
 
 def _show(title: str, names: list[str], rows: list[list[Any]]) -> None:
@@ -260,6 +366,11 @@ def _text(name: str, value: Any) -> str:
     return f"{value:.{1 if value >= 100 else 2 if value >= 0.1 else 4}f}"
 
 
-def _print(report: dict[str, Any], is_json: bool) -> None:
+def _hand_out(report: dict[str, Any], what: str, where: Path | None, is_json: bool) -> None:
+    """Keep the report and print it, where that was asked for."""
+    if where is not None:
+        from foretoken.bench import record
+
+        terminal.say(f"kept as {record.save(report, what, where)}")
     if is_json:
         terminal.print_json(report)

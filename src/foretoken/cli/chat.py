@@ -1,4 +1,4 @@
-"""`foretoken chat`: turns by hand, streamed. /reset forgets the conversation, /exit or Ctrl-D ends it.
+"""`foretoken chat`: turns by hand, streamed. /help lists the commands. A line that ends in a backslash goes on.
 
 Where the model calls a tool, the next line is the tool's result, and the model goes on with its turn. What the model
 thought goes into the history apart from what it said; the template drops it (see `foretoken.chat`).
@@ -16,8 +16,16 @@ from foretoken.errors import InputError
 
 if TYPE_CHECKING:
     from foretoken.api import Model
+    from foretoken.chat import ChatTemplate
 
 PROMPT = "> "
+GOES_ON = "… "
+HELP = (
+    "/reset or /clear forgets the conversation, but not --system",
+    "/exit or Ctrl-D ends it",
+    "Ctrl-C stops an answer, or clears the line",
+    "a line that ends in a backslash goes on in the next one",
+)
 
 
 def chat(
@@ -40,13 +48,18 @@ def chat(
     stop: options.Stop = None,
     thinking: options.Thinking = None,
     tools: options.Tools = None,
+    system: options.System = None,
 ) -> None:
-    """Talk with the model; Ctrl-C stops an answer, Ctrl-D or /exit ends."""
+    """Talk with the model; Ctrl-C stops an answer, Ctrl-D or /exit ends, /help lists what else there is.
+
+    A line that ends in a backslash goes on in the next one.
+    """
     options.check_horizon(horizon)
     functions = options.read_tools(tools)
     loaded = terminal.load_model(model, drafter, format, drafter_format, threads, chunk)
     if loaded.chat_template is None:
         raise InputError(f"model {loaded.name} has no chat template. Use foretoken generate.")
+    _check_system(loaded.chat_template, system)
     terminal.explain_drafting(loaded, drafter, horizon)
     settings = {
         "max_tokens": max_tokens,
@@ -63,31 +76,47 @@ def chat(
         **terminal.for_template(loaded, thinking, functions),
     }
     if sys.stdin.isatty():
-        terminal.say("/reset forgets the conversation, Ctrl-C stops an answer, /exit or Ctrl-D ends.")
-    _converse(_Conversation(loaded, settings))
+        terminal.say("Ctrl-C stops an answer, /exit or Ctrl-D ends, /help lists what else there is.")
+    _converse(_Conversation(loaded, settings, system))
+
+
+def _check_system(template: ChatTemplate, system: str | None) -> None:
+    """Refuse what the template refuses, or would leave out so that the model never saw it."""
+    if system is None:
+        return
+    rendered = template.render([{"role": "system", "content": system}, {"role": "user", "content": "Hello."}])
+    if not system.strip() or system.strip() not in rendered:
+        raise InputError("--system is empty, or this model's chat template leaves it out. Say it in the first line.")
 
 
 def _converse(conversation: _Conversation) -> None:
-    while (line := _read_line(conversation.prompt)) is not None:
-        text = line.strip()
+    is_empty = True
+    while (text := _read_turn(conversation.prompt)) is not None:
+        is_empty = False
         if text == "/exit":
             return
-        if text == "/reset":
+        if text in ("/reset", "/clear"):
             conversation.reset()
             terminal.say("the conversation starts anew.")
+        elif text == "/help":
+            for sentence in HELP:
+                terminal.say(sentence)
         elif text.startswith("/"):
-            terminal.say(f"no command {text.split()[0]}; there are /reset and /exit.")
+            terminal.say(f"no command {text.split()[0]}; there are /help, /reset, /clear and /exit.")
         elif text:
             conversation.take(text)
+    if is_empty:
+        terminal.say("stdin ended before the first line, so there was nothing to answer.")
 
 
 class _Conversation:
     """What was said so far, and what the model waits for: the user's next turn, or results of the tools it called."""
 
-    def __init__(self, model: Model, settings: dict[str, Any]) -> None:
+    def __init__(self, model: Model, settings: dict[str, Any], system: str | None = None) -> None:
         self._scheduler = model.scheduler(parallel=1)  # keeps what was read, so that a turn reads only what is new
         self._settings = settings
-        self._messages: list[dict[str, Any]] = []
+        self._system = [] if system is None else [{"role": "system", "content": system}]
+        self._messages: list[dict[str, Any]] = [*self._system]
         self._called: list[str] = []  # names of tools whose results are still to come
 
     @property
@@ -95,7 +124,7 @@ class _Conversation:
         return f"{self._called[0]} returns> " if self._called else PROMPT
 
     def reset(self) -> None:
-        self._messages.clear()
+        self._messages[:] = self._system
         self._called.clear()
 
     def take(self, text: str) -> None:
@@ -137,6 +166,17 @@ def _response(text: str) -> Any:
     except (ValueError, RecursionError):
         return text
     return value if isinstance(value, dict) else text
+
+
+def _read_turn(prompt: str) -> str | None:
+    """The user's next turn, of one line or of several where they end in a backslash; None at the end of input."""
+    lines: list[str] = []
+    while (line := _read_line(GOES_ON if lines else prompt)) is not None:
+        lines.append(line.rstrip())
+        if not lines[-1].endswith("\\"):
+            break
+        lines[-1] = lines[-1][:-1]
+    return "\n".join(lines).strip() if lines else None
 
 
 def _read_line(prompt: str) -> str | None:

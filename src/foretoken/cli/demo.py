@@ -31,13 +31,20 @@ def demo(
     """Write one text twice, plain and drafted, and compare."""
     options.check_horizon(horizon)
     options.check_prompt(prompt)
+    from foretoken.horizon import parse_horizon
+
     loaded = terminal.load_model(model, drafter, format, "q8", threads)
     _stream(loaded, prompt, max_tokens, horizon).close()  # refuses what is wrong before anything is written
     terminal.explain_drafting(loaded, drafter, horizon)
-    for warm in ("0", horizon):  # so that neither run pays for the first touch of the weights
+    has_drafts = loaded.drafter_state.state == "on" and parse_horizon(horizon) > 0
+    for warm in ("0", horizon) if has_drafts else ("0",):  # so that no run pays for the first touch of the weights
         answer.write(_stream(loaded, prompt, WARM_UP_TOKENS, warm), is_quiet=True)
     print(f"── Prompt ──\n{prompt}\n")
     plain = _write(loaded, "Plain, one token a pass", prompt, max_tokens, "0")
+    if not has_drafts:
+        terminal.say("nothing drafts, so there is nothing to compare.")
+        terminal.summarize(plain)
+        return
     drafted = _write(loaded, "Drafted, several tokens a pass", prompt, max_tokens, horizon)
     is_same = plain.tokens == drafted.tokens
     _show_table(plain, drafted, is_same)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -46,6 +47,8 @@ def generate(
     options.check_horizon(horizon)
     text = _stdin() if prompt == "-" else prompt
     options.check_prompt(text)
+    if prompt != "-" and os.path.isfile(prompt):
+        terminal.say(f"the prompt is the text {prompt!r} as it stands; for what the file holds: generate - < {prompt}")
     functions = options.read_tools(tools)
     if not chat and (thinking is not None or functions):
         raise InputError("--thinking and --tools are for a turn of a chat. Add --chat.")

@@ -10,7 +10,9 @@ from foretoken.cli import options, terminal
 
 
 def info(
-    model: Annotated[str | None, typer.Argument(help="Model folder. Default: the small pair that comes along.")] = None,
+    model: Annotated[
+        str | None, typer.Argument(help="Model folder, GGUF file or hub name. Default: the small pair.")
+    ] = None,
     drafter: options.Drafter = "auto",
     format: options.Format = "auto",
     drafter_format: options.DrafterFormat = "q8",

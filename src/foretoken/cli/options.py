@@ -2,19 +2,47 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Annotated, Any
 
 import typer
 
 from foretoken.errors import InputError
 
+
+def number(name: str, help: str) -> Any:
+    """An option that takes a number; what is none is told as the API tells it."""
+    return typer.Option(name, metavar="NUMBER", help=help, parser=_reader(name, float, "a number"))
+
+
+def whole(name: str, help: str) -> Any:
+    return typer.Option(name, metavar="N", help=help, parser=_reader(name, int, "a whole number"))
+
+
+def _reader(name: str, read: Callable[[str], Any], expected: str) -> Callable[[str], Any]:
+    def parse(text: str) -> Any:
+        try:
+            return read(text)
+        except ValueError:
+            raise InputError(f"{name} is {text[:40]!r}, expected {expected}.") from None
+
+    return parse
+
+
 Model = Annotated[
-    str | None, typer.Option("--model", metavar="PATH", help="Model folder. Default: the small pair that comes along.")
+    str | None,
+    typer.Option(
+        "--model",
+        metavar="PATH|NAME",
+        help="Model folder, GGUF file, or ORG/NAME on the hub, fetched once. Default: the small pair that comes along.",
+    ),
 ]
 Drafter = Annotated[
     str,
     typer.Option(
-        "--drafter", metavar="auto|none|PATH", help="auto: the folder PATH-assistant beside the model, if any."
+        "--drafter",
+        metavar="auto|none|PATH|NAME",
+        help="auto: MODEL-assistant, beside a folder or file or on the hub, if there is one.",
     ),
 ]
 FORMATS = "auto|f32|bf16|q8|q4"
@@ -23,8 +51,8 @@ Format = Annotated[
     typer.Option("--format", metavar=FORMATS, help="Weights of the target; auto is q4 for 4-bit files, else q8."),
 ]
 DrafterFormat = Annotated[str, typer.Option("--drafter-format", metavar=FORMATS, help="Weights of the drafter.")]
-Threads = Annotated[int | None, typer.Option("--threads", help="Worker threads. Default: one per core.")]
-Chunk = Annotated[int, typer.Option("--chunk", help="Prompt rows per pass.")]
+Threads = Annotated[int | None, whole("--threads", help="Worker threads. Default: one per core.")]
+Chunk = Annotated[int, whole("--chunk", help="Prompt rows per pass.")]
 Horizon = Annotated[
     str,
     typer.Option(
@@ -34,34 +62,35 @@ Horizon = Annotated[
     ),
 ]
 Temperature = Annotated[
-    float | None, typer.Option("--temperature", help="0 takes the likeliest token. Default: the model's own.")
+    float | None, number("--temperature", help="0 takes the likeliest token. Default: the model's own.")
 ]
-TopK = Annotated[
-    int | None, typer.Option("--top-k", help="Keep the k likeliest tokens; 0 is off. Default: the model's.")
-]
+TopK = Annotated[int | None, whole("--top-k", help="Keep the k likeliest tokens; 0 is off. Default: the model's.")]
 TopP = Annotated[
     float | None,
-    typer.Option("--top-p", help="Keep the likeliest tokens up to this probability. Default: the model's."),
+    number("--top-p", help="Keep the likeliest tokens up to this probability. Default: the model's."),
 ]
 MinP = Annotated[
-    float | None, typer.Option("--min-p", help="Drop tokens below this share of the likeliest one's probability.")
+    float | None, number("--min-p", help="Drop tokens below this share of the likeliest one's probability.")
 ]
 RepetitionPenalty = Annotated[
     float,
-    typer.Option("--repetition-penalty", help="Above 1: what stands in the text already becomes less likely."),
+    number("--repetition-penalty", help="Above 1: what stands in the text already becomes less likely."),
 ]
 PresencePenalty = Annotated[
-    float, typer.Option("--presence-penalty", help="Taken once from the logit of each token in the answer.")
+    float, number("--presence-penalty", help="Taken once from the logit of each token in the answer.")
 ]
 FrequencyPenalty = Annotated[
-    float, typer.Option("--frequency-penalty", help="Taken from it for each time that it stands there.")
+    float, number("--frequency-penalty", help="Taken from it for each time that it stands there.")
 ]
-Seed = Annotated[int | None, typer.Option("--seed", help="Same seed, same answer. Default: drawn, and reported.")]
-MaxTokens = Annotated[int, typer.Option("--max-tokens", help="Most tokens of the answer.")]
+Seed = Annotated[int | None, whole("--seed", help="Same seed, same answer. Default: drawn, and reported.")]
+MaxTokens = Annotated[int, whole("--max-tokens", help="Most tokens of the answer.")]
 Stop = Annotated[
     list[str] | None, typer.Option("--stop", metavar="TEXT", help="End before this text; may be given several times.")
 ]
 IgnoreEos = Annotated[bool, typer.Option("--ignore-eos", help="Write on after the model's stop tokens.")]
+System = Annotated[
+    str | None, typer.Option("--system", metavar="TEXT", help="What the model is told before the conversation begins.")
+]
 Thinking = Annotated[
     bool | None,
     typer.Option("--thinking/--no-thinking", help="Let the model think first. Default: what its template does."),

@@ -17,7 +17,7 @@ MAX_TOKENS = 10_000_000
 
 
 def selftest(
-    tokens: Annotated[int, typer.Option("--tokens", help="Compare at least so many tokens.")] = 4000,
+    tokens: Annotated[int, options.whole("--tokens", help="Compare at least so many tokens.")] = 4000,
     model: options.Model = None,
     drafter: options.Drafter = "auto",
     format: options.Format = "auto",

@@ -10,6 +10,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from foretoken.places import EMBEDDED
+
 if TYPE_CHECKING:
     from foretoken.api import Model
     from foretoken.stream import Result
@@ -113,12 +115,18 @@ def load_model(
 
 
 def explain_drafting(model: Model, drafter: str, horizon: str) -> None:
-    """Nothing silent: say what `auto` means today, and why there are no drafts if the user did not ask for that."""
+    """Nothing silent: who drafts for a model that was named, or why nobody does, unless that alone was asked for."""
     state = model.drafter_state
-    if state.state == "on" and horizon == "auto":
-        say("horizon auto means 4 draft tokens a round, until it measures what pays.")
-    if state.state == "off" and drafter != "none" and horizon != "0":
+    if horizon == "0":
+        return
+    if state.state == "on":
+        if state.reason != EMBEDDED:
+            say(f"drafts by {state.name}: {state.reason}")
+        return
+    if drafter != "none":
         say(f"drafting is off: {state.reason}")
+    elif horizon != "auto":
+        say(f"horizon {horizon} has no effect: drafting is {state.reason}.")
 
 
 def for_template(model: Model, thinking: bool | None, tools: list[dict[str, Any]] | None) -> dict[str, Any]:

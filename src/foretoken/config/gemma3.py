@@ -14,7 +14,7 @@ from typing import Any
 
 from foretoken.config.layers import KINDS, MAX_HEAD_SIZE, MAX_LAYERS, LayerConfig, named_kinds
 from foretoken.config.model import FALLBACK_EOS, TargetConfig
-from foretoken.config.reader import IGNORED_FIELDS, MAX_VOCAB, NOT_QUANTISED, Reader, text_part
+from foretoken.config.reader import IGNORED_FIELDS, MAX_VOCAB, Reader, known_quantisation, text_part
 from foretoken.config.rope import ropes
 
 OUTER_TYPE, TEXT_TYPE = "gemma3", "gemma3_text"
@@ -69,7 +69,7 @@ def _refuse_unsupported(read: Reader) -> None:
     read.exactly("hidden_activation", "gelu_pytorch_tanh")
     read.exactly("attention_bias", False)
     read.exactly("tie_word_embeddings", True)
-    read.exactly("quantization_config", None, NOT_QUANTISED)
+    known_quantisation(read)
     read.exactly("use_bidirectional_attention", False, "a model that reads ahead writes no text")
     read.exactly("attn_logit_softcapping", None, IGNORED_CAP)
 

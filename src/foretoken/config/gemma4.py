@@ -12,7 +12,7 @@ from typing import Any
 
 from foretoken.config.layers import MAX_LAYERS, read_layers
 from foretoken.config.model import FALLBACK_EOS, NUM_DRAFT_TOKENS, DrafterConfig, TargetConfig
-from foretoken.config.reader import IGNORED_FIELDS, MAX_VOCAB, NOT_QUANTISED, Reader, known_type, text_part
+from foretoken.config.reader import IGNORED_FIELDS, MAX_VOCAB, Reader, known_quantisation, known_type, text_part
 from foretoken.config.rope import ropes
 from foretoken.errors import ConfigError
 
@@ -115,7 +115,7 @@ def _refuse_unsupported(read: Reader) -> None:
     read.exactly("hidden_activation", "gelu_pytorch_tanh")
     read.exactly("attention_bias", False)
     read.exactly("tie_word_embeddings", True)
-    read.exactly("quantization_config", None, NOT_QUANTISED)
+    known_quantisation(read)
     if read.get("use_bidirectional_attention") not in (None, "vision"):  # "vision" changes nothing without images
         read.refuse("use_bidirectional_attention", "null or vision")
     if read.get("model_type") == TEXT_TYPES["gemma4_unified"]:  # its class has no such fields

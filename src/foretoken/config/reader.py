@@ -15,7 +15,7 @@ from foretoken.errors import ConfigError
 MAX_JSON_BYTES = 16 << 20
 MAX_SIZE = 1 << 24  # larger than any released size; a hostile file must not overflow a product
 MAX_VOCAB = (1 << 19) - 1  # what the exact sums of top-p have room for (docs/formats.md)
-NOT_QUANTISED = "quantised files are not yet supported"
+QUANT_METHODS = ("compressed-tensors", "foretoken")  # `weights.compressed` looks at what else they say
 # Fields that change nothing here: training, special ids, or read in another place.
 IGNORED_FIELDS = {
     "architectures", "attention_dropout", "bos_token_id", "eos_token_id", "pad_token_id", "unk_token_id",
@@ -112,7 +112,7 @@ def text_part(outer: Reader, types: tuple[str, ...]) -> Reader:
     read = outer.part("text_config")
     known_type(read, types, f"the text part of {outer.get('model_type')}")
     outer.exactly("tie_word_embeddings", True)
-    outer.exactly("quantization_config", None, NOT_QUANTISED)
+    known_quantisation(outer)
     return read
 
 
@@ -127,3 +127,11 @@ def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def read_optional(path: Path) -> dict[str, Any]:
     return read_json(path) if path.exists() else {}
+
+
+def known_quantisation(read: Reader) -> None:
+    """Refuse quantised files but those of QUANT_METHODS."""
+    if read.get("quantization_config") is not None:
+        part = read.part("quantization_config")
+        if part.get("quant_method") not in QUANT_METHODS:
+            part.refuse("quant_method", f"{' or '.join(QUANT_METHODS)}; other quantised files are not read")

@@ -57,6 +57,7 @@ Programs()                                  wirings recorded by shape, and run a
 pack(w, format, layout) -> Packed           w (N, K) float32; format "f32", "bf16", "q8" or "q4"; layout "panels"
                                             (for products) or "rows" (read by row)
 pack_q4_0(blocks, layout) -> Packed         blocks (N, K/32, 18) uint8 of a GGUF Q4_0 tensor, taken as they are
+pack_q8_0(blocks, layout) -> Packed         blocks (N, K/32, 34) uint8 of a Q8_0 tensor, likewise, without −128
 unpack(weight) -> (N, K) float32            the exact values that the kernels multiply by
 set_threads(n), threads()                   the persistent thread pool of this process
 isas() -> tuple, isa(), set_isa(name)       instruction sets this processor can run, best last; FORETOKEN_ISA chooses

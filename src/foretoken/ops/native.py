@@ -19,6 +19,7 @@ import foretoken._core as _core
 from foretoken.errors import InputError
 from foretoken.ops import Packed
 from foretoken.ops.arena import Arena
+from foretoken.ops.blocks import pack_q8_0  # noqa: F401 - one of the ops
 
 MAX_PROGRAMS = 64  # of one wiring, per thread that runs it at the same time
 MAX_IDLE = 4  # threads' sets of programs that are kept while they do not run

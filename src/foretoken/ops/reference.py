@@ -12,6 +12,7 @@ import numpy as np
 
 from foretoken.errors import InputError, ShapeError, WeightsError
 from foretoken.ops import DRAW, PAGE, Packed
+from foretoken.ops.blocks import pack_q8_0  # noqa: F401 - one of the ops
 
 BLOCK, PANEL, CHUNK = 32, 16, 256
 _threads = 1

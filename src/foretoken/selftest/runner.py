@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from foretoken.api import Model, Request
+from foretoken.api import Model
 from foretoken.drafters.protocol import Drafter
 from foretoken.ops import native
+from foretoken.request import Request
 from foretoken.scheduler import Scheduler
 from foretoken.selftest.cases import Case, Run
 from foretoken.selftest.drafters import ForcedDrafter, WrongDrafter
@@ -70,7 +71,7 @@ class Runner:
             while waiting and (run.cases[waiting[0]].joins <= passes or is_idle):
                 i, is_idle = waiting.pop(0), False
                 case = run.cases[i]
-                answers[i] = scheduler.submit(case.text.request(case.length, case.horizon), drafter=drafters[i])
+                answers[i] = scheduler.submit((case.text.request(case.length, case.horizon), drafters[i]))
             scheduler.step()
             passes += not answers[0].sequence.is_reading
             _let_leave({answer: run.cases[i].leaves for i, answer in answers.items()})
@@ -93,8 +94,8 @@ class Runner:
         return None
 
 
-def _checked(request: Request, drafter: Drafter | None) -> tuple[Request, Drafter | None]:
-    return request, drafter
+def _checked(asked: tuple[Request, Drafter | None]) -> tuple[Request, Drafter | None]:
+    return asked
 
 
 def _let_leave(leaves: dict[Answer, int]) -> None:

@@ -8,8 +8,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from foretoken.api import Model, Request
+from foretoken.api import Model
 from foretoken.ops import native
+from foretoken.request import Request
 from foretoken.sampling import Sampling
 
 TEMPERATURES = (0.0, 1.0)

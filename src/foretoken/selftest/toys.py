@@ -13,11 +13,12 @@ from typing import Any
 import numpy as np
 
 from foretoken import config as configs
-from foretoken.api import ASSETS, DrafterState, Model
+from foretoken.api import DrafterState, Model
 from foretoken.drafters.mtp import MtpDrafter
 from foretoken.models.gemma4 import Gemma4
 from foretoken.models.gemma4_assistant import Assistant
 from foretoken.ops import native
+from foretoken.places import ASSETS
 from foretoken.tokenizer import Tokenizer
 from foretoken.weights.gemma4 import Part, assemble, embed_scale, plan
 

@@ -16,14 +16,15 @@ import platformdirs
 from foretoken.config import DrafterConfig, TargetConfig
 from foretoken.errors import WeightsError
 from foretoken.ops import NUMERICS_VERSION, Packed
+from foretoken.weights.checkpoint import Checkpoint
+from foretoken.weights.compressed import open_folder
 from foretoken.weights.formats import FORMATS, settled
 from foretoken.weights.gemma4 import Part, assemble, embed_scale, plan, problems
 from foretoken.weights.memory import refuse_too_large
 from foretoken.weights.pack import Packer, packed
-from foretoken.weights.safetensors import Checkpoint
 from foretoken.weights.store import Writer, restore
 
-__all__ = ["FORMATS", "Info", "cache_dir", "load"]
+__all__ = ["FORMATS", "Info", "cache_dir", "fitting_plan", "load"]
 
 PACKER_VERSION = 2
 SHOWN_PROBLEMS = 40
@@ -42,22 +43,21 @@ class Info:
     warnings: tuple[str, ...]
 
 
-def load(folder: Path, config: Config, format: str, ops: Any, progress: Progress | None = None) -> tuple[Any, Info]:
-    """`TargetWeights` or `DrafterWeights` of the model in `folder`, packed in `format`.
+def load(
+    model: Path | Checkpoint, config: Config, format: str, ops: Any, progress: Progress | None = None
+) -> tuple[Any, Info]:
+    """`TargetWeights` or `DrafterWeights` of a model, packed in `format`.
 
+    model     a Hugging Face folder, or a checkpoint that is open already
     format    one of FORMATS, or "auto": what the files ask for (`weights.formats`)
-    ops       pack and finite are used
+    ops       pack, pack_q4_0, pack_q8_0 and finite are used
     progress  called with bytes done and bytes in all while packing
     raises    WeightsError listing every mismatch at once, or saying that memory is too small and which format would
               fit, before memory is taken; or naming a NaN or infinity
     """
-    checkpoint = Checkpoint(folder)
-    found = problems(checkpoint, config)
-    if found:
-        rest = f"; and {len(found) - SHOWN_PROBLEMS} more" if len(found) > SHOWN_PROBLEMS else ""
-        listed = "; ".join(found[:SHOWN_PROBLEMS]) + rest
-        raise WeightsError(f"{folder} does not fit its config: {listed}. Use files of one and the same model.")
-    planned, warnings = plan(config, checkpoint.entries), []
+    checkpoint = open_folder(model) if isinstance(model, Path) else model
+    folder = checkpoint.folder
+    planned, warnings = fitting_plan(checkpoint, config), list(checkpoint.notes)
     format, parts = settled(planned, format, checkpoint)
     refuse_too_large(checkpoint.folder, parts, format, planned, ops)
     if config.unknown_fields:
@@ -72,6 +72,18 @@ def load(folder: Path, config: Config, format: str, ops: Any, progress: Progress
         warnings=tuple(warnings),
     )
     return assemble(config, made, _scale(checkpoint, config, parts), checkpoint.norms_are_complete), info
+
+
+def fitting_plan(checkpoint: Checkpoint, config: Config) -> list[Part]:
+    """The plan of a model; raises WeightsError where its files are not what the plan reads."""
+    found = problems(checkpoint, config)
+    if found:
+        rest = f"; and {len(found) - SHOWN_PROBLEMS} more" if len(found) > SHOWN_PROBLEMS else ""
+        listed = "; ".join(found[:SHOWN_PROBLEMS]) + rest
+        raise WeightsError(
+            f"{checkpoint.folder} does not fit its config: {listed}. Use files of one and the same model."
+        )
+    return plan(config, checkpoint.entries)
 
 
 def cache_dir() -> Path:

@@ -16,7 +16,8 @@ from typing import Any
 import numpy as np
 
 from foretoken.config import DrafterConfig, LayerConfig, TargetConfig
-from foretoken.weights.safetensors import Checkpoint, shown
+from foretoken.weights.checkpoint import Checkpoint
+from foretoken.weights.safetensors import shown
 
 # Other modalities, and tensors that transformers drops as well: never read, and no mismatch.
 SKIPPED = re.compile(
@@ -26,7 +27,8 @@ SKIPPED = re.compile(
 ORDERING = "masked_embedding.token_ordering"  # row (cluster, member) to token id, or to row of a short head
 HEAD_IDS = "head_token_ids"  # row of a short head to token id, ascending; ours (docs/distill.md)
 LAYER_NORMS = ("input_layernorm", "post_attention_layernorm", "pre_feedforward_layernorm", "post_feedforward_layernorm")
-FLOATS = ("F32", "BF16", "F16")
+FLOATS = ("F32", "BF16", "F16", "Q8_0", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q4_K", "Q5_K", "Q6_K")
+IDS = ("I64", "I32")
 MAPPED_VALUES = 64 << 20
 PANEL = 16  # rows of one panel (ops, layout "panels")
 
@@ -253,7 +255,7 @@ def problems(checkpoint: Checkpoint, config: TargetConfig | DrafterConfig) -> li
         for tensor, shape in zip(part.tensors, part.shapes, strict=True):
             expected.add(tensor)
             entry = checkpoint.entries.get(tensor)
-            dtypes = ("I64",) if part.layout == "ids" else FLOATS
+            dtypes = IDS if part.layout == "ids" else FLOATS
             if entry is None:
                 found.append(f"{tensor} is missing")
             elif entry.shape != shape:

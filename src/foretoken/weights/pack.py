@@ -13,8 +13,8 @@ import numpy as np
 
 from foretoken.errors import ShapeError, WeightsError
 from foretoken.ops import Packed
+from foretoken.weights.checkpoint import Checkpoint
 from foretoken.weights.gemma4 import PANEL, Part
-from foretoken.weights.safetensors import Checkpoint
 from foretoken.weights.store import aligned
 
 PIECE_VALUES = 8 << 20  # values widened to float32 at a time
@@ -69,22 +69,49 @@ class Packer:
         for tensor, (num_rows, _) in zip(part.tensors, part.row_shapes, strict=True):
             low, high = max(start - base, 0), min(stop - base, num_rows)
             if low < high:
-                rows = self.ids(part.order)[low:high] if part.order else slice(low, high)
-                found.append(self._read(tensor, rows))
+                found.append((tensor, self.ids(part.order)[low:high] if part.order else slice(low, high)))
             base += num_rows
-        rows = found[0] if len(found) == 1 else np.concatenate(found)  # (stop − start, K)
         try:
-            data: np.ndarray = self._ops.pack(rows, part.format, part.layout).data
+            data = self._taken(part, found)
+            if data is None:
+                rows = [self._read(tensor, rows) for tensor, rows in found]
+                whole = rows[0] if len(rows) == 1 else np.concatenate(rows)  # (stop − start, K)
+                data = self._ops.pack(whole, part.format, part.layout).data
         except (ShapeError, WeightsError) as error:  # a value that the format cannot hold
             raise WeightsError(f"{' or '.join(part.tensors)} cannot be packed: {error}") from error
         return data
+
+    def _taken(self, part: Part, found: list[tuple[str, Any]]) -> np.ndarray | None:
+        """The rows packed from blocks that are stored in the part's own format; None where none are.
+
+        Where only some tensors of a part have such blocks, the others are rounded to it here.
+        """
+        assert part.format is not None
+        taken = [self._checkpoint.blocks(tensor, rows, part.format) for tensor, rows in found]
+        if all(blocks is None for blocks in taken):
+            return None
+        pack = {"q4": self._ops.pack_q4_0, "q8": self._ops.pack_q8_0}[part.format]
+        stacked = []
+        for (tensor, rows), blocks in zip(found, taken, strict=True):
+            if blocks is None:
+                values = self._read(tensor, rows)
+                data = self._ops.pack(values, part.format, "rows").data
+                stacked.append(data.reshape(len(values), -(-part.size[1] // 32), -1))
+            else:
+                stacked.append(blocks)
+                self._tell(tensor, len(blocks) * part.size[1])
+        packed: np.ndarray = pack(np.concatenate(stacked), part.layout).data
+        return packed
 
     def _read(self, tensor: str, rows: Any = None) -> np.ndarray:
         values = self._checkpoint.read(tensor, rows)
         if not self._ops.finite(values.reshape(-1)):
             raise WeightsError(f"{tensor} has values that are NaN or infinite. The file is damaged; copy it again.")
-        self._told(values.size * self._checkpoint.entries[tensor].itemsize)
+        self._tell(tensor, values.size)
         return values
+
+    def _tell(self, tensor: str, count: int) -> None:
+        self._told(int(count * self._checkpoint.entries[tensor].itemsize))
 
 
 def packed(part: Part, data: np.ndarray) -> Packed:

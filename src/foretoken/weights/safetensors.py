@@ -7,12 +7,9 @@ project, whose own reader is stricter about holes but widens nothing and reads n
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 import re
-import time
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,10 +17,18 @@ from typing import Any
 import numpy as np
 
 from foretoken.config import read_json
-from foretoken.errors import ConfigError, WeightsError
-from foretoken.weights.store import write_atomically
+from foretoken.errors import WeightsError
+from foretoken.weights.checkpoint import fingerprint
 
-DTYPES = {"F32": np.float32, "BF16": np.uint16, "F16": np.float16, "I64": np.int64}  # those that we read
+DTYPES = {
+    "F32": np.float32,
+    "BF16": np.uint16,
+    "F16": np.float16,
+    "I64": np.int64,
+    "I32": np.int32,
+    "I8": np.int8,
+    "U8": np.uint8,
+}  # fmt: skip  (those that we read)
 ITEM_BYTES = {
     "BOOL": 1, "U8": 1, "I8": 1, "F8_E4M3": 1, "F8_E5M2": 1, "U16": 2, "I16": 2, "F16": 2, "BF16": 2,
     "U32": 4, "I32": 4, "F32": 4, "U64": 8, "I64": 8, "F64": 8,
@@ -31,9 +36,6 @@ ITEM_BYTES = {
 MAX_RANK = 8
 MAX_HEADER_BYTES = 100 << 20
 INDEX, SINGLE = "model.safetensors.index.json", "model.safetensors"
-HASH_PIECE_BYTES = 16 << 20
-FINGERPRINTS, MAX_FINGERPRINTS = "fingerprints.json", 256
-SETTLED_NS = 2_000_000_000  # a file changed less than this ago may change again within one tick of its clock
 
 
 @dataclass(frozen=True)
@@ -53,6 +55,7 @@ class Entry:
 class Checkpoint:
     """The tensors of a model folder, single file or shards; raises WeightsError where one is not what it says."""
 
+    notes: tuple[str, ...] = ()
     norms_are_complete = False  # what Hugging Face files leave out of norm weights (`config.norm_offset`) is missing
 
     def __init__(self, folder: Path) -> None:
@@ -80,42 +83,35 @@ class Checkpoint:
 
     def read(self, name: str, rows: slice | np.ndarray | None = None) -> np.ndarray:
         """A tensor, or rows of it (all but the last axis count rows), as a new float32 array, widened exactly."""
-        raw = self._mapped(name)
-        raw = raw if rows is None else raw.reshape(-1, raw.shape[-1])[rows]
-        if self.entries[name].dtype == "BF16":
-            return (raw.astype(np.uint32) << 16).view(np.float32)
-        return np.array(raw, np.float32)
+        return widened(self.entries[name], rows)
 
     def read_ids(self, name: str) -> np.ndarray:
-        """A whole int64 tensor."""
-        return np.array(self._mapped(name))
+        """A whole tensor of whole numbers, as int64."""
+        return np.array(mapped(self.entries[name]), np.int64)
 
-    def _mapped(self, name: str) -> np.ndarray:
-        entry = self.entries[name]
-        try:
-            return np.memmap(entry.path, DTYPES[entry.dtype], "r", entry.offset, entry.shape)
-        except (OSError, ValueError) as error:
-            raise WeightsError(f"{entry.path} cannot be read: {error}. Was it changed while it was loaded?") from error
+    def blocks(self, name: str, rows: slice | np.ndarray, format: str) -> np.ndarray | None:
+        """None: no dtype of these files is one of our formats."""
+        return None
 
     def fingerprint(self, memory: Path) -> str:
-        """SHA-256 over the shards' own SHA-256s, which folder `memory` remembers by path, size and modification time.
+        return fingerprint(self.paths, memory)
 
-        A memory that is missing, damaged or cannot be written only costs the time of hashing again.
-        """
-        known = _remembered(memory)
-        total, new = hashlib.sha256(), {}
-        for path in self.paths:
-            stat = path.stat()
-            key = f"{path.resolve()}:{stat.st_size}:{stat.st_mtime_ns}"
-            digest = known.get(key) or _sha256(path)
-            if key not in known and time.time_ns() - stat.st_mtime_ns > SETTLED_NS:
-                new[key] = digest
-            total.update(bytes.fromhex(digest))
-        if new:
-            kept = dict(list((known | new).items())[-MAX_FINGERPRINTS:])
-            with suppress(OSError):
-                write_atomically(memory / FINGERPRINTS, json.dumps(kept, indent=0).encode())
-        return total.hexdigest()
+
+def widened(entry: Entry, rows: slice | np.ndarray | None = None) -> np.ndarray:
+    """The values of an entry, or rows of them, as a new float32 array."""
+    raw = mapped(entry)
+    raw = raw if rows is None else raw.reshape(-1, raw.shape[-1])[rows]
+    if entry.dtype == "BF16":
+        return (raw.astype(np.uint32) << 16).view(np.float32)
+    return np.array(raw, np.float32)
+
+
+def mapped(entry: Entry) -> np.ndarray:
+    """The array of an entry as it is stored, read-only; BF16 as uint16."""
+    try:
+        return np.memmap(entry.path, DTYPES[entry.dtype], "r", entry.offset, entry.shape)
+    except (OSError, ValueError) as error:
+        raise WeightsError(f"{entry.path} cannot be read: {error}. Was it changed while it was loaded?") from error
 
 
 def read_header(path: Path) -> dict[str, Entry]:
@@ -213,22 +209,3 @@ def _shards(folder: Path) -> dict[Path, set[str]]:
         if not path.is_file():
             raise WeightsError(f"shard {path.name} of {folder} is missing. Copy the model again.")
     return shards
-
-
-def _remembered(memory: Path) -> dict[str, str]:
-    try:
-        known = read_json(memory / FINGERPRINTS)
-    except ConfigError:
-        return {}
-    return {k: v for k, v in known.items() if isinstance(v, str) and re.fullmatch(r"[0-9a-f]{64}", v)}
-
-
-def _sha256(path: Path) -> str:
-    digest = hashlib.sha256()
-    try:
-        with path.open("rb") as file:
-            while piece := file.read(HASH_PIECE_BYTES):
-                digest.update(piece)
-    except OSError as error:
-        raise WeightsError(f"{path} cannot be read: {error.strerror or error}.") from error
-    return digest.hexdigest()

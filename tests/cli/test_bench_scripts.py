@@ -1,0 +1,97 @@
+"""The scripts of bench/: what they refuse, and how, and what they count."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from cli.command import TIMEOUT_S, Finished, assert_refused
+
+from foretoken.bench import script
+from foretoken.errors import InputError
+
+ROOT = Path(__file__).parents[2]
+
+
+def run(name, *arguments):
+    """A script of bench/, to the end."""
+    paths = os.pathsep.join(filter(None, (str(ROOT / "src"), os.environ.get("PYTHONPATH"))))
+    command = [sys.executable, str(ROOT / "bench" / f"{name}.py"), *map(str, arguments)]
+    done = subprocess.run(command, capture_output=True, env={**os.environ, "PYTHONPATH": paths}, timeout=TIMEOUT_S)
+    return Finished(done.returncode, done.stdout.decode(), done.stderr.decode())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["many", "--shape", "e3b"], ["e3b", "26b-a4b"]),
+        (["many", "--shape", "tiny", "--horizons", "0,x"], ["'x'"]),
+        (["acceptance", "nofile.jsonl"], ["nofile.jsonl"]),
+        (["acceptance", "README.md"], ["line 1", "README.md", "JSON"]),
+        (["perplexity", "README.md", "--formats", "f32,q7"], ["q7"]),
+        (["perplexity", "nofile.txt"], ["nofile.txt"]),
+        (["memory", "--shape", "tiny", "--tokens", "99999"], ["tokens is 99999", "4096"]),
+        (["memory", "--horizon", "17"], ["17"]),
+    ],
+)
+def test_wrong_input_is_one_line_and_code_2(arguments, words, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    assert_refused(run(*arguments), *words)
+
+
+def test_sequences_together_share_passes():
+    finished = run(
+        "many", "--shape", "tiny", *["--sequences", "2", "--tokens", "4", "--horizons", "0", "--repeats", "1", "--json"]
+    )
+    assert finished.code == 0, finished.err
+    (row,) = finished.json["cases"]
+    assert (row["solo_passes"], row["together_passes"]) == (8, 4), "a prompt and three rounds, twice or once"
+    assert row["solo_rows_per_pass"] == (40 + 64 + 2 * 3) / 8 and row["together_rows_per_pass"] == (40 + 64 + 2 * 3) / 4
+    assert row["same_tokens"] and row["ratio_spread"] is None
+
+
+def test_memory_says_first_what_it_takes():
+    finished = run("memory", "--shape", "tiny", "--tokens", "20", "--new", "4", "--json")
+    assert "tiny" in finished.err.splitlines()[0] and "MB of memory" in finished.err.splitlines()[0]
+    assert finished.json["tokens"] == 24
+
+
+def test_help_shows_defaults():
+    finished = run("acceptance", "--help")
+    assert finished.code == 0 and "(default: 200)" in finished.out and "default: None" not in finished.out
+
+
+def fail(error):
+    raise error
+
+
+@pytest.mark.parametrize(
+    ("work", "code", "told"),
+    [
+        (lambda: None, 0, []),
+        (lambda: 1, 1, []),
+        (lambda: fail(InputError("wrong")), 2, ["wrong"]),
+        (lambda: fail(KeyboardInterrupt()), 130, []),
+    ],
+)
+def test_exit_codes(work, code, told):
+    said = []
+    assert script.run(work, said.append) == code
+    assert said == told
+
+
+def test_progress_is_a_line_now_and_then():
+    said, now = [], iter((0.0, 3.0, 12.0, 12.0, 15.0, 30.0, 30.0))
+    advance = script.progress("Measuring", said.append, lambda: next(now))
+    for done in range(1, 5):
+        advance(done, 8)
+    assert said == ["Measuring: 25% done", "Measuring: 50% done"]
+
+
+@pytest.mark.parametrize("text", ["0", "-1", "x", "1.5", "9" * 20])
+def test_a_count_is_a_whole_number_of_at_least_1(text):
+    with pytest.raises(SystemExit):
+        parser = script.parser("Doc.")
+        parser.add_argument("--n", type=script.count)
+        parser.parse_args(["--n", text])
