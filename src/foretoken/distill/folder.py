@@ -52,12 +52,12 @@ def write_curves(folder: Path, curve: Sequence[Mapping[str, Any]]) -> str:
 
     write_atomically(folder / "curves.json", (json.dumps(list(curve)) + "\n").encode())
     count = len(curve[0]["survival"]) if curve else 0
-    series = {f"position {i + 1}": {str(p["step"]): p["survival"][i] for p in curve} for i in range(count)}
+    series = {f"position {i + 1}": {p["step"]: p["survival"][i] for p in curve} for i in range(count)}
     try:
         plot.check(folder / "curves.png")
     except InputError as error:
         return str(error)
-    plot.lines(folder / "curves.png", "Held-out drafts accepted", "step", "share of rounds", series)
+    plot.curves(folder / "curves.png", "Held-out drafts accepted", "step", "share of rounds", series)
     return ""
 
 
