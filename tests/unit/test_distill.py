@@ -131,8 +131,8 @@ def test_records_are_what_the_engine_had(tmp_path):
     stream = model.stream(short, max_tokens=1, temperature=0, logprobs=3)
     list(stream)
     (row,) = stream.result.logprobs
-    assert found.likely[89, :3].tolist() == [token for token, _ in row.top]
-    np.testing.assert_allclose(np.log(found.chance[89, :3]), [chance for _, chance in row.top], rtol=1e-4)
+    assert found.likely[89, :3].tolist() == [one.token for one in row.top]
+    np.testing.assert_allclose(np.log(found.chance[89, :3]), [one.logprob for one in row.top], rtol=1e-4)
     assert found.keys["full"].shape == (2 * len(ids), 1, 128) and found.values["sliding"].dtype == np.float16
     assert np.abs(found.keys["full"].astype(np.float32)).min(axis=2).shape == (2 * len(ids), 1)
     assert (np.abs(found.keys["sliding"]).sum(axis=(1, 2)) > 0).all()
