@@ -113,8 +113,10 @@ def rope(target: TargetConfig, kind: str) -> dict[str, Any]:
     theta = (own[0] / own[last]) ** (head_len / (2 * last)) if last else 1e4
     for digits in range(1, 12):
         found: dict[str, Any] = {"rope_theta": float(f"{theta:.{digits}g}"), "rope_type": "default"}
-        if share != 1.0 or factor != 1.0:
-            found |= {"rope_type": "proportional", "partial_rotary_factor": share, "factor": factor}
+        if share != 1.0:
+            found |= {"rope_type": "proportional", "partial_rotary_factor": share}
+        if factor != 1.0:
+            found |= {"factor": factor} if share != 1.0 else {"rope_type": "linear", "factor": factor}
         if np.array_equal(_frequencies(found, head_len), target.rope[kind]):
             return found
     raise InputError(f"the rotary frequencies of the target's {kind} layers cannot be written in a drafter's config.")
