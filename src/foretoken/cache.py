@@ -235,6 +235,21 @@ class Cache:
             for page in range(-(-self.length // PAGE), -(-(self.length + rows) // PAGE)):
                 self._drop(kind, page)
 
+    def read(self, layer: int, start: int, stop: int) -> tuple[np.ndarray, np.ndarray]:
+        """Copies of keys and values (stop − start, Hkv, Dh) float16 of positions start … stop − 1 of one layer.
+
+        raises  CacheError where a position is not stored, or was dropped because no later row sees it
+        """
+        table, first = self.tables[self.pool.layers[layer].kind], start // PAGE
+        pages = table[first : -(-stop // PAGE)]
+        if not 0 <= start < stop <= self.length or (pages < 0).any():
+            raise CacheError(f"positions {start} to {stop - 1} of layer {layer} are not all stored.")
+        _, heads, _, width, _ = self.pool.keys[layer].shape
+        keys = self.pool.keys[layer][pages].transpose(0, 2, 4, 1, 3).reshape(-1, heads, width)
+        values = self.pool.values[layer][pages].transpose(0, 2, 1, 3).reshape(-1, heads, width)
+        own = slice(start - first * PAGE, stop - first * PAGE)
+        return keys[own], values[own]
+
     @property
     def first_cut(self) -> int:
         """The fewest positions that a fork may hold: sliding layers must still have the whole window before its end."""

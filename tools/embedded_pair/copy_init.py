@@ -17,6 +17,8 @@ import model
 import numpy as np
 import torch
 
+from foretoken.distill.linear_fit import regress, spectral
+
 S = model.TARGET
 CONTENT = 48  # dimensions per remembered token; two of them fill the 96 unrotated dimensions of a full head
 FAST_PAIRS = 6
@@ -38,16 +40,6 @@ def layer_input(w: dict, ids: torch.Tensor, layer: int) -> torch.Tensor:
     finally:
         model.heads = plain
     return seen["x"]
-
-
-def regress(x: torch.Tensor, y: torch.Tensor, ridge: float = 1e-2) -> torch.Tensor:
-    """W (out, in) with x Wᵀ near y; prints the share of variance explained."""
-    a = x.T @ x / len(x)
-    a += ridge * a.diagonal().mean() * torch.eye(len(a))
-    sol = torch.linalg.solve(a, x.T @ y / len(x)).T
-    left = (y - x @ sol.T).square().sum() / (y - y.mean(0)).square().sum()
-    print(f"regression {tuple(sol.shape)}: explained {1 - float(left):.3f}")
-    return sol
 
 
 def components(x: torch.Tensor, weight: torch.Tensor, count: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -76,11 +68,6 @@ def look_back(w: dict, constant: torch.Tensor, content: torch.Tensor) -> None:
     w[p + "k_norm.weight"].fill_(0.8)
     w[p + "v_proj.weight"].copy_(content)
     w["layers.0.post_attention_layernorm.weight"].clamp_(min=0.4)
-
-
-def spectral(x: torch.Tensor, size: float) -> torch.Tensor:
-    """Scaled to a largest singular value of `size`; norms after each projection make the scale itself immaterial."""
-    return x * (size / torch.linalg.matrix_norm(x, 2))
 
 
 @torch.no_grad()

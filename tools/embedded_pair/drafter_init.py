@@ -12,7 +12,8 @@ from __future__ import annotations
 import drafter as draft
 import model
 import torch
-from copy_init import regress, spectral
+
+from foretoken.distill.linear_fit import regress, spectral
 
 S, DS = model.TARGET, draft.DRAFTER
 

@@ -18,6 +18,8 @@ from tokenizer import RESERVED
 from tokenizers import Tokenizer
 from verify import load_f32
 
+from foretoken.distill import rounding
+
 S = model.TARGET
 
 
@@ -49,7 +51,7 @@ def tables(t: int) -> tuple[dict, dict]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("pair", type=Path, help="folder with target/")
-    parser.add_argument("--format", default="q8", choices=list(model.ROUND))
+    parser.add_argument("--format", default="q8", choices=list(rounding.ROUND))
     parser.add_argument("--threads", type=int, default=1, help="small shapes: 2 threads are slower on a busy machine")
     parser.add_argument("--out", type=Path, help="write the figures as JSON there")
     args = parser.parse_args()
@@ -57,7 +59,7 @@ def main() -> None:
     here = Path(__file__).parent
     tok = Tokenizer.from_file(str(args.pair / "target/tokenizer.json"))
     raw = load_f32(args.pair / "target", "model.")
-    w = model.rounded(raw, args.format)
+    w = rounding.rounded(raw, args.format)
     text = (here / "heldout_text.txt").read_text()
     domains = json.loads((here / "heldout_domains.json").read_text())
     figures: dict = {

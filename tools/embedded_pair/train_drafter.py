@@ -16,8 +16,10 @@ import drafter_init
 import model
 import torch
 import torch.nn.functional as F
-from optim import Optimiser, schedule
 from train_target import save
+
+from foretoken.distill import rounding
+from foretoken.distill.optim import Optimiser, schedule
 
 S, DS = model.TARGET, draft.DRAFTER
 STEPS = 4
@@ -56,7 +58,7 @@ def loss_fn(
 
 def load_target(path: Path, kind: str = "q8") -> dict[str, torch.Tensor]:
     """Weights of a checkpoint as deployed: rounded to bf16, then to a block format."""
-    return model.rounded({n: x.bfloat16().float() for n, x in torch.load(path)["weights"].items()}, kind)
+    return rounding.rounded({n: x.bfloat16().float() for n, x in torch.load(path)["weights"].items()}, kind)
 
 
 def read_texts(path: Path) -> list[dict]:

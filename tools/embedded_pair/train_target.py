@@ -21,10 +21,11 @@ import model
 import numpy as np
 import torch
 import torch.nn.functional as F
-from optim import Optimiser, schedule
 from tokenizer import RESERVED
 
 from foretoken.bench.loops import repeats
+from foretoken.distill import rounding
+from foretoken.distill.optim import Optimiser, schedule
 
 BOS = 2
 LATE = 0.80  # share of the time after which long batches and rounding join
@@ -197,7 +198,7 @@ def main() -> None:
             more, marks = loops.batch(num_loops)
             ids, weights = torch.cat([ids, more]), torch.cat([weights, marks])
         run = fast_loss if length == 512 else loss_fn  # long batches are too few to pay for a compilation
-        loss = run(model.rounded(w, str(kind)), ids, weights, *tables[length])
+        loss = run(rounding.rounded(w, str(kind)), ids, weights, *tables[length])
         loss.backward()
         if not torch.isfinite(loss):
             raise RuntimeError(f"loss is {loss.item()} at step {info['step']}")

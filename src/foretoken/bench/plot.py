@@ -37,6 +37,14 @@ def lines(path: Path, title: str, x: str, y: str, series: Mapping[str, Mapping[s
     _keep(axes, path, ideal, highest=max(value for points in series.values() for value, _ in points.values()))
 
 
+def curves(path: Path, title: str, x: str, y: str, series: Mapping[str, Mapping[float, float]]) -> None:
+    """One curve per series of values over numbers, with no error bars."""
+    axes = _axes(title, x, y)
+    for label, points in series.items():
+        axes.plot(list(points), list(points.values()), marker=".", label=label)
+    _keep(axes, path, "", highest=max(value for points in series.values() for value in points.values()))
+
+
 def bars(path: Path, title: str, y: str, groups: Mapping[str, Mapping[str, Point | None]], level: str = "") -> None:
     """Groups of bars: `groups` maps a group's name to {label: point}; None leaves a gap.
 

@@ -59,6 +59,30 @@ def progress(label: str) -> Iterator[Callable[[int, int], None]]:
             bar.stop()
 
 
+@contextmanager
+def stages() -> Iterator[tuple[Callable[[str], None], Callable[[int, int, str], None]]]:
+    """(stage, advance) for long work: stage(name) begins a part, advance(done, whole, note) moves its bar.
+
+    Where stderr is a file there is no bar, only the names of stages; `say` may be called at any time.
+    """
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn(), TextColumn("{task.fields[note]}"))
+    with Progress(*columns, console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty()) as bar:
+
+        def stage(name: str) -> None:
+            say(f"{name} …")
+            for task in bar.task_ids:
+                bar.remove_task(task)
+            bar.add_task(name, total=None, note="")
+
+        def advance(done: int, whole: int, note: str) -> None:
+            bar.update(bar.task_ids[-1], completed=done, total=whole, note=note)
+
+        yield stage, advance
+
+
 def load_model(
     model: str | None,
     drafter: str,

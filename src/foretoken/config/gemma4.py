@@ -36,7 +36,7 @@ OUTER_FIELDS = IGNORED_FIELDS | {
     "model_type", "text_config", "vision_config", "audio_config", "tie_word_embeddings", "quantization_config",
     "boi_token_id", "eoi_token_id", "image_token_id", "video_token_id", "boa_token_id", "eoa_token_id",
     "eoa_token_index", "audio_token_id", "vision_soft_tokens_per_image", "backbone_hidden_size",
-    "use_ordered_embeddings", "num_centroids", "centroid_intermediate_top_k",
+    "use_ordered_embeddings", "num_centroids", "centroid_intermediate_top_k", "head_vocab_size",
 }  # fmt: skip
 
 
@@ -90,12 +90,14 @@ def drafter_config(data: Mapping[str, Any], generation: Mapping[str, Any] | None
             f"num_kv_shared_layers of the drafter is {read.get('num_kv_shared_layers')}, expected {count}."
         )
     layers, vocab_len = read_layers(read, first_shared=0, is_drafter=True), read.size("vocab_size", high=MAX_VOCAB)
-    num_clusters, top_clusters = _clusters(outer, vocab_len)
+    head_vocab_len = outer.size("head_vocab_size", vocab_len, high=vocab_len)
+    num_clusters, top_clusters = _clusters(outer, head_vocab_len)
     return DrafterConfig(
         model_type=data["model_type"],
         hidden_len=read.size("hidden_size"),
         backbone_len=outer.size("backbone_hidden_size"),
         vocab_len=vocab_len,
+        head_vocab_len=head_vocab_len,
         layers=layers,
         num_kv_heads={layer.kind: layer.num_kv_heads for layer in layers},
         num_clusters=num_clusters,
@@ -146,11 +148,11 @@ def _first_shared(read: Reader) -> int:
     return count - shared
 
 
-def _clusters(outer: Reader, vocab_len: int) -> tuple[int, int]:
+def _clusters(outer: Reader, head_vocab_len: int) -> tuple[int, int]:
     """(clusters, how many are looked into), both 0 where the head is dense; a declared number alone means nothing."""
     if not outer.flag("use_ordered_embeddings", False):
         return 0, 0
     count = outer.size("num_centroids", 2048)
-    if vocab_len % count:
-        outer.refuse("num_centroids", f"a divisor of the vocabulary ({vocab_len})")
+    if head_vocab_len % count:
+        outer.refuse("num_centroids", f"a divisor of the head's vocabulary ({head_vocab_len})")
     return count, outer.size("centroid_intermediate_top_k", 32, high=count)

@@ -45,12 +45,16 @@ class TargetConfig:
 
 @dataclass(frozen=True)
 class DrafterConfig:
-    """An assistant: queries only, over the target's donors. `num_kv_heads` maps kind to the heads that it reads."""
+    """An assistant: queries only, over the target's donors. `num_kv_heads` maps kind to the heads that it reads.
+
+    `head_vocab_len` is how many tokens it can guess: all, or fewer (`head_vocab_size`, ours: docs/distill.md).
+    """
 
     model_type: str
     hidden_len: int  # Dd
     backbone_len: int  # the target's D
     vocab_len: int
+    head_vocab_len: int
     layers: tuple[LayerConfig, ...]
     num_kv_heads: dict[str, int]
     num_clusters: int  # 0 where the head is dense

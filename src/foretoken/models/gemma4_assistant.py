@@ -24,7 +24,7 @@ MAX_CHAIN = 16  # steps of one `chain`
 
 @dataclass(frozen=True)
 class Candidates:
-    """What one row may become: logits (n,) float32 and token ids (n,) int32, or None when n is the vocabulary."""
+    """What one row may become: logits (n,) float32 and token ids (n,) int32, or None where each is its own index."""
 
     logits: np.ndarray
     ids: np.ndarray | None
@@ -42,8 +42,10 @@ class Assistant:
         self._programs = ops.Programs()
         self._donor = target.config.donor
         if config.num_clusters:
-            cluster_len = config.vocab_len // config.num_clusters
-            self._cluster_ids = weights.token_ids.reshape(config.num_clusters, cluster_len)
+            cluster_len = config.head_vocab_len // config.num_clusters
+            ids = weights.token_ids if weights.head_ids is None else weights.head_ids[weights.token_ids]
+            ids.flags.writeable = False  # a program refers to it
+            self._cluster_ids = ids.reshape(config.num_clusters, cluster_len)
 
     def chain(
         self, tokens: np.ndarray, hidden: np.ndarray, segments: Segments, how: np.ndarray, count: int
@@ -121,7 +123,7 @@ class Assistant:
         """Logits of the likeliest clusters only, or of every token where the head is dense. No softcap."""
         config, w, ops = self.config, self.weights, self.ops
         if not config.num_clusters:
-            return [Candidates(row, None) for row in linear(ops, z, w.head)]
+            return [Candidates(row, w.head_ids) for row in linear(ops, z, w.head)]
         cluster_len = self._cluster_ids.shape[1]
         found = []
         for row, scores in zip(z, linear(ops, z, w.centroids), strict=True):

@@ -24,7 +24,8 @@ SKIPPED = re.compile(
     r"(model\.)?(vision_tower|audio_tower|embed_vision|embed_audio|vision_embedder|multi_modal_projector)\..*"
     r"|.*rotary_emb\.\w*inv_freq|(language_model\.)?lm_head\.weight"
 )
-ORDERING = "masked_embedding.token_ordering"  # row (cluster, member) to token id
+ORDERING = "masked_embedding.token_ordering"  # row (cluster, member) to token id, or to row of a short head
+HEAD_IDS = "head_token_ids"  # row of a short head to token id, ascending; ours (docs/distill.md)
 LAYER_NORMS = ("input_layernorm", "post_attention_layernorm", "pre_feedforward_layernorm", "post_feedforward_layernorm")
 FLOATS = ("F32", "BF16", "F16", "Q8_0", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q4_K", "Q5_K", "Q6_K")
 IDS = ("I64", "I32")
@@ -37,6 +38,7 @@ class Part:
     """One thing in memory: `name`, the tensors stacked into it by rows, their shapes, and how it is kept.
 
     layout  "panels" or "rows": packed;  "array": float32 as it is;  "ids": int32
+    limit   of ids: None for a permutation, else they ascend strictly and stay below it
     order   the tensor of ids in whose order the rows are taken, or None
     format  how a packed part is packed; None in a plan where the user or the files decide (`weights.formats`)
     """
@@ -47,6 +49,7 @@ class Part:
     layout: str
     order: str | None = None
     format: str | None = None
+    limit: int | None = None
 
     @property
     def is_packed(self) -> bool:
@@ -121,7 +124,10 @@ class TargetWeights:
 
 @dataclass(frozen=True)
 class DrafterWeights:
-    """A drafter. With clusters the head's rows are in cluster order and `token_ids` (V,) maps row to token id."""
+    """A drafter. With clusters the head's rows are in cluster order and `token_ids` (V,) maps row to token id.
+
+    A short head has `head_ids` (H,), ascending: the token of each row, or of what `token_ids` maps it to.
+    """
 
     pre_projection: Any
     post_projection: Any
@@ -130,6 +136,7 @@ class DrafterWeights:
     layers: tuple[LayerWeights, ...]
     centroids: Any = None
     token_ids: np.ndarray | None = None
+    head_ids: np.ndarray | None = None
 
 
 def plan(config: TargetConfig | DrafterConfig, names: Collection[str] = ()) -> list[Part]:
@@ -173,6 +180,7 @@ def _prefix(config: TargetConfig, names: Collection[str]) -> str:
 
 def _drafter_plan(config: DrafterConfig) -> list[Part]:
     width, backbone, clusters = config.hidden_len, config.backbone_len, config.num_clusters
+    head_len = config.head_vocab_len
     parts = [
         _matrix("pre_projection", ("pre_projection.weight", width, 2 * backbone)),
         _matrix("post_projection", ("post_projection.weight", backbone, width)),
@@ -180,12 +188,14 @@ def _drafter_plan(config: DrafterConfig) -> list[Part]:
     ]
     if clusters:
         parts += [
-            Part("token_ids", (ORDERING,), ((config.vocab_len,),), "ids"),
+            Part("token_ids", (ORDERING,), ((head_len,),), "ids"),
             _matrix("centroids", ("masked_embedding.centroids.weight", clusters, width)),
         ]
+    if head_len < config.vocab_len:
+        parts.append(Part("head_ids", (HEAD_IDS,), ((head_len,),), "ids", limit=config.vocab_len))
     head = ("model.embed_tokens.weight",)
     order = ORDERING if clusters else None
-    parts.append(Part("head", head, ((config.vocab_len, width),), "panels", order))
+    parts.append(Part("head", head, ((head_len, width),), "panels", order))
     for index, layer in enumerate(config.layers):
         parts += _layer_plan(f"layers.{index}.", f"model.layers.{index}.", layer, width)
     return parts

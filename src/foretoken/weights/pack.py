@@ -32,7 +32,7 @@ class Packer:
     def make(self, part: Part) -> Any:
         """The whole part in memory: `ops.Packed`, a float32 vector, or int32 ids."""
         if part.layout == "ids":
-            return self.ids(part.tensors[0])
+            return self.ids(part.tensors[0], part.limit)
         if part.layout == "array":
             return self._read(part.tensors[0])
         rows, width = part.size
@@ -51,11 +51,13 @@ class Packer:
         for start, stop in _spans(*part.size):
             yield self._pack(part, start, stop)
 
-    def ids(self, tensor: str) -> np.ndarray:
-        """A permutation (V,) int32 of the vocabulary; raises WeightsError when it is none."""
+    def ids(self, tensor: str, limit: int | None = None) -> np.ndarray:
+        """A permutation (V,) int32 of its places, or below a limit ids that ascend; WeightsError for anything else."""
         if tensor not in self._ids:
             ids = self._checkpoint.read_ids(tensor)
-            if not np.array_equal(np.sort(ids), np.arange(len(ids))):
+            if limit is not None and not (ids[0] >= 0 and ids[-1] < limit and (ids[1:] > ids[:-1]).all()):
+                raise WeightsError(f"{tensor} does not ascend from 0 to at most {limit - 1}. The file is damaged.")
+            if limit is None and not np.array_equal(np.sort(ids), np.arange(len(ids))):
                 raise WeightsError(f"{tensor} is not a permutation of 0 to {len(ids) - 1}. The file is damaged.")
             self._told(ids.nbytes)
             self._ids[tensor] = ids.astype(np.int32)

@@ -30,7 +30,7 @@ class Muon:
     @torch.no_grad()
     def step(self, lr: float) -> None:
         for shape, params in self.groups.items():
-            g = torch.stack([p.grad for p in params])
+            g = torch.stack([p.grad for p in params if p.grad is not None])
             buffer = self.buffers[shape].mul_(self.momentum).add_(g)
             update = orthogonalise(g + self.momentum * buffer)
             scale = lr * max(1.0, shape[0] / shape[1]) ** 0.5

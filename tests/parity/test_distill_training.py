@@ -1,0 +1,116 @@
+"""A short training on the embedded target: held-out acceptance rises, a resume gives the same, the result drafts."""
+
+import json
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+
+from pair import CODE, ENTRY, embedded  # noqa: E402
+
+import foretoken  # noqa: E402
+from foretoken import distill  # noqa: E402
+from foretoken.distill import Listener, Plan, Sizes, copying, training  # noqa: E402
+from foretoken.errors import InputError  # noqa: E402
+
+pytestmark = pytest.mark.torch
+STEPS = 24
+WORDS = ["harbor", "salt", "heron", "river", "stone", "letter", "winter", "garden", "music", "silver"]
+
+
+@pytest.fixture(autouse=True)
+def small(monkeypatch, tmp_path):
+    monkeypatch.setattr(training, "ROUNDS", 12)
+    monkeypatch.setattr(training, "EVALUATIONS", 2)
+    monkeypatch.setenv("FORETOKEN_CACHE_DIR", str(tmp_path / "cache"))
+
+
+def plan_of(tmp_path, **changes):
+    data = tmp_path / "data.jsonl"
+    kinds = ("Define the noun {}.", "Write this dictionary entry as JSON.\n\n" + ENTRY.replace("harbor", "{}"))
+    lines = [{"messages": [{"role": "user", "content": kind.format(word)}]} for word in WORDS for kind in kinds]
+    data.write_text("\n".join(map(json.dumps, lines)))
+    sizes = Sizes(hidden=64, layers=2, mlp=64, **changes.pop("sizes", {}))
+    return Plan([str(data)], **{"steps": STEPS, "tokens": 2500, "sizes": sizes, "threads": 1, **changes})
+
+
+def listener(stop_after=None):
+    """Asks to stop after so many steps of training."""
+    seen = {"stage": "", "count": 0}
+
+    def stage(name):
+        seen.update(stage=name, count=0)
+
+    def advance(*_):
+        seen["count"] += 1
+
+    def should_stop():
+        return stop_after is not None and "learns" in seen["stage"] and seen["count"] >= stop_after
+
+    return Listener(stage, advance, lambda _: None, should_stop)
+
+
+def run(out, plan, **options):
+    distill.prepare(out, plan)
+    return distill.run(embedded(drafter="none"), plan, out, listener(**options))
+
+
+def weights_of(out):
+    return (out / "model.safetensors").read_bytes()
+
+
+def test_it_rises_drafts_and_resumes_exactly(tmp_path):
+    plan = plan_of(tmp_path)
+    whole = run(tmp_path / "whole", plan)
+    assert whole.is_finished and whole.steps == STEPS
+    assert whole.survival[0] > whole.survival_before[0]
+    assert whole.survival == sorted(whole.survival, reverse=True)
+
+    part = run(tmp_path / "part", plan, stop_after=7)
+    assert not part.is_finished and part.stage == "training" and part.steps == 7
+    assert not (tmp_path / "part" / "config.json").exists(), "nothing half-made is left for a model"
+    again = distill.run(
+        embedded(drafter="none"), distill.prepare(tmp_path / "part", None), tmp_path / "part", listener()
+    )
+    assert again.is_finished and (again.texts, again.best_step) == (whole.texts, whole.best_step)
+    assert weights_of(tmp_path / "part") == weights_of(tmp_path / "whole")
+
+    model = foretoken.load(drafter=tmp_path / "whole")
+    drafted = model.generate(CODE, max_tokens=60, temperature=0, horizon=4)
+    assert drafted.tokens == embedded(drafter="none").generate(CODE, max_tokens=60, temperature=0, horizon=0).tokens
+    assert drafted.stats.acceptance_rate > 0
+    curve = json.loads((tmp_path / "whole" / "curves.json").read_text())
+    assert curve[0]["step"] == 0 and curve[-1]["step"] == STEPS
+
+
+def test_a_given_drafter_is_tuned_with_a_short_head(tmp_path):
+    plan = plan_of(tmp_path, steps=2, sizes={"head_vocab": 1024, "clusters": 64})
+    run(tmp_path / "first", plan)
+    made = foretoken.load(drafter=tmp_path / "first").drafter.assistant
+    assert (made.config.head_vocab_len, made.config.num_clusters) == (1024, 64)
+    ids = made.weights.head_ids
+    texts = [json.loads(line) for line in (tmp_path / "first" / "work" / "texts.jsonl").read_text().splitlines()]
+    counts = np.zeros(4096, int)
+    for text in (line["text"] for line in texts if "text" in line):
+        if text["source"] % 10:  # the others are held out
+            np.add.at(counts, text["ids"], 1)
+    left_out = np.setdiff1d(np.arange(4096), ids)
+    assert counts[left_out].max() <= counts[ids].min()
+    tuned = run(tmp_path / "tuned", plan_of(tmp_path, steps=2, start=str(tmp_path / "first")))
+    assert tuned.is_finished
+    assert json.loads((tmp_path / "tuned" / "config.json").read_text())["head_vocab_size"] == 1024
+    assert weights_of(tmp_path / "tuned") != weights_of(tmp_path / "first")
+
+
+def test_places_to_copy_from_are_those_where_copying_is_right():
+    ids = [7, 8, 9, 7, 8, 5, 9, 7, 8]
+    assert list(copying.places(ids, 1)) == [(3, 1), (6, 3), (7, 4)]  # 8 at 4 is followed by 5, not by 9
+    assert list(copying.places(ids, 6)) == [(6, 3), (7, 4)]
+
+
+def test_too_few_texts_are_said(tmp_path):
+    data = tmp_path / "one.txt"
+    data.write_text("one passage")
+    with pytest.raises(InputError, match="Give more passages"):
+        run(tmp_path / "out", Plan([str(data)], steps=1, tokens=1000, threads=1))
