@@ -12,6 +12,7 @@ import os
 import secrets
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache, partial
 from operator import index
 from pathlib import Path
 from typing import Any, TypeGuard
@@ -19,13 +20,13 @@ from typing import Any, TypeGuard
 import numpy as np
 
 from foretoken import config as configs
-from foretoken import engine, horizon, weights
+from foretoken import engine, weights
 from foretoken.cache import Cache, PagePool
 from foretoken.chat import ChatTemplate
 from foretoken.drafters.mtp import MtpDrafter
-from foretoken.drafters.protocol import Drafter
+from foretoken.drafters.protocol import Drafter, DrafterState
 from foretoken.errors import ConfigError, InputError, WeightsError, shown
-from foretoken.horizon import parse_horizon
+from foretoken.horizon import Learned, Shelf, begins_pattern, parse_horizon, parse_min_chance
 from foretoken.models.gemma4 import Gemma4
 from foretoken.models.gemma4_assistant import Assistant
 from foretoken.ops import NUMERICS_VERSION, native
@@ -40,15 +41,7 @@ FORMATS = ("auto", *weights.FORMATS)
 MAX_STOPS = 64  # every token is compared with all of them
 ASSETS = Path(__file__).parent / "assets"
 Progress = Callable[[int, int], None]
-
-
-@dataclass(frozen=True)
-class DrafterState:
-    """Whether drafts are made, by what, and why or why not; nothing falls back in silence."""
-
-    name: str
-    state: str  # "on" or "off"
-    reason: str
+Opener = Callable[[Path, str], tuple[Drafter, DrafterState]]
 
 
 @dataclass(frozen=True)
@@ -58,7 +51,7 @@ class Request:
     ids: list[int]
     sampling: Sampling
     max_tokens: int
-    horizon: int = 0
+    horizon: int | str = 0
     stop: tuple[str, ...] = ()
     ignore_eos: bool = False
     num_logprobs: int | None = None
@@ -80,6 +73,7 @@ class Model:
         figures: dict[str, Any],
         warnings: list[str],
         chunk: int,
+        learned: Callable[[], Learned] | None = None,
     ) -> None:
         self.name = name
         self.target = target
@@ -90,7 +84,9 @@ class Model:
         self.drafter_state = drafter_state
         self.chunk = chunk
         self.warnings = warnings
+        self.trace: Callable[[dict[str, Any]], None] | None = None  # gets every round of answers begun from now on
         self._figures = figures
+        self._learned = learned or cache(Learned)
 
     @property
     def context_len(self) -> int:
@@ -187,7 +183,7 @@ class Model:
         positions  prompt and answer have at most so many tokens together
         kept       there is memory for so many texts of that length beside those that are written
         """
-        runner = engine.Engine(self.target, chunk)
+        runner = engine.Engine(self.target, chunk, self._learned().costs)
         pool = runner.pool(positions, parallel + kept)
 
         def begin(*args: Any, **options: Any) -> Answer:
@@ -199,7 +195,7 @@ class Model:
 
     def start(self, request: Request, chunk: int, drafter: Drafter | None) -> Stream:
         """Begin an answer from a checked request; `stream` and the self-test come through here."""
-        runner = engine.Engine(self.target, chunk)
+        runner = engine.Engine(self.target, chunk, self._learned().costs)
         pool = runner.pool(min(len(request.ids) + request.max_tokens, self.context_len))
         answer = self._answer(request, pool, drafter)
 
@@ -218,10 +214,12 @@ class Model:
             cache=Cache(pool),
             sampler=Sampler(request.sampling, self.target.ops, len(request.ids)),
             drafter=drafter,
-            horizon=horizon.FixedHorizon(request.horizon),
+            horizon=self._learned().horizon(request.horizon),
             end=min(len(request.ids) + request.max_tokens, self.context_len),
             num_logprobs=request.num_logprobs,
         )
+        sequence.trace, sequence.no_drafter = self.trace, self.drafter_state.fallback
+        sequence.no_room = "budget" if sequence.end < self.context_len else "context-end"
         stop_ids = frozenset() if request.ignore_eos else self._stop_ids(request.has_tools)
         return Answer(sequence, self.tokenizer, request.stop, stop_ids, request.sampling.seed)
 
@@ -345,6 +343,8 @@ def load(
     drafter_format: str = "q8",
     threads: int | None = None,
     chunk: int = 512,
+    draft_clusters: int | None = None,
+    draft_min_chance: float | None = None,
     progress: Progress | None = None,
     warn: Callable[[str], None] | None = None,
 ) -> Model:
@@ -352,13 +352,13 @@ def load(
 
     drafter   "auto" (the pair's own, or a folder MODEL-assistant beside a model), "none", or a folder
     format    "f32", "bf16", "q8", "q4", or "auto" (q4 for files that are 4-bit already, else q8); also drafter_format
-    threads   worker threads of this process, default one per core
-    chunk     prompt rows per pass
+    threads   worker threads of this process, default one per core; chunk: prompt rows per pass
+    draft_clusters, draft_min_chance  see `--help`; None is automatic
     progress  called with bytes done and bytes in all while weights are packed
     warn      called with each plain sentence that the user should read once
     raises    ConfigError, WeightsError, InputError
     """
-    _check_load(format, drafter_format, threads, chunk)
+    _check_load(format, drafter_format, threads, chunk, draft_min_chance)
     warnings: list[str] = []
 
     def say(sentence: str) -> None:
@@ -377,9 +377,11 @@ def load(
     defaults = _defaults(folder, config)
     packed, info = weights.load(folder, config, format, native, progress)
     target = Gemma4(config, packed, native)
-    proposer, state = _load_drafter(drafter, model, folder, target, drafter_format, say)
+    opener = partial(_open_drafter, target, drafter_format, draft_clusters, say)
+    proposer, state = _load_drafter(drafter, model, folder, opener, say)
     for sentence in info.warnings:
         say(sentence)
+    known_by = (folder.name, info.format, info.packed_bytes, state.name, drafter_format, draft_clusters)
     return Model(
         name="embedded" if model is None else folder.name,
         target=target,
@@ -388,15 +390,25 @@ def load(
         defaults=defaults,
         drafter=proposer,
         drafter_state=state,
-        figures={
-            "kind": config.model_type,
-            "format": info.format,
-            "parameters": info.parameters,
-            "packed_bytes": info.packed_bytes,
-        },
+        figures={"kind": config.model_type, **_sizes(info)},
         warnings=warnings,
         chunk=chunk,
+        learned=_learned(known_by, tokenizer, draft_min_chance, say),
     )
+
+
+def _learned(
+    key: tuple[Any, ...], tokenizer: Tokenizer, min_chance: float | None, say: Callable[[str], None]
+) -> Callable[[], Learned]:
+    def is_event(token: int) -> bool:
+        return begins_pattern(tokenizer.token_bytes(token))
+
+    shelf = Shelf(weights.cache_dir(), is_event, parse_min_chance(min_chance), say)
+    return lambda: shelf.get(*key, native.isa(), native.threads())  # of the moment: they may change
+
+
+def _sizes(info: weights.Info) -> dict[str, Any]:
+    return {"format": info.format, "parameters": info.parameters, "packed_bytes": info.packed_bytes}
 
 
 def _defaults(folder: Path, config: configs.TargetConfig) -> configs.GenerationDefaults:
@@ -413,7 +425,8 @@ def _path(name: str, value: Any) -> Path:
     return Path(os.path.abspath(value))
 
 
-def _check_load(format: str, drafter_format: str, threads: int | None, chunk: int) -> None:
+def _check_load(format: str, drafter_format: str, threads: int | None, chunk: int, min_chance: float | None) -> None:
+    parse_min_chance(min_chance)
     for name, value in (("format", format), ("drafter_format", drafter_format)):
         if not isinstance(value, str) or value not in FORMATS:
             raise InputError(f"{name} is {shown(value)}, expected one of {', '.join(FORMATS)}.")
@@ -423,7 +436,7 @@ def _check_load(format: str, drafter_format: str, threads: int | None, chunk: in
 
 
 def _load_drafter(
-    asked: str | Path, model: str | Path | None, folder: Path, target: Gemma4, format: str, say: Callable[[str], None]
+    asked: str | Path, model: str | Path | None, folder: Path, open: Opener, say: Callable[[str], None]
 ) -> tuple[Drafter | None, DrafterState]:
     """The drafter and its state. A drafter named by the user must fit; one found beside the model may fail, aloud."""
     if not isinstance(asked, (str, Path)):
@@ -431,23 +444,21 @@ def _load_drafter(
     if asked == "none":
         return None, DrafterState("none", "off", "switched off with drafter none")
     if asked != "auto":
-        return _open_drafter(_path("drafter", asked), target, format, "named by the user", say)
+        return open(_path("drafter", asked), "named by the user")
     path = ASSETS / "drafter" if model is None else folder.with_name(folder.name + "-assistant")
     if not path.is_dir():
         return None, DrafterState("none", "off", f"no folder {path.name} beside the model")
     try:
-        return _open_drafter(
-            path, target, format, "the embedded one" if model is None else "found beside the model", say
-        )
+        return open(path, "the embedded one" if model is None else "found beside the model")
     except (ConfigError, WeightsError) as error:
         say(f"drafting is off: {error}")
-        return None, DrafterState(path.name, "off", str(error))
+        return None, DrafterState(path.name, "off", str(error), fallback="drafter-mismatch")
 
 
 def _open_drafter(
-    path: Path, target: Gemma4, format: str, reason: str, say: Callable[[str], None]
+    target: Gemma4, format: str, clusters: int | None, say: Callable[[str], None], path: Path, reason: str
 ) -> tuple[Drafter, DrafterState]:
-    config = configs.load_drafter_config(path)
+    config = configs.load_drafter_config(path, clusters)
     problems = configs.pairing_problems(target.config, config)
     if problems:
         raise WeightsError(

@@ -7,6 +7,7 @@ fields are listed in `unknown_fields`. Knows nothing of tensors.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from foretoken.config.gemma4 import drafter_config
 from foretoken.config.layers import LayerConfig
 from foretoken.config.model import FALLBACK_EOS, DrafterConfig, GenerationDefaults, TargetConfig
 from foretoken.config.reader import Reader, known_type, read_json, read_optional
+from foretoken.errors import InputError, shown
 
 __all__ = [
     "DrafterConfig",
@@ -39,9 +41,20 @@ def load_target_config(folder: Path) -> TargetConfig:
     return target_config(read_json(folder / "config.json"))
 
 
-def load_drafter_config(folder: Path) -> DrafterConfig:
-    """Read and check config.json and, where there is one, generation_config.json of a drafter; raises ConfigError."""
-    return drafter_config(read_json(folder / "config.json"), read_optional(folder / "generation_config.json"))
+def load_drafter_config(folder: Path, clusters: int | None = None) -> DrafterConfig:
+    """Read and check config.json and, where there is one, generation_config.json of a drafter; raises ConfigError.
+
+    clusters  score so many of the head's clusters instead of what the files say; InputError where it has not as many
+    """
+    config = drafter_config(read_json(folder / "config.json"), read_optional(folder / "generation_config.json"))
+    if clusters is None:
+        return config
+    if not config.num_clusters:
+        raise InputError(f"the head of drafter {folder.name} has no clusters. Leave draft_clusters out.")
+    most = config.num_clusters
+    if isinstance(clusters, bool) or not isinstance(clusters, int) or not 1 <= clusters <= most:
+        raise InputError(f"draft_clusters is {shown(clusters)}, expected a whole number from 1 to {most}.")
+    return replace(config, top_clusters=clusters)
 
 
 def load_generation_defaults(folder: Path, eos_ids: tuple[int, ...] = FALLBACK_EOS) -> GenerationDefaults:

@@ -31,3 +31,13 @@ class Drafter(Protocol):
         See `drafters.mtp` for what a state holds.
         """
         ...
+
+
+@dataclass(frozen=True)
+class DrafterState:
+    """Whether drafts are made, by what, and why or why not; nothing falls back in silence."""
+
+    name: str
+    state: str  # "on" or "off"
+    reason: str
+    fallback: str = "no-drafter"  # what rounds without it are called in figures
