@@ -47,7 +47,9 @@ class Chance:
 
     def __init__(self, weights: Weights) -> None:
         self._weights = weights
+        self._offset = 0.0  # of all depths, and beside it one for each
         self._offsets = [0.0] * MAX_DEPTH
+        self._count = 0
         self._counts = [0] * MAX_DEPTH
         self._last_share = 0.5  # of the last draft's tokens that were right, of those whose fate is known
         self._features: list[float] = []  # log-odds by depth
@@ -60,7 +62,7 @@ class Chance:
         if is_sampled:
             constant += sampled
             odds_weight += sampled_odds
-        constant += last * self._last_share
+        constant += last * self._last_share + self._offset
         self._is_sampled = float(is_sampled)
         self._features = features = []
         self._chances = chances = []
@@ -74,17 +76,23 @@ class Chance:
         """What the target wrote at this depth of the last draft: its token or another."""
         chance = self._chances[depth]
         error = is_right - chance
+        step = error / max(chance * (1.0 - chance), LEAST_VARIANCE)
+        self._count += 1
         count = self._counts[depth] = self._counts[depth] + 1
-        step = error / max(chance * (1.0 - chance), LEAST_VARIANCE) / min(count + 3, TEXT_STEPS)
-        self._offsets[depth] = min(max(self._offsets[depth] + step, -MOST_OFFSET), MOST_OFFSET)
+        self._offset = _within(self._offset + 0.5 * step / min(self._count + 3, TEXT_STEPS), MOST_OFFSET)
+        self._offsets[depth] = _within(self._offsets[depth] + 0.5 * step / min(count + 3, TEXT_STEPS), MOST_OFFSET)
         values, odds = self._weights.values, self._features[depth]
         change = SHARED_STEP * error
         for i, feature in enumerate(
             (1.0, odds, LOG_DEPTH[depth], self._is_sampled, self._is_sampled * odds, self._last_share)
         ):
-            values[i] = min(max(values[i] + change * feature, -0.9 * WEIGHT_LIMIT), 0.9 * WEIGHT_LIMIT)
+            values[i] = _within(values[i] + change * feature, 0.9 * WEIGHT_LIMIT)
 
     def close(self, right: int, known: int) -> None:
         """The fate of the last draft is known as far as it will be."""
         if known:
             self._last_share = right / len(self._chances)
+
+
+def _within(value: float, most: float) -> float:
+    return min(max(value, -most), most)

@@ -20,13 +20,15 @@ from foretoken.horizon.fixed import MAX_HORIZON
 from foretoken.horizon.protocol import Paid
 
 LOOK_SHARE = 0.01  # of the time, for drafts that are only looked at
-LOOK_LEN = 4
+LOOK_LEN = 2
+PROBE_LEN = 1  # draft tokens more than seem worth it, now and then
+MOST_DEBT = 4  # looks in a row behind one that found what it looked for
 MOST_CREDIT = 50  # times what one round brings
 FIRST_REACH = 2  # draft tokens with a row before longer drafts have proved themselves: a wrong start must stay cheap
 RATE_FADE = 0.97  # the rate is that of about the last thirty rounds
 WORTH_WEIGHT = 0.25
 LOOK_WEIGHT = 0.4  # looks are few, so each says more
-MOST_BACK_OFF = 8
+MOST_BACK_OFF = 2
 GUESSED_WORTH = 0.8  # of the worth of one draft token, for the next one where none was seen
 SUFFIX_LEN = 8  # so many tokens that stood in the text before are an event
 SUFFIX_REACH = 4096  # tokens of a prompt that are looked at for that
@@ -70,6 +72,7 @@ class AutoHorizon:
         self._draft: Sequence[int] = ()
         self._known = 0  # draft tokens whose fate is known
         self._is_look = False  # the next draft, or the last one, is made only to look at it
+        self._was_right = False  # the last draft was right throughout
         self._is_hot = False  # the last look was worth its time
         self._credit = 0.0  # units of time for looking
         self._back_off = 1
@@ -159,10 +162,11 @@ class AutoHorizon:
         self._chance.close(right, known)
         if right >= self._reach and self.applied >= self._reach:
             self._reach = min(2 * self._reach, self._high)
-        if is_right and known < len(self._worth):
-            self._worth[known] = max(self._worth[known], GUESSED_WORTH * self._worth[known - 1])
+        elif not right and self.applied and self._reach <= FIRST_REACH:
+            self._reach = 1
+        self._was_right = is_right
         if self._is_look:
-            self._is_hot = right > 1
+            self._is_hot = is_right
             self._back_off = 1 if self._is_hot else min(2 * self._back_off, MOST_BACK_OFF)
         self._draft = ()
 
@@ -184,6 +188,10 @@ class AutoHorizon:
                 best, limit = net, i + 1
         if limit:
             self._is_look = False
+            deeper = min(limit + PROBE_LEN, self._reach, self._high)
+            if self._was_right and deeper > limit and self._credit >= PROBE_LEN * step:
+                self._credit -= PROBE_LEN * step
+                return deeper
             return limit
         return self._look(state, start + LOOK_LEN * step)
 
@@ -193,7 +201,9 @@ class AutoHorizon:
             return 0  # the last look is not over
         is_due = self._credit >= cost * self._back_off
         if not is_due and self._credit > 0.0:
-            is_due = self._is_hot or self._has_event(state.tokens)
+            is_due = self._has_event(state.tokens)
+        if self._is_hot:
+            is_due = is_due or self._credit > -MOST_DEBT * cost
         self._is_hot = False
         if not is_due:
             return 0
