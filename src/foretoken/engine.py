@@ -170,9 +170,11 @@ class _Mark:
         has_drafter = s.drafter is not None and horizon.guessed > 0
         return {
             "position": self._before[0],
+            "temperature": s.sampler.sampling.temperature,
             "horizon": horizon.applied,
             "source": s.drafter.name if s.drafter is not None and has_drafter else None,
             "guessed": horizon.guessed,
+            "confidence": [round(float(value), 4) for value in horizon.confidence],
             "chances": [round(float(chance), 4) for chance in horizon.chances],
             "drafted": self.drafted,
             "accepted": self.accepted,

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from foretoken.cli import answer, options, terminal
+from foretoken.cli import answer, options, terminal, tracing
 from foretoken.errors import InputError
 
 if TYPE_CHECKING:
@@ -29,6 +30,11 @@ def generate(
     drafter_format: options.DrafterFormat = "q8",
     threads: options.Threads = None,
     chunk: options.Chunk = 512,
+    draft_clusters: options.DraftClusters = None,
+    draft_min_chance: options.DraftMinChance = None,
+    trace: Annotated[
+        Path | None, typer.Option("--trace", metavar="FILE.jsonl", help="Write a line of JSON per round.")
+    ] = None,
     temperature: options.Temperature = None,
     top_k: options.TopK = None,
     top_p: options.TopP = None,
@@ -49,26 +55,30 @@ def generate(
     functions = options.read_tools(tools)
     if not chat and (thinking is not None or functions):
         raise InputError("--thinking and --tools are for a turn of a chat. Add --chat.")
-    loaded = terminal.load_model(model, drafter, format, drafter_format, threads, chunk)
-    stream = loaded.stream(
-        None if chat else text,
-        messages=[{"role": "user", "content": text}] if chat else None,
-        **(terminal.for_template(loaded, thinking, functions) if chat else {}),
-        max_tokens=max_tokens,
-        horizon=horizon,
-        temperature=temperature,
-        top_k=top_k,
-        top_p=top_p,
-        min_p=min_p,
-        repetition_penalty=repetition_penalty,
-        presence_penalty=presence_penalty,
-        frequency_penalty=frequency_penalty,
-        seed=seed,
-        stop=stop or (),
-        ignore_eos=ignore_eos,
-    )
-    terminal.explain_drafting(loaded, drafter, horizon)
-    _show(loaded, stream, json)
+    with tracing.opened(trace) as told:
+        loaded = terminal.load_model(
+            model, drafter, format, drafter_format, threads, chunk, draft_clusters, draft_min_chance
+        )
+        loaded.trace = told
+        stream = loaded.stream(
+            None if chat else text,
+            messages=[{"role": "user", "content": text}] if chat else None,
+            **(terminal.for_template(loaded, thinking, functions) if chat else {}),
+            max_tokens=max_tokens,
+            horizon=horizon,
+            temperature=temperature,
+            top_k=top_k,
+            top_p=top_p,
+            min_p=min_p,
+            repetition_penalty=repetition_penalty,
+            presence_penalty=presence_penalty,
+            frequency_penalty=frequency_penalty,
+            seed=seed,
+            stop=stop or (),
+            ignore_eos=ignore_eos,
+        )
+        terminal.explain_drafting(loaded, drafter, horizon)
+        _show(loaded, stream, json)
 
 
 def _show(model: Model, stream: Stream, json: bool) -> None:

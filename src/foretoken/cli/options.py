@@ -25,12 +25,25 @@ Format = Annotated[
 DrafterFormat = Annotated[str, typer.Option("--drafter-format", metavar=FORMATS, help="Weights of the drafter.")]
 Threads = Annotated[int | None, typer.Option("--threads", help="Worker threads. Default: one per core.")]
 Chunk = Annotated[int, typer.Option("--chunk", help="Prompt rows per pass.")]
+DraftClusters = Annotated[
+    int | None,
+    typer.Option(
+        "--draft-clusters", help="Clusters of the vocabulary that the drafter scores. Default: what it was trained for."
+    ),
+]
+DraftMinChance = Annotated[
+    float | None,
+    typer.Option(
+        "--draft-min-chance",
+        help="Do not verify a draft token that is less likely than this to be kept. Default: what pays.",
+    ),
+]
 Horizon = Annotated[
     str,
     typer.Option(
         "--horizon",
         metavar="auto|0…16|short|long",
-        help="Draft tokens per round; 0 is plain decoding. For now auto is 4, short 3, long 8.",
+        help="Draft tokens per round; 0 is plain decoding. auto is what pays, short 2 to 3 of them, long 5 to 10.",
     ),
 ]
 Temperature = Annotated[

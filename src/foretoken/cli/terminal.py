@@ -64,6 +64,8 @@ def load_model(
     drafter_format: str,
     threads: int | None,
     chunk: int = 512,
+    draft_clusters: int | None = None,
+    draft_min_chance: float | None = None,
 ) -> Model:
     """Load what the options name, with a progress bar and each warning once."""
     import foretoken
@@ -83,16 +85,16 @@ def load_model(
             drafter_format=drafter_format,
             threads=threads,
             chunk=chunk,
+            draft_clusters=draft_clusters,
+            draft_min_chance=draft_min_chance,
             progress=advance,
             warn=warn,
         )
 
 
 def explain_drafting(model: Model, drafter: str, horizon: str) -> None:
-    """Nothing silent: say what `auto` means today, and why there are no drafts if the user did not ask for that."""
+    """Nothing silent: say why there are no drafts if the user did not ask for that."""
     state = model.drafter_state
-    if state.state == "on" and horizon == "auto":
-        say("horizon auto means 4 draft tokens a round, until it measures what pays.")
     if state.state == "off" and drafter != "none" and horizon != "0":
         say(f"drafting is off: {state.reason}")
 

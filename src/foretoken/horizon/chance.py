@@ -17,10 +17,10 @@ MAX_DEPTH = 16
 # Fitted by `bench/fit_chance.py` on rounds of the embedded pair over bench/prompts/small, at temperature 0 and 0.8.
 # In order: constant, log-odds of the confidence, log(1 + depth), is sampled, its log-odds, right share of the last
 # draft.
-MTP_PRIOR = (-0.171, 0.789, 0.416, -0.108, -0.342, 0.687)
+MTP_PRIOR = (-0.175, 0.818, 0.421, -0.082, -0.356, 0.699)
 OTHER_PRIOR = (0.0, 1.0, 0.0, 0.0, 0.0, 0.0)  # a source that says a chance is taken at its word
 LOG_DEPTH = tuple(log(1 + depth) for depth in range(MAX_DEPTH))
-LEAST_ODDS, MOST_ODDS = -4.0, 6.0
+LEAST_ODDS, MOST_ODDS = -4.0, 4.5  # of a confidence of 0.018 and 0.989
 SHARED_STEP = 0.004  # of the weights
 TEXT_STEPS = 30  # the offset of a text soon follows about so many of its latest tokens
 LEAST_VARIANCE = 0.12  # of an outcome, so that one surprise does not throw an offset out
@@ -67,7 +67,7 @@ class Chance:
         self._features = features = []
         self._chances = chances = []
         for p, depth, offset in zip(confidence, LOG_DEPTH, self._offsets, strict=False):
-            odds = MOST_ODDS if p >= 0.9975 else LEAST_ODDS if p <= 0.018 else log(p / (1.0 - p))
+            odds = MOST_ODDS if p >= 0.989 else LEAST_ODDS if p <= 0.018 else log(p / (1.0 - p))
             features.append(odds)
             chances.append(1.0 / (1.0 + exp(-(constant + odds_weight * odds + depth_weight * depth + offset))))
         return chances
@@ -79,8 +79,8 @@ class Chance:
         step = error / max(chance * (1.0 - chance), LEAST_VARIANCE)
         self._count += 1
         count = self._counts[depth] = self._counts[depth] + 1
-        self._offset = _within(self._offset + 0.5 * step / min(self._count + 3, TEXT_STEPS), MOST_OFFSET)
-        self._offsets[depth] = _within(self._offsets[depth] + 0.5 * step / min(count + 3, TEXT_STEPS), MOST_OFFSET)
+        self._offset = _within(self._offset + 0.5 * step / min(self._count + 2, TEXT_STEPS), MOST_OFFSET)
+        self._offsets[depth] = _within(self._offsets[depth] + 0.5 * step / min(count + 2, TEXT_STEPS), MOST_OFFSET)
         values, odds = self._weights.values, self._features[depth]
         change = SHARED_STEP * error
         for i, feature in enumerate(

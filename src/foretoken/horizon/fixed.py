@@ -25,8 +25,12 @@ class FixedHorizon:
     def __init__(self, limit: int, min_chance: float = 0.0) -> None:
         self.limit = limit
         self.guessed = 0
-        self.chances: Sequence[float] = ()
+        self.confidence: Sequence[float] = ()
         self._min_chance = min_chance
+
+    @property
+    def chances(self) -> Sequence[float]:
+        return self.confidence
 
     @property
     def applied(self) -> int:
@@ -35,8 +39,8 @@ class FixedHorizon:
     def choose(self, draft: Draft, state: Any, rows: int) -> int:
         """All that were asked for, up to the first unlikely one."""
         self.guessed = len(draft.tokens)
-        self.chances = draft.confidence.tolist()
-        return self.guessed if self._min_chance <= 0.0 else likely(self.chances, self._min_chance)
+        self.confidence = draft.confidence.tolist()
+        return self.guessed if self._min_chance <= 0.0 else likely(self.confidence, self._min_chance)
 
     def observe(self, state: Any, paid: Paid) -> None:
         """Nothing is learned."""

@@ -4,8 +4,8 @@ A draft token gets a row iff its chance of survival is worth more than the row c
 where the rate is what the run itself reaches in tokens per unit of time: the rule of renewal-reward processes. All row
 counts are compared, for costs have steps. No row is always among them, and then a round is plain decoding. Before that
 the drafter is asked for as many tokens as have lately been worth their cost, which may be none. Then drafts are looked
-at now and again without a row and compared with what the target goes on to write; all looking together may take one
-hundredth of the time.
+at now and again without a row and compared with what the target goes on to write; all looking together may take less
+than one hundredth of the time.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from foretoken.horizon.cost import MAX_ROWS, Costs
 from foretoken.horizon.fixed import MAX_HORIZON
 from foretoken.horizon.protocol import Paid
 
-LOOK_SHARE = 0.01  # of the time, for drafts that are only looked at
+LOOK_SHARE = 0.007  # of the time, for drafts that are only looked at
 LOOK_LEN = 2
 PROBE_LEN = 1  # draft tokens more than seem worth it, now and then
 MOST_DEBT = 4  # looks in a row behind one that found what it looked for
@@ -56,6 +56,7 @@ class AutoHorizon:
     ) -> None:
         self.guessed = self.applied = 0
         self.chances: Sequence[float] = ()
+        self.confidence: Sequence[float] = ()
         self.reason = "horizon-0"
         self._costs, self._chance_for = costs, chance_for
         self._low, self._high = low, high
@@ -90,7 +91,7 @@ class AutoHorizon:
         """How many tokens of the draft get a row, in a pass that has so many `rows` without them."""
         self.guessed = count = len(draft.tokens)
         if not count:
-            self.applied, self.chances = 0, ()
+            self.applied, self.chances, self.confidence = 0, (), ()
             return 0
         self._begin(draft, state)
         chances = self.chances
@@ -125,8 +126,8 @@ class AutoHorizon:
         if name != self._name or self._chance is None:
             self._chance, self._name, self._worth = self._chance_for(name), name, []
         self._at, self._draft, self._known = len(state.tokens), draft.tokens, 0
-        confidence = draft.confidence.tolist()
-        self.chances = self._chance.of(confidence, state.sampler.sampling.temperature > 0.0)
+        self.confidence = draft.confidence.tolist()
+        self.chances = self._chance.of(self.confidence, state.sampler.sampling.temperature > 0.0)
 
     def observe(self, state: Any, paid: Paid) -> None:
         """The pass is over: compare the draft with what the target wrote, and plan the next round."""

@@ -37,8 +37,13 @@ class Horizon(Protocol):
     """Of one text, from its first round to its last."""
 
     guessed: int  # draft tokens in the last round, with a row or without
-    chances: Sequence[float]  # of each of them, given those before it
+    confidence: Sequence[float]  # the drafter's, for each of them
     reason: str  # why the last round gave none of them a row
+
+    @property
+    def chances(self) -> Sequence[float]:
+        """Of each of them, given those before it, as the horizon sees it."""
+        ...
 
     @property
     def limit(self) -> int:
