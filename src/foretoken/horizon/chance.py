@@ -21,8 +21,10 @@ MTP_PRIOR = (-0.175, 0.818, 0.421, -0.082, -0.356, 0.699)
 OTHER_PRIOR = (0.0, 1.0, 0.0, 0.0, 0.0, 0.0)  # a source that says a chance is taken at its word
 LOG_DEPTH = tuple(log(1 + depth) for depth in range(MAX_DEPTH))
 LEAST_ODDS, MOST_ODDS = -4.0, 4.5  # of a confidence of 0.018 and 0.989
-SHARED_STEP = 0.004  # of the weights
-TEXT_STEPS = 30  # the offset of a text soon follows about so many of its latest tokens
+SHARED_STEP = 0.01  # of the weights
+TEXT_STEPS = 50  # the offset of a text soon follows about so many of its latest tokens
+LEAST_TRUST = 2  # outcomes of a text that its weights count for at first, and so many more as they have seen
+MOST_TRUST, OUTCOMES_A_TRUST = 4, 200
 LEAST_VARIANCE = 0.12  # of an outcome, so that one surprise does not throw an offset out
 MOST_OFFSET = 6.0
 WEIGHT_LIMIT = 20.0
@@ -33,6 +35,7 @@ class Weights:
 
     def __init__(self, name: str) -> None:
         self.values = list(MTP_PRIOR if name == "mtp" else OTHER_PRIOR)
+        self.count = 0  # outcomes that they were learned from
 
     def restore(self, kept: Any) -> None:
         """Take over what a file says; raises InputError where it is not such a list."""
@@ -40,6 +43,7 @@ class Weights:
         if not isinstance(kept, list) or len(numbers) != len(kept) or len(kept) != len(self.values):
             raise InputError(f"the weights of a drafter are not {len(self.values)} numbers below {WEIGHT_LIMIT:g}.")
         self.values = [float(value) for value in numbers]
+        self.count = MOST_TRUST * OUTCOMES_A_TRUST
 
 
 class Chance:
@@ -76,11 +80,13 @@ class Chance:
         """What the target wrote at this depth of the last draft: its token or another."""
         chance = self._chances[depth]
         error = is_right - chance
-        step = error / max(chance * (1.0 - chance), LEAST_VARIANCE)
+        step = 0.5 * error / max(chance * (1.0 - chance), LEAST_VARIANCE)
+        self._weights.count += 1
+        trust = LEAST_TRUST + min(self._weights.count // OUTCOMES_A_TRUST, MOST_TRUST)
         self._count += 1
         count = self._counts[depth] = self._counts[depth] + 1
-        self._offset = _within(self._offset + 0.5 * step / min(self._count + 2, TEXT_STEPS), MOST_OFFSET)
-        self._offsets[depth] = _within(self._offsets[depth] + 0.5 * step / min(count + 2, TEXT_STEPS), MOST_OFFSET)
+        self._offset = _within(self._offset + step / min(self._count + trust, TEXT_STEPS), MOST_OFFSET)
+        self._offsets[depth] = _within(self._offsets[depth] + step / min(count + trust, TEXT_STEPS), MOST_OFFSET)
         values, odds = self._weights.values, self._features[depth]
         change = SHARED_STEP * error
         for i, feature in enumerate(

@@ -22,8 +22,8 @@ from foretoken.horizon.protocol import Paid
 LOOK_SHARE = 0.007  # of the time, for drafts that are only looked at
 LOOK_LEN = 2
 PROBE_LEN = 1  # draft tokens more than seem worth it, now and then
-MOST_DEBT = 4  # looks in a row behind one that found what it looked for
-MOST_CREDIT = 50  # times what one round brings
+MOST_DEBT = 2  # looks in a row behind one that found what it looked for
+MOST_CREDIT = 1000  # times what one round brings: drafts that cost even more are not looked at any more
 FIRST_REACH = 2  # draft tokens with a row before longer drafts have proved themselves: a wrong start must stay cheap
 RATE_FADE = 0.97  # the rate is that of about the last thirty rounds
 WORTH_WEIGHT = 0.25
