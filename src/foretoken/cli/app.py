@@ -16,7 +16,7 @@ from typing import Annotated, TextIO
 
 import typer
 
-from foretoken.cli import bench, chat, demo, generate, info, selftest, terminal
+from foretoken.cli import bench, chat, demo, generate, info, selftest, terminal, tune
 from foretoken.errors import ForetokenError
 
 # typer's own parser errors; newer releases bundle click, older ones import it, so we ask typer for the class.
@@ -35,6 +35,7 @@ app.command()(chat.chat)
 app.command()(info.info)
 app.command()(selftest.selftest)
 app.command()(demo.demo)
+app.command()(tune.tune)
 app.add_typer(bench.app, name="bench")
 
 

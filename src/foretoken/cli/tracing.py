@@ -20,7 +20,7 @@ def opened(path: Path | None) -> Iterator[Trace | None]:
         yield None
         return
     try:
-        file = path.open("w", encoding="utf-8")
+        file = path.open("w", encoding="utf-8", buffering=1)
     except OSError as error:
         raise InputError(f"the trace {path} cannot be written: {error.strerror or error}.") from error
     with file:

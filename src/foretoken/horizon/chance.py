@@ -58,6 +58,8 @@ class Chance:
         self._last_share = 0.5  # of the last draft's tokens that were right, of those whose fate is known
         self._features: list[float] = []  # log-odds by depth
         self._is_sampled = 0.0
+        self._trust = LEAST_TRUST + min(weights.count // OUTCOMES_A_TRUST, MOST_TRUST)
+        self._errors = self._odds_errors = self._depth_errors = 0.0  # of the last draft, for the weights
         self._chances: list[float] = []
 
     def of(self, confidence: Sequence[float], is_sampled: bool) -> list[float]:
@@ -80,25 +82,42 @@ class Chance:
         """What the target wrote at this depth of the last draft: its token or another."""
         chance = self._chances[depth]
         error = is_right - chance
-        step = 0.5 * error / max(chance * (1.0 - chance), LEAST_VARIANCE)
-        self._weights.count += 1
-        trust = LEAST_TRUST + min(self._weights.count // OUTCOMES_A_TRUST, MOST_TRUST)
+        variance = chance * (1.0 - chance)
+        step = 0.5 * error / (variance if variance > LEAST_VARIANCE else LEAST_VARIANCE)
         self._count += 1
         count = self._counts[depth] = self._counts[depth] + 1
-        self._offset = _within(self._offset + step / min(self._count + trust, TEXT_STEPS), MOST_OFFSET)
-        self._offsets[depth] = _within(self._offsets[depth] + step / min(count + trust, TEXT_STEPS), MOST_OFFSET)
-        values, odds = self._weights.values, self._features[depth]
-        change = SHARED_STEP * error
-        for i, feature in enumerate(
-            (1.0, odds, LOG_DEPTH[depth], self._is_sampled, self._is_sampled * odds, self._last_share)
-        ):
-            values[i] = _within(values[i] + change * feature, 0.9 * WEIGHT_LIMIT)
+        few, trust = self._count + self._trust, count + self._trust
+        offset = self._offset + step / (few if few < TEXT_STEPS else TEXT_STEPS)
+        own = self._offsets[depth] + step / (trust if trust < TEXT_STEPS else TEXT_STEPS)
+        self._offset = offset if -MOST_OFFSET < offset < MOST_OFFSET else self._offset
+        self._offsets[depth] = own if -MOST_OFFSET < own < MOST_OFFSET else self._offsets[depth]
+        self._errors += error
+        self._odds_errors += error * self._features[depth]
+        self._depth_errors += error * LOG_DEPTH[depth]
 
     def close(self, right: int, known: int) -> None:
-        """The fate of the last draft is known as far as it will be."""
-        if known:
-            self._last_share = right / len(self._chances)
-
-
-def _within(value: float, most: float) -> float:
-    return min(max(value, -most), most)
+        """The fate of the last draft is known as far as it will be: so many tokens were right, of so many."""
+        if not known:
+            return
+        weights, sampled = self._weights, self._is_sampled
+        errors, odds_errors = self._errors, self._odds_errors
+        values = weights.values
+        weights.values = [
+            value + SHARED_STEP * change if -WEIGHT_LIMIT + 1.0 < value < WEIGHT_LIMIT - 1.0 else 0.9 * value
+            for value, change in zip(
+                values,
+                (
+                    errors,
+                    odds_errors,
+                    self._depth_errors,
+                    sampled * errors,
+                    sampled * odds_errors,
+                    self._last_share * errors,
+                ),
+                strict=True,
+            )
+        ]
+        weights.count += known
+        self._errors = self._odds_errors = self._depth_errors = 0.0
+        self._trust = LEAST_TRUST + min(weights.count // OUTCOMES_A_TRUST, MOST_TRUST)
+        self._last_share = right / len(self._chances)

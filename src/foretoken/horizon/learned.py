@@ -15,7 +15,7 @@ from foretoken.horizon import disk
 from foretoken.horizon.chance import Chance, Weights
 from foretoken.horizon.cost import Costs
 from foretoken.horizon.fixed import NAMED, FixedHorizon
-from foretoken.horizon.planner import AutoHorizon
+from foretoken.horizon.planner import AutoHorizon, Habit
 from foretoken.horizon.protocol import Horizon
 
 SAVE_EVERY_S = 30.0
@@ -42,6 +42,7 @@ class Learned:
         self.costs = Costs()
         self.problem = ""
         self._weights: dict[str, Weights] = {}
+        self._habit = Habit()
         self._min_chance = min_chance
         self._is_event = is_event
         self._key = key
@@ -57,7 +58,7 @@ class Learned:
         if isinstance(asked, int):
             return FixedHorizon(asked, self._min_chance)
         low, high = NAMED[asked]
-        return AutoHorizon(self.costs, self._chance, low, high, self._min_chance, self._is_event)
+        return AutoHorizon(self.costs, self._chance, low, high, self._min_chance, self._is_event, self._habit)
 
     def save(self) -> None:
         """Keep it for the next start, if something is new and there is a place for it."""

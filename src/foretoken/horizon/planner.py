@@ -35,6 +35,14 @@ SUFFIX_REACH = 4096  # tokens of a prompt that are looked at for that
 PLAIN_ROUNDS = 4  # before the first draft, where the cost of a plain pass is not known
 
 
+class Habit:
+    """What texts before have found out about the worth of drafts: where the next one starts."""
+
+    def __init__(self) -> None:
+        self.limit = FIRST_REACH
+        self.worth: dict[str, list[float]] = {}  # drafter name -> by depth
+
+
 class AutoHorizon:
     """The planner of one text.
 
@@ -43,6 +51,7 @@ class AutoHorizon:
     low, high   draft tokens that get a row, at least and at most; low is 0 except where the user wants drafts anyway
     min_chance  a draft token less likely than this to be kept gets no row, even if it seemed worth it
     is_event    token -> whether the text may become easier here, as behind a code fence
+    habit       shared with other texts
     """
 
     def __init__(
@@ -53,6 +62,7 @@ class AutoHorizon:
         high: int = MAX_HORIZON,
         min_chance: float = 0.0,
         is_event: Callable[[int], bool] | None = None,
+        habit: Habit | None = None,
     ) -> None:
         self.guessed = self.applied = 0
         self.chances: Sequence[float] = ()
@@ -62,6 +72,7 @@ class AutoHorizon:
         self._low, self._high = low, high
         self._min_chance = min_chance
         self._is_event = is_event
+        self._habit = habit or Habit()
         self._chance: Chance | None = None
         self._name = ""
         self._curve: list[float] = []
@@ -74,13 +85,13 @@ class AutoHorizon:
         self._known = 0  # draft tokens whose fate is known
         self._is_look = False  # the next draft, or the last one, is made only to look at it
         self._was_right = False  # the last draft was right throughout
-        self._is_hot = False  # the last look was worth its time
+        self._is_hot = True  # the last look was worth its time, or the text is new
         self._credit = 0.0  # units of time for looking
         self._back_off = 1
         self._plain_left = PLAIN_ROUNDS
         self._suffixes: set[int] = set()
         self._seen_len = 0  # tokens whose suffixes are in there
-        self._limit = low or (0 if costs.level is None else min(FIRST_REACH, high))
+        self._limit = low or (0 if costs.level is None else min(self._habit.limit, FIRST_REACH, high))
 
     @property
     def limit(self) -> int:
@@ -96,7 +107,9 @@ class AutoHorizon:
         self._begin(draft, state)
         chances = self.chances
         costs = self._curve = self._costs.curve(len(state.tokens))
-        last = min(rows, MAX_ROWS)
+        base = rows if rows < MAX_ROWS else MAX_ROWS
+        before = costs[base]
+        slope = costs[MAX_ROWS] - costs[MAX_ROWS - 1]
         rate = max(self._rate, 1.0 / costs[1])
         survival, net, best, chosen = 1.0, 0.0, 0.0, 0
         reach = self._high if self._low else min(self._reach, self._high)
@@ -104,11 +117,12 @@ class AutoHorizon:
         weight = LOOK_WEIGHT if self._is_look else WORTH_WEIGHT
         for i in range(count):
             survival *= chances[i]
-            row = min(rows + i + 1, MAX_ROWS)
-            more = costs[row] - costs[last] if row > last else costs[MAX_ROWS] - costs[MAX_ROWS - 1]
-            last = row
-            net += survival - rate * max(more, 0.0)
-            gain = max(net - best, 0.0)
+            cost = costs[rows + i + 1] if rows + i < MAX_ROWS else before + slope
+            net += survival
+            if cost > before:
+                net -= rate * (cost - before)
+                before = cost
+            gain = net - best if net > best else 0.0
             if i < len(worth):
                 worth[i] += weight * (gain - worth[i])
             else:
@@ -124,10 +138,15 @@ class AutoHorizon:
         """Take up a draft: its chances, and what to compare the target's tokens with."""
         name = state.drafter.name
         if name != self._name or self._chance is None:
-            self._chance, self._name, self._worth = self._chance_for(name), name, []
+            self._chance = self._chance_for(name)
+            self._meet(name)
         self._at, self._draft, self._known = len(state.tokens), draft.tokens, 0
         self.confidence = draft.confidence.tolist()
         self.chances = self._chance.of(self.confidence, state.sampler.sampling.temperature > 0.0)
+
+    def _meet(self, name: str) -> None:
+        """A drafter that this text has not used yet, or not just before."""
+        self._name, self._worth = name, list(self._habit.worth.get(name, ()))
 
     def observe(self, state: Any, paid: Paid) -> None:
         """The pass is over: compare the draft with what the target wrote, and plan the next round."""
@@ -145,7 +164,8 @@ class AutoHorizon:
         self._credit = min(self._credit + share, MOST_CREDIT * share)
         if self._draft:
             self._compare(state.tokens)
-        self._limit = self._low or self._next_limit(state, paid)
+        if state.drafter is not None:
+            self._limit = self._low or self._next_limit(state, paid)
 
     def _compare(self, tokens: Sequence[int]) -> None:
         """Learn from every draft token that the target has written or refused by now."""
@@ -170,6 +190,7 @@ class AutoHorizon:
             self._is_hot = is_right
             self._back_off = 1 if self._is_hot else min(2 * self._back_off, MOST_BACK_OFF)
         self._draft = ()
+        self._habit.worth[self._name] = self._worth
 
     def _next_limit(self, state: Any, paid: Paid) -> int:
         """Draft tokens worth asking for: those whose worth of late is more than guessing them costs."""
@@ -178,6 +199,8 @@ class AutoHorizon:
             self.reason = "measuring"
             return 0
         self._plain_left, self.reason = 0, "horizon-0"
+        if not self._name:
+            self._meet(state.drafter.name)
         if not self._worth:
             return min(FIRST_REACH, self._high)
         start, step = self._costs.draft(self._name)
@@ -187,6 +210,7 @@ class AutoHorizon:
             net += worth - self._rate * step
             if net > best:
                 best, limit = net, i + 1
+        self._habit.limit = limit
         if limit:
             self._is_look = False
             deeper = min(limit + PROBE_LEN, self._reach, self._high)
