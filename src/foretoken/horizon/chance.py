@@ -73,7 +73,7 @@ class Chance:
         self._features = features = []
         self._chances = chances = []
         for p, depth, offset in zip(confidence, LOG_DEPTH, self._offsets, strict=False):
-            odds = MOST_ODDS if p >= 0.989 else LEAST_ODDS if p <= 0.018 else log(p / (1.0 - p))
+            odds = MOST_ODDS if p >= 0.989 else log(p / (1.0 - p)) if p > 0.018 else LEAST_ODDS  # of a NaN, too
             features.append(odds)
             chances.append(1.0 / (1.0 + exp(-(constant + odds_weight * odds + depth_weight * depth + offset))))
         return chances
@@ -99,24 +99,16 @@ class Chance:
         """The fate of the last draft is known as far as it will be: so many tokens were right, of so many."""
         if not known:
             return
-        weights, sampled = self._weights, self._is_sampled
+        weights = self._weights
         errors, odds_errors = self._errors, self._odds_errors
         values = weights.values
-        weights.values = [
-            value + SHARED_STEP * change if -WEIGHT_LIMIT + 1.0 < value < WEIGHT_LIMIT - 1.0 else 0.9 * value
-            for value, change in zip(
-                values,
-                (
-                    errors,
-                    odds_errors,
-                    self._depth_errors,
-                    sampled * errors,
-                    sampled * odds_errors,
-                    self._last_share * errors,
-                ),
-                strict=True,
-            )
-        ]
+        values[0] += SHARED_STEP * errors
+        values[1] += SHARED_STEP * odds_errors
+        values[2] += SHARED_STEP * self._depth_errors
+        if self._is_sampled:
+            values[3] += SHARED_STEP * errors
+            values[4] += SHARED_STEP * odds_errors
+        values[5] += SHARED_STEP * self._last_share * errors
         weights.count += known
         self._errors = self._odds_errors = self._depth_errors = 0.0
         self._trust = LEAST_TRUST + min(weights.count // OUTCOMES_A_TRUST, MOST_TRUST)

@@ -24,6 +24,7 @@ LEAST_WEIGHT = 0.05
 KEPT_COUNT = 8  # of times from earlier starts: enough to trust, few enough to learn anew
 MAX_CLASSES = 24  # of contexts: a power of two each
 REFILL_EVERY = 32
+FIT_EVERY = 8
 
 
 class Costs:
@@ -45,11 +46,13 @@ class Costs:
             return
         self._add_pass(paid)
         if len(paid.drafters) == 1 and self.level is not None:  # else nobody knows whose time it was
-            (name, lengths), *_ = paid.drafters.items()
-            if max(lengths) > 0 and self._is_met((name, len(lengths))):
-                line = self._drafts.setdefault(name, _Line())
-                line.add(sum(lengths) / len(lengths), paid.draft_s / len(lengths) / self.level)
-                self.is_changed = True
+            name, lengths = next(iter(paid.drafters.items()))
+            texts, tokens = len(lengths), sum(lengths)
+            if tokens and self._is_met((name, texts)):
+                line = self._drafts.get(name)
+                if line is None:
+                    line = self._drafts[name] = _Line()
+                line.add(tokens / texts, paid.draft_s / texts / self.level)
 
     def curve(self, context: int) -> list[float]:
         """Units by rows, (MAX_ROWS + 1,); entry 0 means nothing. Not to be changed."""
@@ -90,8 +93,10 @@ class Costs:
         clamp = CLAMP if count >= FEW else FIRST_CLAMP
         if self._adds < LEVEL_TIMES:  # the level is what the fastest of the first passes says
             self.level = min(self.level, seconds / filled[rows])
-        off = min(max(seconds / self.level / filled[rows], 1.0 / clamp), clamp)
-        units[rows] = filled[rows] = filled[rows] * off ** max(LEAST_WEIGHT, 1.0 / (count + 1))
+        off = seconds / self.level / filled[rows]
+        off = clamp if off > clamp else off if off * clamp > 1.0 else 1.0 / clamp
+        weight = 1.0 / (count + 1)
+        units[rows] = filled[rows] = filled[rows] * off ** (weight if weight > LEAST_WEIGHT else LEAST_WEIGHT)
         counts[rows] = count + 1
         self.level *= off**LEVEL_WEIGHT
         self._adds += 1
@@ -171,6 +176,7 @@ class _Line:
     def __init__(self, sums: list[float] | None = None) -> None:
         self.sums = sums or [0.0] * 5  # weight, Σ length, Σ length², Σ cost, Σ length · cost
         self.fitted = (0.0, PRIOR_DRAFT)
+        self._adds = 0
         if sums:
             self._fit()
 
@@ -178,9 +184,12 @@ class _Line:
         if self.sums[0] > FEW:
             expected = self.fitted[0] + self.fitted[1] * length
             cost = min(max(cost, expected / CLAMP), expected * CLAMP)
-        new = (1.0, length, length * length, cost, length * cost)
-        self.sums = [self.FADE * old + part for old, part in zip(self.sums, new, strict=True)]
-        self._fit()
+        fade, (n, x, xx, y, xy) = self.FADE, self.sums
+        self.sums = [fade * n + 1.0, fade * x + length, fade * xx + length * length, fade * y + cost, 0.0]
+        self.sums[4] = fade * xy + length * cost
+        self._adds += 1
+        if self._adds < FIT_EVERY or not self._adds % FIT_EVERY:
+            self._fit()
 
     def _fit(self) -> None:
         n, x, xx, y, xy = self.sums

@@ -106,6 +106,7 @@ class AutoHorizon:
             return 0
         self._begin(draft, state)
         chances = self.chances
+        count = min(count, len(chances))
         costs = self._curve = self._costs.curve(len(state.tokens))
         base = rows if rows < MAX_ROWS else MAX_ROWS
         before = costs[base]
@@ -205,11 +206,14 @@ class AutoHorizon:
             return min(FIRST_REACH, self._high)
         start, step = self._costs.draft(self._name)
         net, best, limit, worth = -self._rate * start, 0.0, 0, 0.0
+        price, num_seen = self._rate * step, len(self._worth)
         for i in range(min(self._reach, self._high)):
-            worth = self._worth[i] if i < len(self._worth) else GUESSED_WORTH * worth
-            net += worth - self._rate * step
+            worth = self._worth[i] if i < num_seen else GUESSED_WORTH * worth
+            net += worth - price
             if net > best:
                 best, limit = net, i + 1
+            elif i >= num_seen and worth < price:
+                break  # further guesses are lower still
         self._habit.limit = limit
         if limit:
             self._is_look = False
