@@ -353,7 +353,7 @@ def load(
     drafter   "auto" (the pair's own, or a folder MODEL-assistant beside a model), "none", or a folder
     format    "f32", "bf16", "q8", "q4", or "auto" (q4 for files that are 4-bit already, else q8); also drafter_format
     threads   worker threads of this process, default one per core; chunk: prompt rows per pass
-    draft_clusters, draft_min_chance  see `--help`; None is automatic
+    draft_clusters    clusters the drafter scores; draft_min_chance: the least chance worth a row; None: automatic
     progress  called with bytes done and bytes in all while weights are packed
     warn      called with each plain sentence that the user should read once
     raises    ConfigError, WeightsError, InputError

@@ -139,7 +139,8 @@ class Sequence:
         self.stats.add_times(draft_s=paid.draft_s, verify_s=paid.verify_s, other_s=other_s)
         if plain_share is not None:
             self._plain_tokens += accepted + 1
-            self._plain_s += paid.verify_s * plain_share * (accepted + 1) + other_s
+            planning_s = 0.0 if paid.drafters else paid.draft_s  # plain decoding pays for that as well
+            self._plain_s += (paid.verify_s * plain_share + planning_s) * (accepted + 1) + other_s
             self.stats.plain_tok_per_s = self._plain_tokens / self._plain_s if self._plain_s else None
 
 

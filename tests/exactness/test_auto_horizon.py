@@ -67,8 +67,8 @@ def test_reasons_of_rounds_without_a_draft():
 
 def test_plain_speed_is_told_where_it_is_known():
     plain = write(Learned().horizon(0))
-    assert plain.stats.speedup == pytest.approx(1.0, abs=0.5)
-    assert plain.stats.plain_tok_per_s >= plain.stats.tok_per_s  # the same passes, without what planning took
+    assert plain.stats.speedup == pytest.approx(1.0)
+    assert write(Learned().horizon(3), end=9).stats.plain_tok_per_s > 0
 
 
 @pytest.mark.parametrize("name", ["auto", "short", "long"])

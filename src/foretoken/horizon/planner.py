@@ -87,6 +87,9 @@ class AutoHorizon:
         self._was_right = False  # the last draft was right throughout
         self._is_hot = True  # the last look was worth its time, or the text is new
         self._credit = 0.0  # units of time for looking
+        self._share = 0.0  # what a round adds to that
+        self._due = 0.0  # the next look comes when there is so much
+        self._is_parked = self._is_due = False
         self._back_off = 1
         self._plain_left = PLAIN_ROUNDS
         self._suffixes: set[int] = set()
@@ -151,6 +154,12 @@ class AutoHorizon:
 
     def observe(self, state: Any, paid: Paid) -> None:
         """The pass is over: compare the draft with what the target wrote, and plan the next round."""
+        if self._is_parked and not self._draft:
+            self._credit += self._share
+            if self._credit < self._due and not (self._credit > 0.0 and self._has_event(state.tokens)):
+                return  # the path of plain decoding, which must cost nothing
+            self._is_parked = False
+            self._is_due = True
         costs = self._curve = self._costs.curve(paid.context)
         level = self._costs.level
         if not paid.prompt_rows:
@@ -161,8 +170,8 @@ class AutoHorizon:
             self._time = RATE_FADE * self._time + cost
             plain = paid.texts / costs[min(paid.texts, MAX_ROWS)]
             self._rate = max(self._tokens / self._time, plain)
-        share = LOOK_SHARE * costs[1]
-        self._credit = min(self._credit + share, MOST_CREDIT * share)
+        self._share = LOOK_SHARE * costs[1]
+        self._credit = min(self._credit + self._share, MOST_CREDIT * self._share)
         if self._draft:
             self._compare(state.tokens)
         if state.drafter is not None:
@@ -228,13 +237,13 @@ class AutoHorizon:
         """Parked: a draft to look at where there is time left for it, or something has happened in the text."""
         if self._draft:
             return 0  # the last look is not over
-        is_due = self._credit >= cost * self._back_off
-        if not is_due and self._credit > 0.0:
-            is_due = self._has_event(state.tokens)
+        is_due = self._is_due or self._credit >= cost * self._back_off
         if self._is_hot:
             is_due = is_due or self._credit > -MOST_DEBT * cost
-        self._is_hot = False
+        self._is_hot = self._is_due = False
         if not is_due:
+            self._is_parked, self._due = True, min(cost * self._back_off, MOST_CREDIT * self._share)
+            self._tokens = self._time = 0.0  # behind a stretch of plain decoding the rate begins anew
             return 0
         self._credit -= cost
         self._is_look = True
