@@ -11,19 +11,20 @@ from __future__ import annotations
 import inspect
 import secrets
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
+from functools import cache
 from pathlib import Path
 from typing import Any, Never, Unpack, overload
 
 from foretoken import config as configs
-from foretoken import engine, horizon, places, weights
+from foretoken import engine, places, weights
 from foretoken.cache import Cache, PagePool
 from foretoken.chat import ChatTemplate
-from foretoken.drafters.protocol import Drafter
+from foretoken.drafters.protocol import Drafter, DrafterState
 from foretoken.errors import ConfigError, InputError, WeightsError, shown
+from foretoken.horizon import Learned, Shelf, begins_pattern, parse_min_chance
 from foretoken.models.gemma4 import Gemma4
 from foretoken.ops import NUMERICS_VERSION, native
-from foretoken.pairing import Beside, DrafterState, find_drafter, named_sources
+from foretoken.pairing import Beside, find_drafter, named_sources
 from foretoken.prefix import PrefixStore
 from foretoken.request import DEFAULTS, Checker, Options, Request, Text, refuse_unknown, texts_of, with_options
 from foretoken.sampling import SEED_LIMIT, Sampler, answer_seed, whole
@@ -53,6 +54,7 @@ class Model:
         figures: dict[str, Any],
         warnings: list[str],
         chunk: int,
+        learned: Callable[[], Learned] | None = None,
     ) -> None:
         self.name = name
         self.target = target
@@ -63,7 +65,9 @@ class Model:
         self.drafter_state = drafter_state
         self.chunk = chunk
         self.warnings = warnings
+        self.trace: Callable[[dict[str, Any]], None] | None = None  # gets every round of answers begun from now on
         self._figures = figures
+        self._learned = learned or cache(Learned)
 
     @property
     def context_len(self) -> int:
@@ -77,8 +81,7 @@ class Model:
             "model": self.name,
             **self._figures,
             "context": self.context_len,
-            "drafter": asdict(state) | {"sources": list(state.sources)},
-            "auto_horizon": horizon.NAMED["auto"],
+            "drafter": state.as_dict(),
             "isa": native.isa(),
             "threads": native.threads(),
             "numerics": NUMERICS_VERSION,
@@ -180,7 +183,7 @@ class Model:
         positions  prompt and answer have at most so many tokens together
         kept       there is memory for so many texts of that length beside those that are written
         """
-        runner = engine.Engine(self.target, chunk)
+        runner = engine.Engine(self.target, chunk, self._learned().costs)
         pool = runner.pool(positions, parallel + kept)
 
         def begin(*args: Any, **options: Any) -> Answer:
@@ -192,7 +195,7 @@ class Model:
 
     def start(self, request: Request, chunk: int, drafter: Drafter | None) -> Stream:
         """Begin an answer from a checked request; `stream` and the self-test come through here."""
-        runner = engine.Engine(self.target, chunk)
+        runner = engine.Engine(self.target, chunk, self._learned().costs)
         pool = runner.pool(min(len(request.ids) + request.max_tokens, self.context_len))
         answer = self._answer(request, pool, drafter)
 
@@ -211,10 +214,12 @@ class Model:
             cache=Cache(pool),
             sampler=Sampler(request.sampling, self.target.ops, len(request.ids)),
             drafter=drafter,
-            horizon=horizon.FixedHorizon(request.horizon),
+            horizon=self._learned().horizon(request.horizon),
             end=min(len(request.ids) + request.max_tokens, self.context_len),
             num_logprobs=request.num_logprobs,
         )
+        sequence.trace, sequence.no_drafter = self.trace, self.drafter_state.fallback
+        sequence.no_room = "budget" if sequence.end < self.context_len else "context-end"
         stop_ids = frozenset() if request.ignore_eos else self._stop_ids(request.has_tools)
         return Answer(sequence, self.tokenizer, request.stop, stop_ids, request.sampling.seed)
 
@@ -239,6 +244,8 @@ def load(
     drafter_format: str = "q8",
     threads: int | None = None,
     chunk: int = 512,
+    draft_clusters: int | None = None,
+    draft_min_chance: float | None = None,
     progress: Progress | None = None,
     warn: Callable[[str], None] | None = None,
     **unknown: Never,
@@ -249,11 +256,12 @@ def load(
     drafter   "auto", "suffix", "none", as model, or several as "a=PATH,b=PATH,suffix": `pairing.find_drafter`
     format    "f32", "bf16", "q8", "q4", or "auto" (q4 for what is 4-bit already, else q8); also drafter_format
     threads   worker threads of this process, default one per core; `chunk` prompt rows go through a pass
+    draft_clusters    clusters the drafter scores; draft_min_chance: the least chance worth a row; None: automatic
     progress  called with bytes done and bytes in all while weights are packed
     warn      called with each plain sentence that the user should read once
     raises    ConfigError, WeightsError, InputError
     """
-    _check_load(format, drafter_format, threads, chunk, unknown)
+    _check_load(format, drafter_format, threads, chunk, draft_min_chance, unknown)
     warnings: list[str] = []
 
     def say(sentence: str) -> None:
@@ -268,8 +276,10 @@ def load(
     defaults = _defaults(source, config, tokenizer)
     packed, info = weights.load(source.checkpoint(), config, format, native, progress)
     target = Gemma4(config, packed, native)
-    proposer, state = find_drafter(drafter, named, Beside(target, tokenizer, own, drafter_format, say))
+    beside = Beside(target, tokenizer, own, drafter_format, draft_clusters, say)
+    proposer, state = find_drafter(drafter, named, beside)
     list(map(say, info.warnings))
+    known_by = (place.name, info.format, info.packed_bytes, state.name, drafter_format, draft_clusters)
     return Model(
         name=place.name,
         target=target,
@@ -278,15 +288,25 @@ def load(
         defaults=defaults,
         drafter=proposer,
         drafter_state=state,
-        figures={
-            "kind": config.model_type,
-            "format": info.format,
-            "parameters": info.parameters,
-            "packed_bytes": info.packed_bytes,
-        },
+        figures={"kind": config.model_type, **_sizes(info)},
         warnings=warnings,
         chunk=chunk,
+        learned=_learned(known_by, tokenizer, draft_min_chance, say),
     )
+
+
+def _learned(
+    key: tuple[Any, ...], tokenizer: Tokenizer, min_chance: float | None, say: Callable[[str], None]
+) -> Callable[[], Learned]:
+    def is_event(token: int) -> bool:
+        return begins_pattern(tokenizer.token_bytes(token))
+
+    shelf = Shelf(weights.cache_dir(), is_event, parse_min_chance(min_chance), say)
+    return lambda: shelf.get(*key, native.isa(), native.threads())  # of the moment: they may change
+
+
+def _sizes(info: weights.Info) -> dict[str, Any]:
+    return {"format": info.format, "parameters": info.parameters, "packed_bytes": info.packed_bytes}
 
 
 def _defaults(source: Source, config: configs.TargetConfig, tokenizer: Tokenizer) -> configs.GenerationDefaults:
@@ -301,8 +321,16 @@ def _defaults(source: Source, config: configs.TargetConfig, tokenizer: Tokenizer
     return defaults
 
 
-def _check_load(format: str, drafter_format: str, threads: int | None, chunk: int, unknown: Mapping[str, Any]) -> None:
+def _check_load(
+    format: str,
+    drafter_format: str,
+    threads: int | None,
+    chunk: int,
+    min_chance: float | None,
+    unknown: Mapping[str, Any],
+) -> None:
     refuse_unknown(unknown, [name for name in inspect.signature(load).parameters if name != "unknown"])
+    parse_min_chance(min_chance)
     for name, value in (("format", format), ("drafter_format", drafter_format)):
         if not isinstance(value, str) or value not in FORMATS:
             raise InputError(f"{name} is {shown(value)}, expected one of {', '.join(FORMATS)}.")

@@ -6,6 +6,7 @@ text, files or printing. Times and counts go into each sequence's `Stats`.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from collections.abc import Sequence as Seq
 from contextlib import AbstractContextManager
 from itertools import accumulate
@@ -17,7 +18,8 @@ import numpy as np
 from foretoken import cache, speculative
 from foretoken.drafters.protocol import Drafter
 from foretoken.errors import InputError
-from foretoken.horizon import MAX_HORIZON
+from foretoken.horizon import MAX_HORIZON, Horizon, Paid
+from foretoken.horizon.cost import Costs
 from foretoken.models.gemma4 import Gemma4
 from foretoken.sampling import Sampler, TokenLogprobs, likeliest
 from foretoken.stats import Stats
@@ -43,7 +45,7 @@ class Sequence:
         cache: cache.Cache,
         sampler: Sampler,
         drafter: Drafter | None,
-        horizon: Any,
+        horizon: Horizon,
         end: int,
         num_logprobs: int | None = None,
     ) -> None:
@@ -60,7 +62,11 @@ class Sequence:
         self.source = ""
         self.error: Exception | None = None
         self.logprobs: list[TokenLogprobs] = []
+        self.no_room = "budget"  # what ends the text, as the reason why no draft fits
+        self.no_drafter = "no-drafter"  # why there is none
+        self.trace: Callable[[dict[str, Any]], None] | None = None
         self._num_logprobs = num_logprobs
+        self._plain_tokens, self._plain_s = 0, 0.0  # of rounds whose plain cost is known, and what that adds up to
 
     @property
     def last(self) -> int:
@@ -101,28 +107,43 @@ class Sequence:
 
     def accept(self, tokens: Seq[int], hidden: np.ndarray, drafted: int) -> None:
         """Carry on: append what the round emitted and keep the row that chose its newest token."""
-        has_room = self.draft_limit > 0
         self.tokens.extend(tokens)
         self.hidden = hidden.copy()
         self.stats.record_round(
-            horizon=self.horizon.limit,
+            horizon=self.horizon.applied,
             drafted=drafted,
             accepted=len(tokens) - 1,
             drafter=self.source if drafted else None,
-            fallback=None if drafted else self._fallback_reason(has_room),
+            fallback=None if drafted else self.fallback_reason,
         )
 
     def drafting_failed(self, error: Exception) -> None:
         """The drafter raised: decode the rest plainly, and say so in the figures."""
         self.drafter = None
+        self.no_drafter = "memory" if isinstance(error, MemoryError) else "error"
         self.stats.drafter_error = f"{type(error).__name__}: {error}"
 
-    def _fallback_reason(self, has_room: bool) -> str:
+    @property
+    def fallback_reason(self) -> str:
+        """Why a round had no draft token with a row."""
         if self.drafter is None:
-            return "error" if self.stats.drafter_error else "no-drafter"
-        if self.horizon.limit == 0:
-            return "horizon-0"
-        return "no-draft" if has_room else "budget"  # the drafter had none, or there was no room for one
+            return self.no_drafter
+        if self.horizon.limit and self.draft_limit < 0:  # the round took the last place
+            return self.no_room
+        return self.horizon.reason if self.horizon.guessed or not self.horizon.limit else "no-draft"
+
+    def add_round(self, paid: Paid, accepted: int, other_s: float, plain_share: float | None) -> None:
+        """Figures of a round: passes are shared, and every sequence is charged the whole pass it waited for.
+
+        other_s      seconds of judging
+        plain_share  a plain pass over this one, in time; None where that is not known
+        """
+        self.stats.add_times(draft_s=paid.draft_s, verify_s=paid.verify_s, other_s=other_s)
+        if plain_share is not None:
+            self._plain_tokens += accepted + 1
+            planning_s = 0.0 if paid.drafters else paid.draft_s  # plain decoding pays for that as well
+            self._plain_s += (paid.verify_s * plain_share + planning_s) * (accepted + 1) + other_s
+            self.stats.plain_tok_per_s = self._plain_tokens / self._plain_s if self._plain_s else None
 
 
 class _Mark:
@@ -130,13 +151,48 @@ class _Mark:
 
     def __init__(self, sequence: Sequence) -> None:
         self.is_settled = False
-        self._sequence = sequence
+        self.was_reading = sequence.is_reading
+        self.judge_s = 0.0
+        self.sequence = sequence
+        self._drafted = sequence.stats.drafted
         self._before = len(sequence.tokens), sequence.hidden, len(sequence.logprobs), sequence.cache.length
+
+    @property
+    def drafted(self) -> int:
+        """Draft tokens that had a row in this pass."""
+        return self.sequence.stats.drafted - self._drafted
+
+    @property
+    def accepted(self) -> int:
+        """Of them, those that were kept."""
+        return max(len(self.sequence.tokens) - self._before[0] - 1, 0)
+
+    def traced(self, paid: Paid) -> dict[str, Any]:
+        """The round as a line of a trace; all its values are JSON."""
+        s, horizon = self.sequence, self.sequence.horizon
+        has_drafter = s.drafter is not None and horizon.guessed > 0
+        return {
+            "position": self._before[0],
+            "temperature": s.sampler.sampling.temperature,
+            "horizon": horizon.applied,
+            "source": s.source if has_drafter else None,
+            "guessed": horizon.guessed,
+            "confidence": [round(float(value), 4) for value in horizon.confidence],
+            "chances": [round(float(chance), 4) for chance in horizon.chances],
+            "drafted": self.drafted,
+            "accepted": self.accepted,
+            "rows": paid.rows,
+            "texts": paid.texts,
+            "draft_ms": round(1e3 * paid.draft_s, 4),
+            "verify_ms": round(1e3 * paid.verify_s, 4),
+            "judge_ms": round(1e3 * self.judge_s, 4),
+            "reason": None if self.drafted else s.fallback_reason,
+        }
 
     def restore(self) -> None:
         if self.is_settled:
             return
-        s = self._sequence
+        s = self.sequence
         num_tokens, s.hidden, num_logprobs, length = self._before
         del s.tokens[num_tokens:], s.logprobs[num_logprobs:]
         s.cache.abort_pass()
@@ -144,11 +200,12 @@ class _Mark:
 
 
 class Engine:
-    """Runs sequences over one target. `chunk` is the most prompt rows per pass."""
+    """Runs sequences over one target. `chunk` is the most prompt rows per pass; `costs` learn what passes take."""
 
-    def __init__(self, target: Gemma4, chunk: int) -> None:
+    def __init__(self, target: Gemma4, chunk: int, costs: Costs | None = None) -> None:
         self.target = target
         self.chunk = chunk
+        self._costs = Costs() if costs is None else costs
 
     def pool(self, positions: int, num_sequences: int = 1) -> cache.PagePool:
         """Cache memory for sequences of up to `positions` tokens; raises InputError where the system refuses it."""
@@ -167,8 +224,12 @@ class Engine:
         interrupt leaves every sequence as it was before the pass, or after it.
         """
         started = perf_counter()
-        rounds = iter(speculative.plan([s for s in sequences if not s.is_reading]))
-        asked = [self._chunk_of(s) if s.is_reading else next(rounds) for s in sequences]
+        chunks = [self._chunk_of(s) for s in sequences if s.is_reading]
+        writing = [s for s in sequences if not s.is_reading]
+        drafters = [s.drafter for s in writing]  # before one fails
+        rounds = iter(speculative.plan(writing, sum(map(len, chunks))))
+        prompts = iter(chunks)
+        asked = [next(prompts if s.is_reading else rounds) for s in sequences]
         planned = perf_counter()
         marks = [_Mark(sequence) for sequence in sequences]
         try:
@@ -180,22 +241,52 @@ class Engine:
                 for sequence, rows, keep, mark in zip(sequences, asked, keeps, marks, strict=True):
                     own = slice(start, start + keep)
                     start += keep
-                    begun, is_round = perf_counter(), not sequence.is_reading
+                    begun = perf_counter()
                     try:
                         self._carry(sequence, rows, speculative.Scored(logits[own], hidden[own]))
                     except Exception as error:
                         sequence.error = error
                         mark.restore()
                     mark.is_settled = True
-                    judged = perf_counter() - begun
-                    if is_round:  # passes are shared: every sequence is charged the whole pass it waited for
-                        sequence.stats.add_times(draft_s=planned - started, verify_s=scored - planned, other_s=judged)
-                    else:
-                        sequence.stats.add_times(prefill_s=scored - started + judged)
+                    mark.judge_s = perf_counter() - begun
         except BaseException:
             for mark in marks:
                 mark.restore()
             raise
+        for sequence, mark in zip(sequences, marks, strict=True):
+            if mark.was_reading:
+                sequence.stats.add_times(prefill_s=scored - started + mark.judge_s)
+        rounds_done = [mark for mark in marks if not mark.was_reading]
+        if rounds_done:
+            self._learn(rounds_done, drafters, sum(map(len, chunks)), planned - started, scored - planned)
+
+    def _learn(
+        self, marks: Seq[_Mark], drafters: Seq[Drafter | None], prompt_rows: int, draft_s: float, verify_s: float
+    ) -> None:
+        """Tell the costs, the horizons, the figures and the traces what the pass took and gave."""
+        guessed: dict[str, list[int]] = {}
+        for mark, drafter in zip(marks, drafters, strict=True):
+            if drafter is not None and mark.sequence.horizon.limit:
+                guessed.setdefault(drafter.name, []).append(mark.sequence.horizon.guessed)
+        paid = Paid(
+            rows=len(marks) + sum(mark.drafted for mark in marks),
+            prompt_rows=prompt_rows,
+            texts=len(marks),
+            tokens=sum(mark.accepted + 1 for mark in marks),
+            context=sum(len(mark.sequence.tokens) for mark in marks) // len(marks),
+            verify_s=verify_s,
+            drafters=guessed,
+            draft_s=draft_s,
+        )
+        self._costs.add(paid)
+        share = self._costs.plain_share(paid)
+        for mark in marks:
+            if mark.sequence.error is None:
+                mark.sequence.add_round(paid, mark.accepted, mark.judge_s, share)
+                trace = mark.sequence.trace
+                if trace is not None:
+                    trace(mark.traced(paid))
+                mark.sequence.horizon.observe(mark.sequence, paid)
 
     @staticmethod
     def _carry(sequence: Sequence, rows: Seq[int], scored: speculative.Scored) -> None:

@@ -14,7 +14,7 @@ from foretoken import places, weights
 from foretoken.drafters.choice import Choice
 from foretoken.drafters.model import ModelDrafter
 from foretoken.drafters.mtp import MtpDrafter
-from foretoken.drafters.protocol import Drafter
+from foretoken.drafters.protocol import Drafter, DrafterState
 from foretoken.drafters.suffix import SuffixDrafter
 from foretoken.errors import ConfigError, InputError, WeightsError, shown
 from foretoken.models.gemma4 import Gemma4
@@ -31,24 +31,15 @@ NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,31}")
 
 
 @dataclass(frozen=True)
-class DrafterState:
-    """Whether drafts are made, by what, and why or why not; nothing falls back in silence."""
-
-    name: str
-    state: str  # "on" or "off"
-    reason: str
-    sources: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
 class Beside:
     """What a drafter is opened for: the target with its tokenizer, the drafter that "auto" means, the packing of
-    drafters, and where warnings go."""
+    drafters, how many clusters they score where not what their files say, and where warnings go."""
 
     target: Gemma4
     tokenizer: Tokenizer
     own: Place
     format: str
+    clusters: int | None
     say: Callable[[str], None]
 
 
@@ -135,7 +126,7 @@ def _open(path: Path, name: str | None, beside: Beside) -> Drafter:
     source = open_source(path)
     if source.is_target:
         return _open_model(source, name or "model", beside)
-    config = source.drafter_config()
+    config = configs.with_clusters(source.drafter_config(), beside.clusters, source.name)
     problems = configs.pairing_problems(beside.target.config, config)
     if problems:
         raise WeightsError(

@@ -119,7 +119,7 @@ class Request:
     ids: list[int]
     sampling: Sampling
     max_tokens: int
-    horizon: int = 0
+    horizon: int | str = 0
     stop: tuple[str, ...] = ()
     ignore_eos: bool = False
     num_logprobs: int | None = None

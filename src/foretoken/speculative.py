@@ -22,6 +22,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from foretoken.drafters.protocol import NO_DRAFT, Draft, Drafter
+from foretoken.horizon import Horizon
 
 
 @dataclass(frozen=True)
@@ -39,7 +40,7 @@ class State(Protocol):
     hidden: np.ndarray | None  # (D,) the target's row that chose the newest token; None before the first
     cache: Any
     drafter: Drafter | None
-    horizon: Any
+    horizon: Horizon
     source: str  # who made the last draft
 
     @property
@@ -55,11 +56,17 @@ class State(Protocol):
     def accept(self, tokens: Sequence[int], hidden: np.ndarray, drafted: int) -> None: ...
 
 
-def plan(states: Sequence[State]) -> list[list[int]]:
-    """The token ids that each sequence wants scored: its newest token and the draft tokens worth a row."""
-    drafts = guess(states)  # guess: tokens and how sure
-    rows = [s.horizon.choose(draft, s) for s, draft in zip(states, drafts, strict=True)]  # weigh; 0 is plain decoding
-    return [[s.last, *d.tokens[:n]] for s, d, n in zip(states, drafts, rows, strict=True)]
+def plan(states: Sequence[State], others: int = 0) -> list[list[int]]:
+    """The token ids that each sequence wants scored: its newest token and the draft tokens worth a row.
+
+    others  rows that the pass has for prompts
+    """
+    asked, rows = [], others + len(states)
+    for state, draft in zip(states, guess(states), strict=True):  # guess: tokens and how sure
+        count = state.horizon.choose(draft, state, rows)  # weigh: 0 is plain decoding
+        rows += count
+        asked.append([state.last, *draft.tokens[:count]])
+    return asked
 
 
 def guess(states: Sequence[State]) -> list[Draft]:

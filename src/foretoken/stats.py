@@ -11,6 +11,8 @@ from typing import Any
 
 REJECTION_LIMIT = 0.2  # up to this share of rejected draft tokens there is nothing to advise
 ADVICE_MIN_ROUNDS = 20  # fewer drafts of full length say nothing yet
+HOPELESS, HOPELESS_MIN_DRAFTED = 0.97, 16  # rejected share, of so many: something is wrong with the drafter
+WORTH_SAYING = 0.98  # times the plain speed: what is lost in measuring is not worth a word
 
 
 @dataclass
@@ -132,7 +134,13 @@ class Stats:
                 f"The target rejected {self.rejection_rate:.0%} of the draft tokens, and accepted draft token {last} "
                 f"of a round {hits} times in {times}: a shorter horizon should be faster here."
             )
-        if self.speedup is not None and self.speedup < 1 and self.drafted:
+        rate = self.rejection_rate
+        if rate is not None and rate > HOPELESS and self.drafted >= HOPELESS_MIN_DRAFTED:
+            sentences.append(
+                "The target kept almost no draft token. Likely causes: a drafter made for another model or version, "
+                "weights of the drafter in too few bits, or a kind of text that it was not trained for."
+            )
+        if self.speedup is not None and self.speedup < WORTH_SAYING and self.drafted:
             sentences.append(f"Drafting ran at {self.speedup:.2f} times the plain speed: horizon 0 is faster here.")
         return sentences
 

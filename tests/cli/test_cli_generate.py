@@ -6,7 +6,7 @@ import subprocess
 import time
 
 import pytest
-from cli.command import RUN, SHORT, TIMEOUT_S, foretoken
+from cli.command import RUN, SHORT, TIMEOUT_S, assert_refused, foretoken
 from pair import CODE
 
 FIELDS = {"text", "tokens", "finish_reason", "model", "drafter", "seed", "stats"}
@@ -54,6 +54,29 @@ def test_a_prompt_that_names_a_file_is_text_and_a_hint(tmp_path):
     finished = foretoken("generate", path, *SHORT, "--json")
     assert finished.json["stats"]["prompt_tokens"] > 5
     assert f"generate - < {path}" in finished.err
+
+
+def test_trace_has_a_line_per_round(plain, tmp_path):
+    path = tmp_path / "trace.jsonl"
+    finished = foretoken("generate", CODE, *SHORT, "--json", "--horizon", "3", "--trace", path)
+    assert finished.json["tokens"] == plain["tokens"]
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    stats = finished.json["stats"]
+    assert len(lines) == stats["rounds"]
+    assert sum(line["accepted"] for line in lines) == stats["accepted"]
+    assert [line["position"] for line in lines] == sorted({line["position"] for line in lines})
+    assert lines[0]["source"] == "mtp" and len(lines[0]["confidence"]) == lines[0]["guessed"] == 3
+    assert lines[0]["rows"] == 4 and lines[0]["verify_ms"] > 0 and lines[0]["reason"] is None
+    assert_refused(foretoken("generate", CODE, *SHORT, "--trace", tmp_path / "no" / "t.jsonl"), "trace", "written")
+
+
+def test_clusters_and_the_least_chance_change_no_text(plain):
+    options = ("--draft-clusters", "1", "--draft-min-chance", "0.99", "--horizon", "4")
+    finished = foretoken("generate", CODE, *SHORT, "--json", *options)
+    assert finished.json["tokens"] == plain["tokens"]
+    assert finished.json["stats"]["drafted"] < finished.json["stats"]["rounds"]
+    assert_refused(foretoken("generate", CODE, *SHORT, "--draft-clusters", "0"), "draft_clusters", "from 1 to")
+    assert_refused(foretoken("generate", CODE, *SHORT, "--draft-min-chance", "2"), "draft_min_chance", "from 0 to 1")
 
 
 def test_prompt_from_stdin_is_taken_as_it_stands(plain):

@@ -46,7 +46,7 @@ def test_no_difference_and_all_conditions():
     assert report["compared"] >= 3000 and report["different"] == report["errors"] == 0 and not wrong
     assert coverage["model"].keys() == {"experts", "unified", "gemma3"}
     assert coverage["format"].keys() == {"q4", "q8", "bf16"}
-    assert coverage["horizon"].keys() == {str(horizon) for horizon in range(MAX_HORIZON + 1)}
+    assert coverage["horizon"].keys() == {str(horizon) for horizon in (*range(MAX_HORIZON + 1), "auto")}
     assert {"0", "8"} <= coverage["neighbours"].keys()
     assert coverage["drafter"].keys() == {"mtp", "suffix", "both", "wrong", "forced", "none"}
     assert min(coverage[name] for name in ("prefix_hits", "prefix_misses", "left_early")) > 0

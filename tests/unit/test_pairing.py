@@ -20,7 +20,7 @@ def find(asked, own=DRAFTER):
     said = []
     model = embedded()
     place = own if isinstance(own, Place) else Place(own.name, own, "found beside the model")
-    beside = Beside(model.target, model.tokenizer, place, "q8", said.append)
+    beside = Beside(model.target, model.tokenizer, place, "q8", None, said.append)
     drafter, state = find_drafter(asked, named_sources(asked, said.append), beside)
     return drafter, state, said
 

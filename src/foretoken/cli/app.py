@@ -16,7 +16,7 @@ from typing import Annotated, TextIO
 
 import typer
 
-from foretoken.cli import bench, chat, demo, distill, generate, info, pull, quantize, selftest, terminal
+from foretoken.cli import bench, chat, demo, distill, generate, info, pull, quantize, selftest, terminal, tune
 from foretoken.errors import ForetokenError
 
 # typer's own parser errors; newer releases bundle click, older ones import it, so we ask typer for the class.
@@ -40,6 +40,7 @@ app.command()(quantize.quantize)
 app.command()(selftest.selftest)
 app.command()(demo.demo)
 app.command()(distill.distill)
+app.command()(tune.tune)
 app.add_typer(bench.app, name="bench")
 
 

@@ -36,6 +36,8 @@ def chat(
     drafter_format: options.DrafterFormat = "q8",
     threads: options.Threads = None,
     chunk: options.Chunk = 512,
+    draft_clusters: options.DraftClusters = None,
+    draft_min_chance: options.DraftMinChance = None,
     temperature: options.Temperature = None,
     top_k: options.TopK = None,
     top_p: options.TopP = None,
@@ -56,7 +58,9 @@ def chat(
     """
     options.check_horizon(horizon)
     functions = options.read_tools(tools)
-    loaded = terminal.load_model(model, drafter, format, drafter_format, threads, chunk)
+    loaded = terminal.load_model(
+        model, drafter, format, drafter_format, threads, chunk, draft_clusters, draft_min_chance
+    )
     if loaded.chat_template is None:
         raise InputError(f"model {loaded.name} has no chat template. Use foretoken generate.")
     _check_system(loaded.chat_template, system)

@@ -36,7 +36,7 @@ def demo(
     loaded = terminal.load_model(model, drafter, format, "q8", threads)
     _stream(loaded, prompt, max_tokens, horizon).close()  # refuses what is wrong before anything is written
     terminal.explain_drafting(loaded, drafter, horizon)
-    has_drafts = loaded.drafter_state.state == "on" and parse_horizon(horizon) > 0
+    has_drafts = loaded.drafter_state.state == "on" and parse_horizon(horizon) != 0
     for warm in ("0", horizon) if has_drafts else ("0",):  # so that no run pays for the first touch of the weights
         answer.write(_stream(loaded, prompt, WARM_UP_TOKENS, warm), is_quiet=True)
     print(f"── Prompt ──\n{prompt}\n")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from foretoken.cli import answer, options, terminal
+from foretoken.cli import answer, options, terminal, tracing
 from foretoken.errors import InputError
 
 if TYPE_CHECKING:
@@ -30,6 +30,9 @@ def generate(
     drafter_format: options.DrafterFormat = "q8",
     threads: options.Threads = None,
     chunk: options.Chunk = 512,
+    draft_clusters: options.DraftClusters = None,
+    draft_min_chance: options.DraftMinChance = None,
+    trace: options.Trace = None,
     temperature: options.Temperature = None,
     top_k: options.TopK = None,
     top_p: options.TopP = None,
@@ -45,33 +48,33 @@ def generate(
 ) -> None:
     """Continue a text."""
     options.check_horizon(horizon)
-    text = _stdin() if prompt == "-" else prompt
-    options.check_prompt(text)
-    if prompt != "-" and os.path.isfile(prompt):
-        terminal.say(f"the prompt is the text {prompt!r} as it stands; for what the file holds: generate - < {prompt}")
-    functions = options.read_tools(tools)
+    text, functions = _text(prompt), options.read_tools(tools)
     if not chat and (thinking is not None or functions):
         raise InputError("--thinking and --tools are for a turn of a chat. Add --chat.")
-    loaded = terminal.load_model(model, drafter, format, drafter_format, threads, chunk)
-    stream = loaded.stream(
-        None if chat else text,
-        messages=[{"role": "user", "content": text}] if chat else None,
-        **(terminal.for_template(loaded, thinking, functions) if chat else {}),
-        max_tokens=max_tokens,
-        horizon=horizon,
-        temperature=temperature,
-        top_k=top_k,
-        top_p=top_p,
-        min_p=min_p,
-        repetition_penalty=repetition_penalty,
-        presence_penalty=presence_penalty,
-        frequency_penalty=frequency_penalty,
-        seed=seed,
-        stop=stop or (),
-        ignore_eos=ignore_eos,
-    )
-    terminal.explain_drafting(loaded, drafter, horizon)
-    _show(loaded, stream, json)
+    with tracing.opened(trace) as told:
+        loaded = terminal.load_model(
+            model, drafter, format, drafter_format, threads, chunk, draft_clusters, draft_min_chance
+        )
+        loaded.trace = told
+        stream = loaded.stream(
+            None if chat else text,
+            messages=[{"role": "user", "content": text}] if chat else None,
+            **(terminal.for_template(loaded, thinking, functions) if chat else {}),
+            max_tokens=max_tokens,
+            horizon=horizon,
+            temperature=temperature,
+            top_k=top_k,
+            top_p=top_p,
+            min_p=min_p,
+            repetition_penalty=repetition_penalty,
+            presence_penalty=presence_penalty,
+            frequency_penalty=frequency_penalty,
+            seed=seed,
+            stop=stop or (),
+            ignore_eos=ignore_eos,
+        )
+        terminal.explain_drafting(loaded, drafter, horizon)
+        _show(loaded, stream, json)
 
 
 def _show(model: Model, stream: Stream, json: bool) -> None:
@@ -82,6 +85,14 @@ def _show(model: Model, stream: Stream, json: bool) -> None:
         terminal.summarize(result)
     if result.finish_reason == "interrupted":
         raise typer.Exit(INTERRUPTED)
+
+
+def _text(prompt: str) -> str:
+    text = _stdin() if prompt == "-" else prompt
+    options.check_prompt(text)
+    if prompt != "-" and os.path.isfile(prompt):
+        terminal.say(f"the prompt is the text {prompt!r} as it stands; for what the file holds: generate - < {prompt}")
+    return text
 
 
 def _stdin() -> str:

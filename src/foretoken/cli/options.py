@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -55,12 +56,23 @@ Format = Annotated[
 DrafterFormat = Annotated[str, typer.Option("--drafter-format", metavar=FORMATS, help="Weights of the drafter.")]
 Threads = Annotated[int | None, whole("--threads", help="Worker threads. Default: one per core.")]
 Chunk = Annotated[int, whole("--chunk", help="Prompt rows per pass.")]
+DraftClusters = Annotated[
+    int | None,
+    whole("--draft-clusters", help="Clusters of the vocabulary that the drafter scores. Default: what its files say."),
+]
+DraftMinChance = Annotated[
+    float | None,
+    typer.Option(
+        "--draft-min-chance",
+        help="Do not verify a draft token that is less likely than this to be kept. Default: what pays.",
+    ),
+]
 Horizon = Annotated[
     str,
     typer.Option(
         "--horizon",
         metavar="auto|0…16|short|long",
-        help="Draft tokens per round; 0 is plain decoding. For now auto is 4, short 3, long 8.",
+        help="Draft tokens per round; 0 is plain decoding. auto is what pays, short 2 to 3 of them, long 5 to 10.",
     ),
 ]
 Temperature = Annotated[
@@ -101,6 +113,7 @@ Tools = Annotated[
     str | None,
     typer.Option("--tools", metavar="FILE", help="JSON list of functions that the model may call, as in OpenAI's API."),
 ]
+Trace = Annotated[Path | None, typer.Option("--trace", metavar="FILE.jsonl", help="Write a line of JSON per round.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object as the last line of stdout.")]
 
 

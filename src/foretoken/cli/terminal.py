@@ -90,6 +90,8 @@ def load_model(
     drafter_format: str,
     threads: int | None,
     chunk: int = 512,
+    draft_clusters: int | None = None,
+    draft_min_chance: float | None = None,
 ) -> Model:
     """Load what the options name, with a progress bar and each warning once."""
     import foretoken
@@ -109,6 +111,8 @@ def load_model(
             drafter_format=drafter_format,
             threads=threads,
             chunk=chunk,
+            draft_clusters=draft_clusters,
+            draft_min_chance=draft_min_chance,
             progress=advance,
             warn=warn,
         )

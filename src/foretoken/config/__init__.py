@@ -7,6 +7,7 @@ fields are listed in `unknown_fields`. Knows nothing of tensors.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from foretoken.config.gemma4 import drafter_config
 from foretoken.config.layers import LayerConfig
 from foretoken.config.model import FALLBACK_EOS, DrafterConfig, GenerationDefaults, TargetConfig
 from foretoken.config.reader import Reader, known_type, read_json, read_optional
+from foretoken.errors import InputError, shown
 
 __all__ = [
     "DrafterConfig",
@@ -32,6 +34,7 @@ __all__ = [
     "pairing_problems",
     "read_json",
     "target_config",
+    "with_clusters",
 ]
 
 
@@ -48,6 +51,18 @@ def load_target_config(folder: Path) -> TargetConfig:
 def load_drafter_config(folder: Path) -> DrafterConfig:
     """Read and check config.json and, where there is one, generation_config.json of a drafter; raises ConfigError."""
     return drafter_config(read_json(folder / "config.json"), read_optional(folder / "generation_config.json"))
+
+
+def with_clusters(config: DrafterConfig, clusters: int | None, name: str) -> DrafterConfig:
+    """A drafter that scores so many of its head's clusters, None: what its files say; InputError beyond what it has."""
+    if clusters is None:
+        return config
+    if not config.num_clusters:
+        raise InputError(f"the head of drafter {name} has no clusters. Leave draft_clusters out.")
+    most = config.num_clusters
+    if isinstance(clusters, bool) or not isinstance(clusters, int) or not 1 <= clusters <= most:
+        raise InputError(f"draft_clusters is {shown(clusters)}, expected a whole number from 1 to {most}.")
+    return replace(config, top_clusters=clusters)
 
 
 def load_generation_defaults(folder: Path, eos_ids: tuple[int, ...] = FALLBACK_EOS) -> GenerationDefaults:

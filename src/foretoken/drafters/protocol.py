@@ -37,3 +37,18 @@ class Drafter(Protocol):
         the last call is what the list has grown by, and a drafter that keeps something of a text keeps it by the state.
         """
         ...
+
+
+@dataclass(frozen=True)
+class DrafterState:
+    """Whether drafts are made, by what, and why or why not; nothing falls back in silence."""
+
+    name: str
+    state: str  # "on" or "off"
+    reason: str
+    sources: tuple[str, ...] = ()
+    fallback: str = "no-drafter"  # what rounds without it are called in figures
+
+    def as_dict(self) -> dict[str, Any]:
+        """What is shown of it."""
+        return {"name": self.name, "state": self.state, "reason": self.reason, "sources": list(self.sources)}

@@ -17,6 +17,7 @@ from foretoken.selftest.drafters import rounds_len
 from foretoken.selftest.texts import Library, Plain, Text
 
 ORDER_SEED = 7
+HORIZONS = (*range(MAX_HORIZON + 1), "auto")
 CHUNKS = (1, 7, 512)
 THREADS = (1, 2)
 MAX_PROMPT_PASSES = 256  # a long prompt in chunks of one row would take the time of everything else
@@ -40,7 +41,7 @@ class Case:
     """
 
     text: Text
-    horizon: int
+    horizon: int | str
     drafter: str  # "mtp", "suffix", "both", "wrong", "forced" (see `drafters`), "none"
     length: int
     joins: int = 0
@@ -143,7 +144,7 @@ class Plan:
         return replace(run, kept=self._draw.choice((1, len(cases), len(cases))))
 
     def _case(self, text: Text, is_slow: bool, length: int) -> Case:
-        horizon = self._horizon % (MAX_HORIZON + 1)
+        horizon = HORIZONS[self._horizon % len(HORIZONS)]
         self._horizon += 1
         drafter = self._draw.choice(self._drafters) if horizon else "none"
         return Case(text, horizon, drafter, min(length, SLOW_TOKENS) if is_slow and not self._is_tiny else length)

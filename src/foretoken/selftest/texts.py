@@ -38,7 +38,7 @@ class Text:
     temperature: float
     seed: int
 
-    def request(self, max_tokens: int, horizon: int) -> Request:
+    def request(self, max_tokens: int, horizon: int | str) -> Request:
         """Stop ids are written through, so that every answer is as long as asked for."""
         sampling = Sampling(temperature=self.temperature, seed=self.seed)
         return Request(list(self.ids), sampling, max_tokens, horizon, ignore_eos=True)

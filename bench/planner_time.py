@@ -1,0 +1,53 @@
+"""Microseconds that planning takes of a round, by draft length; the issue's limit is 20.
+
+    python bench/planner_time.py
+
+A text whose drafts are nearly always right, on a table of known costs: choose, learn, plan the next round. The fastest
+of many batches counts; what a loop without a planner takes is subtracted.
+"""
+
+from time import perf_counter
+from types import SimpleNamespace
+
+import numpy as np
+
+from foretoken.drafters.protocol import NO_DRAFT, Draft
+from foretoken.horizon import FixedHorizon, Learned, Paid
+
+BATCHES, ROUNDS = 200, 50
+
+
+def batch(horizon, costs, limit):
+    """Seconds of so many rounds."""
+    state = SimpleNamespace(
+        tokens=list(range(200)),
+        drafter=SimpleNamespace(name="mtp"),
+        sampler=SimpleNamespace(sampling=SimpleNamespace(temperature=0.0)),
+    )
+    confidence = np.full(limit, 0.9, np.float32)
+    asked = {"mtp": [limit]} if limit else {}
+    started = perf_counter()
+    for _ in range(ROUNDS):
+        at = len(state.tokens)
+        draft = Draft(range(at, at + limit), confidence) if limit else NO_DRAFT
+        count = horizon.choose(draft, state, 1)
+        state.tokens.extend(range(at, at + (count or limit) + 1))
+        paid = Paid(count + 1, 0, 1, count + 1, 200, 1.0 + 0.05 * count, asked, 0.01 * limit)
+        if costs is not None:
+            costs.add(paid)
+        horizon.observe(state, paid)
+    return perf_counter() - started
+
+
+def main():
+    learned = Learned()
+    for rows in 5 * list(range(1, 18)):
+        learned.costs.add(Paid(rows, 0, 1, 1, 200, 1.0 + 0.05 * rows, {"mtp": [4]}, 0.04))
+    for limit in (0, 1, 2, 4, 8):
+        planned = min(batch(learned.horizon("auto"), learned.costs, limit) for _ in range(BATCHES))
+        empty = min(batch(FixedHorizon(limit), None, limit) for _ in range(BATCHES))
+        print(f"drafts of {limit}: {1e6 * (planned - empty) / ROUNDS:.1f} µs")
+
+
+if __name__ == "__main__":
+    main()

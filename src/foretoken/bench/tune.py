@@ -1,0 +1,217 @@
+"""`foretoken tune`: what pays on these prompts (horizon, clusters of the drafter, format), and what auto reached.
+
+Every prompt is answered at all horizons in turn. Prompts with odd numbers also teach the planner; calibration is shown
+on the others. What the planner learned is kept for later starts, as after every run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from time import perf_counter
+from typing import Any
+
+from foretoken.api import Model
+from foretoken.bench.calibration import calibration_error, foretold
+from foretoken.bench.loops import is_loop
+from foretoken.bench.prompts import Prompts
+from foretoken.bench.timing import interleaved
+from foretoken.errors import InputError
+from foretoken.horizon import parse_horizon
+from foretoken.stats import Stats
+
+PLAIN, AUTO = "0", "auto"
+LIMIT_REJECTED = 0.2
+Progress = Callable[[int, int], None]
+
+
+@dataclass
+class _Case:
+    """One horizon over all prompts."""
+
+    seconds: float = 0.0
+    tokens: int = 0
+    stats: Stats = field(default_factory=Stats)
+
+    def figures(self, plain_tok_per_s: float | None) -> dict[str, Any]:
+        speed = self.tokens / self.seconds if self.seconds else None
+        drafted = self.stats.drafted_by_position
+        kept = zip(self.stats.accepted_by_position, drafted, strict=True)
+        return {
+            "tok_per_s": speed,
+            "speedup": speed / plain_tok_per_s if speed and plain_tok_per_s else None,
+            "rejection_rate": self.stats.rejection_rate,
+            "tokens_per_round": self.stats.tokens_per_round,
+            "accepted_by_position": [a / d for a, d in kept if d],
+            "horizon_rounds": {str(k): n for k, n in sorted(self.stats.horizon_rounds.items())},
+            "fallbacks": self.stats.fallbacks,
+        }
+
+
+def check_horizons(horizons: Sequence[str]) -> list[str]:
+    """The horizons to compare, 0 and auto among them; raises InputError for one that does not exist."""
+    for horizon in horizons:
+        parse_horizon(horizon)
+    return list(dict.fromkeys([PLAIN, *horizons, AUTO]))
+
+
+def measure(
+    models: Sequence[tuple[dict[str, Any], Callable[[], Model]]],
+    prompts: Prompts,
+    horizons: Sequence[str],
+    max_tokens: int,
+    repeats: int,
+    told: Progress | None = None,
+) -> dict[str, Any]:
+    """Every way to load the model, one after the other, so that one is in memory at a time.
+
+    models   what to call each, such as {"format": "q8", "draft_clusters": None}, and how to load it
+    returns  settings (a dict each: the name's fields, by_horizon, best_horizon, domains, calibration_error, …), and
+             sweet_spot: the fields and the horizon of the fastest
+    """
+    settings: list[dict[str, Any]] = []
+    whole = len(models) * sum(map(len, prompts.values()))
+    for name, load in models:
+        model = load()
+        if model.drafter is None:
+            raise InputError(f"drafting is off: {model.drafter_state.reason}. Name a drafter with --drafter.")
+        before = len(settings) * sum(map(len, prompts.values()))
+        found = _setting(model, prompts, horizons, max_tokens, repeats, partial(_passed_on, told, before, whole))
+        settings.append({**name, "format": model.info()["format"], **found})
+        model.trace = None
+    candidates = [(s["by_horizon"][h]["tok_per_s"] or 0.0, i, h) for i, s in enumerate(settings) for h in horizons]
+    speed, i, horizon = max(candidates)
+    spot = {key: settings[i][key] for key in ("format", "draft_clusters")} | {"horizon": horizon, "tok_per_s": speed}
+    return {"model": model.name, "max_tokens": max_tokens, "settings": settings, "sweet_spot": spot}
+
+
+def _passed_on(told: Progress | None, before: int, whole: int, done: int) -> None:
+    if told is not None:
+        told(before + done, whole)
+
+
+def _setting(
+    model: Model,
+    prompts: Prompts,
+    horizons: Sequence[str],
+    max_tokens: int,
+    repeats: int,
+    told: Callable[[int], None],
+) -> dict[str, Any]:
+    """One way to load the model, over all prompts; answers that fall into a loop are left out."""
+    cases = {horizon: _Case() for horizon in horizons}
+    by_domain: dict[str, dict[str, _Case]] = {domain: {h: _Case() for h in horizons} for domain in prompts}
+    rounds: list[dict[str, Any]] = []  # of auto on held-out prompts
+    is_same, loops = True, 0
+    for number, (domain, prompt) in enumerate(_each(prompts)):
+        runs = _run(model, prompt, horizons, max_tokens, repeats, has_warm_up=not number)
+        answers = {tuple(run.tokens) for run in runs.values()}
+        is_same = is_same and len(answers) == 1
+        if any(map(is_loop, answers)):
+            loops += 1
+        else:
+            for horizon, run in runs.items():
+                for case in (cases[horizon], by_domain[domain][horizon]):
+                    case.seconds += run.seconds
+                    case.tokens += run.timed_tokens
+                    case.stats.merge(run.stats)
+            if number % 2:
+                rounds += runs[AUTO].rounds
+        told(number + 1)
+    plain = _speed(cases[PLAIN])
+    figures = {horizon: case.figures(plain) for horizon, case in cases.items()}
+    chances, outcomes = foretold(rounds)
+    return {
+        "by_horizon": figures,
+        "best_horizon": _best(figures, horizons),
+        "domains": {domain: _domain(own, horizons) for domain, own in by_domain.items()},
+        "calibration_error": calibration_error(chances, outcomes),
+        "calibration_tokens": len(chances),
+        "same_text": is_same,
+        "loops": loops,
+    }
+
+
+@dataclass
+class _Run:
+    """One answer at one horizon: seconds without the prompt, the median of its repeats."""
+
+    tokens: list[int]
+    timed_tokens: int
+    stats: Stats
+    rounds: list[dict[str, Any]]
+    seconds: float = 0.0
+
+
+def _run(
+    model: Model, prompt: dict[str, Any], horizons: Sequence[str], max_tokens: int, repeats: int, has_warm_up: bool
+) -> dict[str, _Run]:
+    found: dict[str, _Run] = {}
+
+    def write(horizon: str) -> float:
+        rounds: list[dict[str, Any]] = []
+        model.trace = rounds.append if horizon == AUTO else None
+        stream = model.stream(
+            **prompt, horizon=horizon, max_tokens=max_tokens, temperature=0.0, top_k=0, top_p=1.0, seed=0
+        )
+        first_len = len(next(stream).tokens)  # drawn from the prompt's last row
+        started = perf_counter()
+        for _ in stream:
+            pass
+        seconds = perf_counter() - started
+        result = stream.result
+        found[horizon] = _Run(result.tokens, len(result.tokens) - first_len, result.stats, rounds)
+        return seconds
+
+    times = interleaved({h: partial(write, h) for h in horizons}, repeats, has_warm_up=has_warm_up)
+    for horizon, own in times.items():
+        found[horizon].seconds = own.ms / 1e3
+    return found
+
+
+def _domain(own: dict[str, _Case], horizons: Sequence[str]) -> dict[str, Any]:
+    figures = {horizon: case.figures(_speed(own[PLAIN])) for horizon, case in own.items()}
+    return {"speedup": {h: figures[h]["speedup"] for h in horizons}, "best_horizon": _best(figures, horizons)}
+
+
+def _best(figures: dict[str, Any], horizons: Sequence[str]) -> str:
+    """The fastest fixed one."""
+    return max((h for h in horizons if h.isdigit()), key=lambda h: figures[h]["tok_per_s"] or 0.0)
+
+
+def _speed(case: _Case) -> float | None:
+    return case.tokens / case.seconds if case.seconds else None
+
+
+def _each(prompts: Prompts) -> Iterator[tuple[str, dict[str, Any]]]:
+    for domain, own in prompts.items():
+        for prompt in own:
+            yield domain, prompt
+
+
+def advice(report: dict[str, Any]) -> list[str]:
+    """Plain sentences: the sweet spot, and what stands in its way elsewhere."""
+    spot = report["sweet_spot"]
+    clusters = spot["draft_clusters"]
+    options = f"--format {spot['format']}" + ("" if clusters is None else f" --draft-clusters {clusters}")
+    sentences = [f"fastest here: {options} --horizon {spot['horizon']}, {spot['tok_per_s']:.1f} tok/s"]
+    for setting in report["settings"]:
+        own = setting["by_horizon"][AUTO]
+        best = setting["by_horizon"][setting["best_horizon"]]
+        if own["tok_per_s"] and best["tok_per_s"]:
+            share = own["tok_per_s"] / best["tok_per_s"]
+            sentences.append(
+                f"{_label(setting)}: auto reached {share:.2f} of the best fixed horizon, {setting['best_horizon']}"
+            )
+        rejected = best["rejection_rate"]
+        if rejected is not None and rejected > LIMIT_REJECTED:
+            sentences.append(
+                f"{_label(setting)}: at its best horizon the target still rejects {rejected:.0%} of drafts"
+            )
+    return sentences
+
+
+def _label(setting: dict[str, Any]) -> str:
+    clusters = setting["draft_clusters"]
+    return setting["format"] + ("" if clusters is None else f", {clusters} clusters")

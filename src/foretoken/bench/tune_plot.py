@@ -1,0 +1,58 @@
+"""The picture of `foretoken tune`: four panels for the fastest setting. Imports matplotlib only when asked to draw."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from foretoken.bench import plot
+from foretoken.errors import InputError
+
+SIZE = (11.0, 7.5)  # inches
+AUTO = "auto"
+
+
+def draw(path: Path, report: dict[str, Any]) -> None:
+    """Throughput and rejection rate over horizon, accepted by position, rounds by horizon; `plot.check` comes first."""
+    plot.check(path)
+    from matplotlib import pyplot
+
+    spot = report["sweet_spot"]
+    setting = next(s for s in report["settings"] if all(s[key] == spot[key] for key in ("format", "draft_clusters")))
+    by_horizon = setting["by_horizon"]
+    fixed = [h for h in by_horizon if h.isdigit()]
+    figure, axes = pyplot.subplots(2, 2, figsize=SIZE, layout="constrained")
+    figure.suptitle(f"{report['model']} {setting['format']}: what pays on these prompts")
+    _over_horizon(axes[0][0], by_horizon, fixed, "tok_per_s", "tokens per second")
+    _over_horizon(axes[0][1], by_horizon, fixed, "rejection_rate", "rejected draft tokens")
+    longest = max(fixed, key=int)
+    for name in (longest, AUTO):
+        shares = by_horizon[name]["accepted_by_position"]
+        axes[1][0].plot(range(1, len(shares) + 1), shares, marker="o", label=f"horizon {name}")
+    axes[1][0].set(xlabel="position in the draft", ylabel="share kept", ylim=(0, 1.05))
+    axes[1][0].legend(fontsize="small")
+    rounds = by_horizon[AUTO]["horizon_rounds"]
+    axes[1][1].bar(list(rounds), list(rounds.values()))
+    axes[1][1].set(xlabel="draft tokens with a row, chosen by auto", ylabel="rounds")
+    for own in axes.flat:
+        own.grid(alpha=0.3)
+        own.set_axisbelow(True)
+    try:
+        figure.savefig(path, dpi=130)
+    except OSError as error:
+        raise InputError(f"{path} cannot be written: {error.strerror or error}.") from error
+    finally:
+        pyplot.close(figure)
+
+
+def _over_horizon(axes: Any, by_horizon: dict[str, Any], fixed: list[str], name: str, label: str) -> None:
+    """A line over fixed horizons, and a level for what auto reached."""
+    points = [(int(h), by_horizon[h][name]) for h in fixed if by_horizon[h][name] is not None]
+    axes.plot([x for x, _ in points], [y for _, y in points], marker="o", label="fixed")
+    auto = by_horizon[AUTO][name]
+    if auto is not None:
+        axes.axhline(auto, color="black", linestyle="--", linewidth=1, label=f"auto: {auto:.3g}")
+    axes.set(xlabel="horizon", ylabel=label)
+    axes.set_xticks([int(h) for h in fixed])
+    axes.set_ylim(bottom=0)
+    axes.legend(fontsize="small")

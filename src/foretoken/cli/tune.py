@@ -1,0 +1,107 @@
+"""`foretoken tune`: finds the fastest settings on the user's own prompts."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from foretoken.cli import options, terminal
+from foretoken.errors import InputError
+
+
+def tune(
+    model: options.Model = None,
+    drafter: options.Drafter = "auto",
+    formats: Annotated[str, typer.Option("--formats", help="Formats to compare, with commas.")] = "auto",
+    drafter_format: options.DrafterFormat = "q8",
+    clusters: Annotated[
+        str | None, typer.Option("--clusters", help="Numbers for --draft-clusters to compare, with commas.")
+    ] = None,
+    threads: options.Threads = None,
+    prompts: Annotated[
+        Path | None, typer.Option("--prompts", metavar="PATH", help="JSON lines, or a folder of such files.")
+    ] = None,
+    limit: Annotated[int, typer.Option("--limit", help="Prompts of each domain.")] = 4,
+    horizon: Annotated[str, typer.Option("--horizon", help="Horizons to compare, beside 0 and auto.")] = "1,2,3,4,6,8",
+    max_tokens: options.MaxTokens = 120,
+    repeats: Annotated[int, typer.Option("--repeats", help="Answers at every horizon, taken in turn.")] = 1,
+    plot: Annotated[
+        Path | None, typer.Option("--plot", metavar="PNG", help="Draw a picture; needs matplotlib.")
+    ] = None,
+    json: options.Json = False,
+) -> None:
+    """Find what is fastest on your prompts: horizon, clusters, format; and see what auto reaches there."""
+    from foretoken.bench import plot as pictures
+    from foretoken.bench import prompts as sets
+    from foretoken.bench import tune as bench
+
+    for name, value, least in (("limit", limit, 1), ("max-tokens", max_tokens, 2), ("repeats", repeats, 1)):
+        if not least <= value <= 1 << 20:
+            raise InputError(f"{name} is {value}, expected {least} to {1 << 20}.")
+    horizons = bench.check_horizons(horizon.split(","))
+    if plot is not None:
+        pictures.check(plot)
+    found = sets.load(prompts if prompts is not None else sets.default_set(model is None), limit)
+    ways = [
+        (
+            {"draft_clusters": count},
+            partial(terminal.load_model, model, drafter, format, drafter_format, threads, draft_clusters=count),
+        )
+        for format in formats.split(",")
+        for count in _counts(clusters)
+    ]
+    with terminal.progress("Measuring") as advance:
+        report = bench.measure(ways, found, horizons, max_tokens, repeats, advance)
+    _show(report, horizons)
+    for sentence in bench.advice(report):
+        terminal.say(sentence)
+    if plot is not None:
+        from foretoken.bench import tune_plot
+
+        tune_plot.draw(plot, report)
+    if json:
+        terminal.print_json(report)
+    if not all(setting["same_text"] for setting in report["settings"]):
+        raise typer.Exit(1)
+
+
+def _counts(clusters: str | None) -> list[int | None]:
+    if clusters is None:
+        return [None]
+    if not all(part.isascii() and part.isdigit() and len(part) < 9 for part in clusters.split(",")):
+        raise InputError(f"clusters is {clusters[:40]!r}, expected whole numbers with commas between them.")
+    return [int(part) for part in clusters.split(",")]
+
+
+def _show(report: dict[str, Any], horizons: list[str]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console(stderr=True, width=max(Console(stderr=True).width, 100))
+    for setting in report["settings"]:
+        clusters = "" if setting["draft_clusters"] is None else f", {setting['draft_clusters']} clusters"
+        table = Table(title=f"{report['model']} {setting['format']}{clusters}")
+        for name in ("horizon", "tok/s", "× plain", "rejected", "tok/round"):
+            table.add_column(name, justify="right")
+        for h in horizons:
+            own = setting["by_horizon"][h]
+            rejected = own["rejection_rate"]
+            table.add_row(
+                h,
+                _number(own["tok_per_s"], 1),
+                _number(own["speedup"], 2),
+                "–" if rejected is None else f"{rejected:.0%}",
+                _number(own["tokens_per_round"], 2),
+            )
+        console.print(table)
+        error = setting["calibration_error"]
+        if error is not None:
+            count = setting["calibration_tokens"]
+            terminal.say(f"expected calibration error on held-out answers: {error:.3f} ({count} draft tokens)")
+
+
+def _number(value: float | None, digits: int) -> str:
+    return "–" if value is None else f"{value:.{digits}f}"

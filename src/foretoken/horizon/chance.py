@@ -1,0 +1,115 @@
+"""How likely the target is to write a draft token, given those before it: the drafter's confidence, judged.
+
+A logistic over a few features that cost nothing, with two speeds of learning: weights that belong to the model and its
+drafter and change slowly, and an offset by depth that belongs to one text and changes fast. Both move by what the
+target wrote where a draft token stood, whether that token had a row or not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import exp, log
+from typing import Any
+
+from foretoken.errors import InputError
+
+MAX_DEPTH = 16
+# Fitted by `bench/fit_chance.py` on rounds of the embedded pair over bench/prompts/small, at temperature 0 and 0.8.
+# In order: constant, log-odds of the confidence, log(1 + depth), is sampled, its log-odds, right share of the last
+# draft.
+MTP_PRIOR = (-0.175, 0.818, 0.421, -0.082, -0.356, 0.699)
+OTHER_PRIOR = (0.0, 1.0, 0.0, 0.0, 0.0, 0.0)  # a source that says a chance is taken at its word
+LOG_DEPTH = tuple(log(1 + depth) for depth in range(MAX_DEPTH))
+LEAST_ODDS, MOST_ODDS = -4.0, 4.5  # of a confidence of 0.018 and 0.989
+SHARED_STEP = 0.01  # of the weights
+TEXT_STEPS = 50  # the offset of a text soon follows about so many of its latest tokens
+LEAST_TRUST = 2  # outcomes of a text that its weights count for at first, and so many more as they have seen
+MOST_TRUST, OUTCOMES_A_TRUST = 4, 200
+LEAST_VARIANCE = 0.12  # of an outcome, so that one surprise does not throw an offset out
+MOST_OFFSET = 6.0
+WEIGHT_LIMIT = 20.0
+
+
+class Weights:
+    """What is learned of a drafter over all texts."""
+
+    def __init__(self, name: str) -> None:
+        self.values = list(MTP_PRIOR if name == "mtp" else OTHER_PRIOR)
+        self.count = 0  # outcomes that they were learned from
+
+    def restore(self, kept: Any) -> None:
+        """Take over what a file says; raises InputError where it is not such a list."""
+        numbers = [v for v in kept if isinstance(v, (int, float)) and not isinstance(v, bool) and abs(v) < WEIGHT_LIMIT]
+        if not isinstance(kept, list) or len(numbers) != len(kept) or len(kept) != len(self.values):
+            raise InputError(f"the weights of a drafter are not {len(self.values)} numbers below {WEIGHT_LIMIT:g}.")
+        self.values = [float(value) for value in numbers]
+        self.count = MOST_TRUST * OUTCOMES_A_TRUST
+
+
+class Chance:
+    """The judge of one text's drafts."""
+
+    def __init__(self, weights: Weights) -> None:
+        self._weights = weights
+        self._offset = 0.0  # of all depths, and beside it one for each
+        self._offsets = [0.0] * MAX_DEPTH
+        self._count = 0
+        self._counts = [0] * MAX_DEPTH
+        self._last_share = 0.5  # of the last draft's tokens that were right, of those whose fate is known
+        self._features: list[float] = []  # log-odds by depth
+        self._is_sampled = 0.0
+        self._trust = LEAST_TRUST + min(weights.count // OUTCOMES_A_TRUST, MOST_TRUST)
+        self._errors = self._odds_errors = self._depth_errors = 0.0  # of the last draft, for the weights
+        self._chances: list[float] = []
+
+    def of(self, confidence: Sequence[float], is_sampled: bool) -> list[float]:
+        """The chance of each draft token of a round, given those before it."""
+        constant, odds_weight, depth_weight, sampled, sampled_odds, last = self._weights.values
+        if is_sampled:
+            constant += sampled
+            odds_weight += sampled_odds
+        constant += last * self._last_share + self._offset
+        self._is_sampled = float(is_sampled)
+        self._features = features = []
+        self._chances = chances = []
+        for p, depth, offset in zip(confidence, LOG_DEPTH, self._offsets, strict=False):
+            odds = MOST_ODDS if p >= 0.989 else log(p / (1.0 - p)) if p > 0.018 else LEAST_ODDS  # of a NaN, too
+            features.append(odds)
+            chances.append(1.0 / (1.0 + exp(-(constant + odds_weight * odds + depth_weight * depth + offset))))
+        return chances
+
+    def learn(self, depth: int, is_right: bool) -> None:
+        """What the target wrote at this depth of the last draft: its token or another."""
+        chance = self._chances[depth]
+        error = is_right - chance
+        variance = chance * (1.0 - chance)
+        step = 0.5 * error / (variance if variance > LEAST_VARIANCE else LEAST_VARIANCE)
+        self._count += 1
+        count = self._counts[depth] = self._counts[depth] + 1
+        few, trust = self._count + self._trust, count + self._trust
+        offset = self._offset + step / (few if few < TEXT_STEPS else TEXT_STEPS)
+        own = self._offsets[depth] + step / (trust if trust < TEXT_STEPS else TEXT_STEPS)
+        self._offset = offset if -MOST_OFFSET < offset < MOST_OFFSET else self._offset
+        self._offsets[depth] = own if -MOST_OFFSET < own < MOST_OFFSET else self._offsets[depth]
+        self._errors += error
+        self._odds_errors += error * self._features[depth]
+        self._depth_errors += error * LOG_DEPTH[depth]
+
+    def close(self, right: int, known: int) -> None:
+        """The fate of the last draft is known as far as it will be: so many tokens were right, of so many."""
+        if not known:
+            return
+        weights = self._weights
+        errors, odds_errors = self._errors, self._odds_errors
+        values = weights.values
+        values[0] += SHARED_STEP * errors
+        values[1] += SHARED_STEP * odds_errors
+        values[2] += SHARED_STEP * self._depth_errors
+        if self._is_sampled:
+            values[3] += SHARED_STEP * errors
+            values[4] += SHARED_STEP * odds_errors
+        values[5] += SHARED_STEP * self._last_share * errors
+        weights.count += known
+        self._errors = self._odds_errors = self._depth_errors = 0.0
+        self._trust = LEAST_TRUST + min(weights.count // OUTCOMES_A_TRUST, MOST_TRUST)
+        self._last_share = right / len(self._chances)

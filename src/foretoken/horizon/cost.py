@@ -1,0 +1,229 @@
+"""What a pass costs by rows and context, and what guessing costs by length: measured in passing, never by a sweep.
+
+Costs are in units of one plain pass, so that a slow minute of the machine, which hits every pass alike, changes the
+level and not what the planner compares. Single times are clamped: a page fault can triple one.
+"""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from typing import Any
+
+from foretoken.errors import InputError
+from foretoken.horizon.protocol import Paid
+
+MAX_ROWS = 64  # of the table; further rows cost what the last ones do
+PRIOR_ROW = 0.04  # units that a row more costs before any is measured; low, or it would never be tried
+PRIOR_DRAFT = 0.02  # units of a draft token before one is measured
+CLAMP = 1.25  # a time counts for at most this factor over or under what was expected
+FIRST_CLAMP = 2.0  # while fewer than FEW times are known
+FEW = 4
+LEVEL_TIMES = 3
+LEVEL_WEIGHT = 0.05
+LEAST_WEIGHT = 0.05
+KEPT_COUNT = 8  # of times from earlier starts: enough to trust, few enough to learn anew
+MAX_CLASSES = 24  # of contexts: a power of two each
+REFILL_EVERY = 32
+FIT_EVERY = 8
+
+
+class Costs:
+    """The table of one model, format, instruction set and number of threads."""
+
+    def __init__(self) -> None:
+        self.level: float | None = None  # seconds of a unit
+        self.is_changed = False
+        self._units: dict[int, list[float]] = {}  # context class -> by rows; 0.0 where none was measured
+        self._counts: dict[int, list[int]] = {}
+        self._filled: dict[int, list[float]] = {}  # the same without gaps
+        self._adds = 0
+        self._drafts: dict[str, _Line] = {}
+        self._met: set[Any] = set()  # kinds of passes that this process has run
+
+    def add(self, paid: Paid) -> None:
+        """Learn from a pass, unless it read prompts as well."""
+        if paid.prompt_rows:
+            return
+        self._add_pass(paid)
+        if len(paid.drafters) == 1 and self.level is not None:  # else nobody knows whose time it was
+            name, lengths = next(iter(paid.drafters.items()))
+            texts, tokens = len(lengths), sum(lengths)
+            if tokens and self._is_met((name, texts)):
+                line = self._drafts.get(name)
+                if line is None:
+                    line = self._drafts[name] = _Line()
+                line.add(tokens / texts, paid.draft_s / texts / self.level)
+
+    def curve(self, context: int) -> list[float]:
+        """Units by rows, (MAX_ROWS + 1,); entry 0 means nothing. Not to be changed."""
+        kind = _class_of(context)
+        filled = self._filled.get(kind)
+        return self._fill(kind) if filled is None else filled
+
+    def is_known(self, context: int, rows: int) -> bool:
+        """Whether a pass of so many rows was measured at about that context."""
+        counts = self._counts.get(_class_of(context))
+        return counts is not None and rows <= MAX_ROWS and counts[rows] > 0
+
+    def draft(self, name: str) -> tuple[float, float]:
+        """Units of one guess: a part that is always paid, and a part per draft token."""
+        line = self._drafts.get(name)
+        return (0.0, PRIOR_DRAFT) if line is None else line.fitted
+
+    def plain_share(self, paid: Paid) -> float | None:
+        """A plain pass over this pass, in time; None where either was not measured."""
+        if paid.rows == paid.texts:
+            return 1.0
+        are_known = self.is_known(paid.context, paid.texts) and self.is_known(paid.context, paid.rows)
+        if paid.prompt_rows or not are_known:
+            return None
+        curve = self.curve(paid.context)
+        return min(curve[paid.texts] / curve[paid.rows], 1.0)
+
+    def _add_pass(self, paid: Paid) -> None:
+        rows, seconds = paid.rows, paid.verify_s
+        if rows > MAX_ROWS or seconds <= 0.0 or not self._is_met((rows, paid.texts)):
+            return
+        kind = _class_of(paid.context)
+        filled = self.curve(paid.context)
+        if self.level is None:
+            self.level = seconds / filled[rows]
+        units, counts = self._units[kind], self._counts[kind]
+        count = counts[rows]
+        clamp = CLAMP if count >= FEW else FIRST_CLAMP
+        if self._adds < LEVEL_TIMES:  # the level is what the fastest of the first passes says
+            self.level = min(self.level, seconds / filled[rows])
+        off = seconds / self.level / filled[rows]
+        off = clamp if off > clamp else off if off * clamp > 1.0 else 1.0 / clamp
+        weight = 1.0 / (count + 1)
+        units[rows] = filled[rows] = filled[rows] * off ** (weight if weight > LEAST_WEIGHT else LEAST_WEIGHT)
+        counts[rows] = count + 1
+        self.level *= off**LEVEL_WEIGHT
+        self._adds += 1
+        self.is_changed = True
+        if not count or not self._adds % REFILL_EVERY:
+            self._fill(kind)
+
+    def _is_met(self, key: Any) -> bool:
+        """False the first time: then a pass is recorded as well, and its time is not what the next ones cost."""
+        if key in self._met:
+            return True
+        self._met.add(key)
+        return False
+
+    def _fill(self, kind: int) -> list[float]:
+        """Measured entries, straight lines between them, and beyond the last one a slope that invites a try."""
+        if kind not in self._units:
+            self._units[kind] = [0.0] * (MAX_ROWS + 1)
+            self._counts[kind] = [0] * (MAX_ROWS + 1)
+        units = self._units[kind]
+        known = [rows for rows in range(1, MAX_ROWS + 1) if units[rows]]
+        filled = self._filled.setdefault(kind, [0.0] * (MAX_ROWS + 1))
+        if not known:
+            others = [other for other in self._filled if other != kind and any(self._counts[other])]
+            nearest = min(others, key=lambda other: abs(other - kind), default=None)
+            prior = [1.0 + PRIOR_ROW * (rows - 1) for rows in range(MAX_ROWS + 1)]
+            filled[:] = prior if nearest is None else self._filled[nearest]
+            return filled
+        first, last = known[0], known[-1]
+        for rows in range(1, first):
+            filled[rows] = units[first] * (1.0 + PRIOR_ROW * (rows - 1)) / (1.0 + PRIOR_ROW * (first - 1))
+        for low, high in pairwise(known):
+            for rows in range(low, high):
+                filled[rows] = units[low] + (units[high] - units[low]) * (rows - low) / (high - low)
+        filled[last] = units[last]
+        slope = (units[last] - units[first]) / max(last - first, 1)
+        slope = max(0.5 * (slope + PRIOR_ROW * units[first]), 0.0)
+        for rows in range(last + 1, MAX_ROWS + 1):
+            filled[rows] = filled[rows - 1] + slope
+        return filled
+
+    def as_dict(self) -> dict[str, Any]:
+        """For a file; `restore` reads it."""
+        passes = {
+            str(kind): {str(rows): [round(self._units[kind][rows], 6), counts[rows]] for rows in _known(counts)}
+            for kind, counts in self._counts.items()
+            if any(counts)
+        }
+        drafts = {name: [round(part, 8) for part in line.sums] for name, line in self._drafts.items()}
+        return {"level": self.level, "passes": passes, "drafts": drafts}
+
+    def restore(self, kept: Any) -> None:
+        """Take over what a file says; raises InputError where it is not what `as_dict` makes."""
+        level = _number(kept["level"], 1e-9, 1e6)
+        for text, entries in _items(kept["passes"], MAX_CLASSES):
+            kind = _whole(text, 0, MAX_CLASSES - 1)
+            self._fill(kind)
+            for count, (units, times) in _items(entries, MAX_ROWS):
+                rows = _whole(count, 1, MAX_ROWS)
+                self._units[kind][rows] = _number(units, 1e-3, 1e4)
+                self._counts[kind][rows] = min(_whole(times, 1, 1 << 40), KEPT_COUNT)
+        for kind in list(self._units):
+            self._fill(kind)
+        for name, sums in _items(kept["drafts"], 16):
+            if not isinstance(sums, list) or len(sums) != len(_Line().sums):
+                raise InputError(f"the sums of drafter {name[:40]!r} are not {len(_Line().sums)} numbers.")
+            self._drafts[name] = _Line([_number(part, 0.0, 1e9) for part in sums])
+        self.level = level
+        self._adds = LEVEL_TIMES
+
+
+class _Line:
+    """Least squares of cost over length, older times fading."""
+
+    FADE = 0.97
+
+    def __init__(self, sums: list[float] | None = None) -> None:
+        self.sums = sums or [0.0] * 5  # weight, Σ length, Σ length², Σ cost, Σ length · cost
+        self.fitted = (0.0, PRIOR_DRAFT)
+        self._adds = 0
+        if sums:
+            self._fit()
+
+    def add(self, length: float, cost: float) -> None:
+        if self.sums[0] > FEW:
+            expected = self.fitted[0] + self.fitted[1] * length
+            cost = min(max(cost, expected / CLAMP), expected * CLAMP)
+        fade, (n, x, xx, y, xy) = self.FADE, self.sums
+        self.sums = [fade * n + 1.0, fade * x + length, fade * xx + length * length, fade * y + cost, 0.0]
+        self.sums[4] = fade * xy + length * cost
+        self._adds += 1
+        if self._adds < FIT_EVERY or not self._adds % FIT_EVERY:
+            self._fit()
+
+    def _fit(self) -> None:
+        n, x, xx, y, xy = self.sums
+        spread = n * xx - x * x
+        slope = (n * xy - x * y) / spread if spread > 1e-3 * n * xx else 0.0
+        slope = min(max(slope, 0.0), y / x if x else 0.0)
+        start = (y - slope * x) / n if n else 0.0
+        self.fitted = (start, slope) if slope else (0.0, y / x if x else PRIOR_DRAFT)
+
+
+def _class_of(context: int) -> int:
+    """0 below 512 tokens, then one per power of two."""
+    return min((context >> 9).bit_length(), MAX_CLASSES - 1)
+
+
+def _known(counts: list[int]) -> list[int]:
+    return [rows for rows, count in enumerate(counts) if count]
+
+
+def _items(value: Any, most: int) -> list[tuple[str, Any]]:
+    if not isinstance(value, dict) or len(value) > most:
+        raise InputError(f"expected a table of at most {most} entries.")
+    return list(value.items())
+
+
+def _number(value: Any, low: float, high: float) -> float:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not low <= value <= high:
+        raise InputError(f"expected a number from {low:g} to {high:g}.")
+    return float(value)
+
+
+def _whole(value: Any, low: int, high: int) -> int:
+    if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) < 8:
+        value = int(value)
+    if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
+        raise InputError(f"expected a whole number from {low} to {high}.")
+    return value

@@ -1,0 +1,60 @@
+"""What was learned, on disk: one small JSON file per key, written atomically, and checked as if a stranger wrote it.
+
+It saves the first rounds of the next start; without it everything is learned again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+from foretoken.errors import ForetokenError, InputError
+
+VERSION = 1
+MAX_BYTES = 256 << 10
+
+
+def path_of(folder: Path, key: str) -> Path:
+    """Where the file for such a key lies."""
+    return folder / f"horizon-{hashlib.sha256(key.encode()).hexdigest()[:32]}.json"
+
+
+def read(path: Path, key: str) -> dict[str, Any] | None:
+    """What was kept, or None where nothing is; raises InputError for anything but a small file of ours."""
+    try:
+        if not path.is_file():
+            return None
+        with path.open("rb") as file:
+            text = file.read(MAX_BYTES + 1)
+        kept = json.loads(text) if len(text) <= MAX_BYTES else None
+    except (OSError, ValueError, RecursionError) as error:
+        raise InputError(f"{path} cannot be read: {error}.") from error
+    if not isinstance(kept, dict) or kept.get("version") != VERSION or kept.get("key") != key:
+        raise InputError(f"{path} is not what this version keeps for this model and machine.")
+    return kept
+
+
+def write(path: Path, key: str, kept: dict[str, Any]) -> None:
+    """Replace the file in one step. A folder that takes no files, or a full disk, costs the next start a few rounds."""
+    text = json.dumps({"version": VERSION, "key": key, **kept}, allow_nan=False).encode()
+    temporary = path.with_name(f".foretoken-{uuid4().hex}.tmp")  # `weights.store.remove_stale` knows the name
+    try:
+        with temporary.open("xb") as file:
+            file.write(text)
+        os.replace(temporary, path)
+    except OSError:
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
+
+
+def restored(restore: Any, kept: Any) -> None:
+    """Call `restore(kept)`; anything that does not fit raises InputError."""
+    try:
+        restore(kept)
+    except (ForetokenError, TypeError, KeyError, ValueError, AttributeError, OverflowError) as error:
+        raise InputError(f"it holds something else: {error}") from error

@@ -1,0 +1,124 @@
+"""What the planner knows of one model on one machine: costs, and a judge per drafter; hands out horizons."""
+
+from __future__ import annotations
+
+import os
+import platform
+import weakref
+from collections.abc import Callable
+from pathlib import Path
+from time import monotonic
+from typing import Any
+
+from foretoken.errors import InputError
+from foretoken.horizon import disk
+from foretoken.horizon.chance import Chance, Weights
+from foretoken.horizon.cost import Costs
+from foretoken.horizon.fixed import NAMED, FixedHorizon
+from foretoken.horizon.planner import AutoHorizon, Habit
+from foretoken.horizon.protocol import Horizon
+
+SAVE_EVERY_S = 30.0
+MAX_DRAFTERS = 16
+
+
+class Learned:
+    """Costs and weights for one key.
+
+    folder      where they are kept, or None; the folder must exist, or nothing is
+    key         everything that costs depend on: machine, model, format, drafter, instruction set, threads
+    min_chance  see `AutoHorizon`
+    is_event    see `AutoHorizon`
+    problem     why the file could not be used, if one was there
+    """
+
+    def __init__(
+        self,
+        folder: Path | None = None,
+        key: str = "",
+        min_chance: float = 0.0,
+        is_event: Callable[[int], bool] | None = None,
+    ) -> None:
+        self.costs = Costs()
+        self.problem = ""
+        self._weights: dict[str, Weights] = {}
+        self._habit = Habit()
+        self._min_chance = min_chance
+        self._is_event = is_event
+        self._key = key
+        self._path = None if folder is None else disk.path_of(folder, key)
+        self._saved_at = monotonic()
+        if self._path is not None:
+            self._load(self._path)
+
+    def horizon(self, asked: int | str) -> Horizon:
+        """A horizon for a new text: what `parse_horizon` gives."""
+        if self.costs.is_changed and monotonic() - self._saved_at > SAVE_EVERY_S:
+            self.save()
+        if isinstance(asked, int):
+            return FixedHorizon(asked, self._min_chance)
+        low, high = NAMED[asked]
+        return AutoHorizon(self.costs, self._chance, low, high, self._min_chance, self._is_event, self._habit)
+
+    def save(self) -> None:
+        """Keep it for the next start, if something is new and there is a place for it."""
+        if self._path is None or not self.costs.is_changed:
+            return
+        self.costs.is_changed = False
+        self._saved_at = monotonic()
+        weights = {name: [round(value, 6) for value in own.values] for name, own in self._weights.items()}
+        disk.write(self._path, self._key, {"costs": self.costs.as_dict(), "weights": weights})
+
+    def _chance(self, name: str) -> Chance:
+        if name not in self._weights:
+            self._weights[name] = Weights(name)
+        return Chance(self._weights[name])
+
+    def _load(self, path: Path) -> None:
+        """Take over what is there, all of it or nothing."""
+        try:
+            kept = disk.read(path, self._key)
+            if kept is not None:
+                disk.restored(self._restore, kept)
+        except InputError as error:
+            self.costs, self._weights = Costs(), {}
+            self.problem = f"what was measured here before is not used: {error}"
+
+    def _restore(self, kept: Any) -> None:
+        if len(kept["weights"]) > MAX_DRAFTERS:
+            raise InputError(f"more than {MAX_DRAFTERS} drafters.")
+        self.costs.restore(kept["costs"])
+        for name, values in kept["weights"].items():
+            self._weights[name] = Weights(name)
+            self._weights[name].restore(values)
+
+
+class Shelf:
+    """The `Learned` of one model under each condition that it has run in; all are kept when the process ends.
+
+    warn  told once per file that could not be used
+    """
+
+    def __init__(
+        self, folder: Path, is_event: Callable[[int], bool], min_chance: float, warn: Callable[[str], None]
+    ) -> None:
+        self._folder = folder if folder.is_dir() else None
+        self._min_chance, self._is_event, self._warn = min_chance, is_event, warn
+        self._found: dict[tuple[Any, ...], Learned] = {}
+        weakref.finalize(self, _save_all, self._found)
+
+    def get(self, *condition: Any) -> Learned:
+        """What was learned under a condition, on this machine."""
+        found = self._found.get(condition)
+        if found is None:
+            key = " ".join(map(str, (platform.node(), platform.machine(), os.cpu_count(), *condition)))
+            found = Learned(self._folder, key, self._min_chance, self._is_event)
+            self._found[condition] = found
+            if found.problem:
+                self._warn(found.problem)
+        return found
+
+
+def _save_all(found: dict[tuple[Any, ...], Learned]) -> None:
+    for learned in found.values():
+        learned.save()

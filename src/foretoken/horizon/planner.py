@@ -1,0 +1,258 @@
+"""Chooses the horizon of each round: tokens per second, not acceptance, is what counts.
+
+A draft token gets a row iff its chance of survival is worth more than the row costs, S > rate × (cost of one row more),
+where the rate is what the run itself reaches in tokens per unit of time: the rule of renewal-reward processes. All row
+counts are compared, for costs have steps. No row is always among them, and then a round is plain decoding. Before that
+the drafter is asked for as many tokens as have lately been worth their cost, which may be none. Then drafts are looked
+at now and again without a row and compared with what the target goes on to write; all looking together may take less
+than one hundredth of the time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from foretoken.drafters.protocol import Draft
+from foretoken.horizon.chance import Chance
+from foretoken.horizon.cost import MAX_ROWS, Costs
+from foretoken.horizon.fixed import MAX_HORIZON
+from foretoken.horizon.protocol import Paid
+
+LOOK_SHARE = 0.007  # of the time, for drafts that are only looked at
+LOOK_LEN = 2
+PROBE_LEN = 1  # draft tokens more than seem worth it, now and then
+MOST_DEBT = 2  # looks in a row behind one that found what it looked for
+MOST_CREDIT = 1000  # times what one round brings: drafts that cost even more are not looked at any more
+FIRST_REACH = 2  # draft tokens with a row before longer drafts have proved themselves: a wrong start must stay cheap
+RATE_FADE = 0.97  # the rate is that of about the last thirty rounds
+WORTH_WEIGHT = 0.25
+LOOK_WEIGHT = 0.4  # looks are few, so each says more
+MOST_BACK_OFF = 2
+GUESSED_WORTH = 0.8  # of the worth of one draft token, for the next one where none was seen
+SUFFIX_LEN = 8  # so many tokens that stood in the text before are an event
+SUFFIX_REACH = 4096  # tokens of a prompt that are looked at for that
+PLAIN_ROUNDS = 4  # before the first draft, where the cost of a plain pass is not known
+
+
+class Habit:
+    """What texts before have found out about the worth of drafts: where the next one starts."""
+
+    def __init__(self) -> None:
+        self.limit = FIRST_REACH
+        self.worth: dict[str, list[float]] = {}  # drafter name -> by depth
+
+
+class AutoHorizon:
+    """The planner of one text.
+
+    costs       of this machine and model, shared with other texts
+    chance_for  drafter name -> `Chance` for this text
+    low, high   draft tokens that get a row, at least and at most; low is 0 except where the user wants drafts anyway
+    min_chance  a draft token less likely than this to be kept gets no row, even if it seemed worth it
+    is_event    token -> whether the text may become easier here, as behind a code fence
+    habit       shared with other texts
+    """
+
+    def __init__(
+        self,
+        costs: Costs,
+        chance_for: Callable[[str], Chance],
+        low: int = 0,
+        high: int = MAX_HORIZON,
+        min_chance: float = 0.0,
+        is_event: Callable[[int], bool] | None = None,
+        habit: Habit | None = None,
+    ) -> None:
+        self.guessed = self.applied = 0
+        self.chances: Sequence[float] = ()
+        self.confidence: Sequence[float] = ()
+        self.reason = "horizon-0"
+        self._costs, self._chance_for = costs, chance_for
+        self._low, self._high = low, high
+        self._min_chance = min_chance
+        self._is_event = is_event
+        self._habit = habit or Habit()
+        self._chance: Chance | None = None
+        self._name = ""
+        self._curve: list[float] = []
+        self._rate = 0.0  # tokens per unit of time
+        self._tokens = self._time = 0.0
+        self._reach = FIRST_REACH
+        self._worth: list[float] = []  # what a draft token at each depth has added lately, in tokens
+        self._at = 0  # where in the text the last draft begins
+        self._draft: Sequence[int] = ()
+        self._known = 0  # draft tokens whose fate is known
+        self._is_look = False  # the next draft, or the last one, is made only to look at it
+        self._was_right = False  # the last draft was right throughout
+        self._is_hot = True  # the last look was worth its time, or the text is new
+        self._credit = 0.0  # units of time for looking
+        self._share = 0.0  # what a round adds to that
+        self._due = 0.0  # the next look comes when there is so much
+        self._is_parked = self._is_due = False
+        self._back_off = 1
+        self._plain_left = PLAIN_ROUNDS
+        self._suffixes: set[int] = set()
+        self._seen_len = 0  # tokens whose suffixes are in there
+        self._limit = low or (0 if costs.level is None else min(self._habit.limit, FIRST_REACH, high))
+
+    @property
+    def limit(self) -> int:
+        """Draft tokens to ask for in the next round."""
+        return self._limit
+
+    def choose(self, draft: Draft, state: Any, rows: int) -> int:
+        """How many tokens of the draft get a row, in a pass that has so many `rows` without them."""
+        self.guessed = count = len(draft.tokens)
+        if not count:
+            self.applied, self.chances, self.confidence = 0, (), ()
+            return 0
+        self._begin(draft, state)
+        chances = self.chances
+        count = min(count, len(chances))
+        costs = self._curve = self._costs.curve(len(state.tokens))
+        base = rows if rows < MAX_ROWS else MAX_ROWS
+        before = costs[base]
+        slope = costs[MAX_ROWS] - costs[MAX_ROWS - 1]
+        rate = max(self._rate, 1.0 / costs[1])
+        survival, net, best, chosen = 1.0, 0.0, 0.0, 0
+        reach = self._high if self._low else min(self._reach, self._high)
+        worth = self._worth
+        weight = LOOK_WEIGHT if self._is_look else WORTH_WEIGHT
+        for i in range(count):
+            survival *= chances[i]
+            cost = costs[rows + i + 1] if rows + i < MAX_ROWS else before + slope
+            net += survival
+            if cost > before:
+                net -= rate * (cost - before)
+                before = cost
+            gain = net - best if net > best else 0.0
+            if i < len(worth):
+                worth[i] += weight * (gain - worth[i])
+            else:
+                worth.append(gain)
+            if gain > 0.0:
+                best = net
+                if i < reach and survival >= self._min_chance:
+                    chosen = i + 1
+        self.applied = min(max(chosen, self._low), self._high, count)
+        return self.applied
+
+    def _begin(self, draft: Draft, state: Any) -> None:
+        """Take up a draft: its chances, and what to compare the target's tokens with."""
+        name = state.drafter.name
+        if name != self._name or self._chance is None:
+            self._chance = self._chance_for(name)
+            self._meet(name)
+        self._at, self._draft, self._known = len(state.tokens), draft.tokens, 0
+        self.confidence = draft.confidence.tolist()
+        self.chances = self._chance.of(self.confidence, state.sampler.sampling.temperature > 0.0)
+
+    def _meet(self, name: str) -> None:
+        """A drafter that this text has not used yet, or not just before."""
+        self._name, self._worth = name, list(self._habit.worth.get(name, ()))
+
+    def observe(self, state: Any, paid: Paid) -> None:
+        """The pass is over: compare the draft with what the target wrote, and plan the next round."""
+        if self._is_parked and not self._draft:
+            self._credit += self._share
+            if self._credit < self._due and not (self._credit > 0.0 and self._has_event(state.tokens)):
+                return  # the path of plain decoding, which must cost nothing
+            self._is_parked = False
+            self._is_due = True
+        costs = self._curve = self._costs.curve(paid.context)
+        level = self._costs.level
+        if not paid.prompt_rows:
+            cost = costs[min(paid.rows, MAX_ROWS)]
+            if paid.drafters and level:
+                cost += paid.draft_s / level
+            self._tokens = RATE_FADE * self._tokens + paid.tokens
+            self._time = RATE_FADE * self._time + cost
+            plain = paid.texts / costs[min(paid.texts, MAX_ROWS)]
+            self._rate = max(self._tokens / self._time, plain)
+        self._share = LOOK_SHARE * costs[1]
+        self._credit = min(self._credit + self._share, MOST_CREDIT * self._share)
+        if self._draft:
+            self._compare(state.tokens)
+        if state.drafter is not None:
+            self._limit = self._low or self._next_limit(state, paid)
+
+    def _compare(self, tokens: Sequence[int]) -> None:
+        """Learn from every draft token that the target has written or refused by now."""
+        assert self._chance is not None
+        draft, at, known = self._draft, self._at, self._known
+        is_right = True
+        while is_right and known < len(draft) and at + known < len(tokens):
+            is_right = draft[known] == tokens[at + known]
+            self._chance.learn(known, is_right)
+            known += 1
+        self._known = known
+        right = known if is_right else known - 1
+        if is_right and known < len(draft) and not self.applied:
+            return  # only looked at: the next rounds tell the rest
+        self._chance.close(right, known)
+        if right >= self._reach and self.applied >= self._reach:
+            self._reach = min(2 * self._reach, self._high)
+        elif not right and self.applied and self._reach <= FIRST_REACH:
+            self._reach = 1
+        self._was_right = is_right
+        if self._is_look:
+            self._is_hot = is_right
+            self._back_off = 1 if self._is_hot else min(2 * self._back_off, MOST_BACK_OFF)
+        self._draft = ()
+        self._habit.worth[self._name] = self._worth
+
+    def _next_limit(self, state: Any, paid: Paid) -> int:
+        """Draft tokens worth asking for: those whose worth of late is more than guessing them costs."""
+        if self._plain_left > 0 and not self._costs.is_known(paid.context, 1):
+            self._plain_left -= 1
+            self.reason = "measuring"
+            return 0
+        self._plain_left, self.reason = 0, "horizon-0"
+        if not self._name:
+            self._meet(state.drafter.name)
+        if not self._worth:
+            return min(FIRST_REACH, self._high)
+        start, step = self._costs.draft(self._name)
+        net, best, limit, worth = -self._rate * start, 0.0, 0, 0.0
+        price, num_seen = self._rate * step, len(self._worth)
+        for i in range(min(self._reach, self._high)):
+            worth = self._worth[i] if i < num_seen else GUESSED_WORTH * worth
+            net += worth - price
+            if net > best:
+                best, limit = net, i + 1
+            elif i >= num_seen and worth < price:
+                break  # further guesses are lower still
+        self._habit.limit = limit
+        if limit:
+            self._is_look = False
+            deeper = min(limit + PROBE_LEN, self._reach, self._high)
+            if self._was_right and deeper > limit and self._credit >= PROBE_LEN * step:
+                self._credit -= PROBE_LEN * step
+                return deeper
+            return limit
+        return self._look(state, start + LOOK_LEN * step)
+
+    def _look(self, state: Any, cost: float) -> int:
+        """Parked: a draft to look at where there is time left for it, or something has happened in the text."""
+        if self._draft:
+            return 0  # the last look is not over
+        is_due = self._is_due or self._credit >= cost * self._back_off
+        if self._is_hot:
+            is_due = is_due or self._credit > -MOST_DEBT * cost
+        self._is_hot = self._is_due = False
+        if not is_due:
+            self._is_parked, self._due = True, min(cost * self._back_off, MOST_CREDIT * self._share)
+            self._tokens = self._time = 0.0  # behind a stretch of plain decoding the rate begins anew
+            return 0
+        self._credit -= cost
+        self._is_look = True
+        return min(LOOK_LEN, self._high)
+
+    def _has_event(self, tokens: Sequence[int]) -> bool:
+        """A token that often begins something regular, or a suffix that stood in the text before."""
+        found = self._is_event is not None and self._is_event(tokens[-1])
+        start, self._seen_len = max(self._seen_len, SUFFIX_LEN, len(tokens) - SUFFIX_REACH), len(tokens)
+        for end in range(start, len(tokens)):
+            self._suffixes.add(hash(tuple(tokens[end - SUFFIX_LEN : end])))
+        return found or hash(tuple(tokens[-SUFFIX_LEN:])) in self._suffixes

@@ -1,0 +1,64 @@
+"""What rounds and engine ask of a horizon, and what they tell it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from foretoken.drafters.protocol import Draft
+
+
+@dataclass(slots=True)  # made in every pass; frozen ones take four times as long
+class Paid:
+    """What one pass of the target cost and gave, over all texts in it.
+
+    rows         of the pass, without those of prompts
+    prompt_rows  those of prompts
+    texts        that were being written: plain decoding would have had so many rows
+    tokens       that they gained together
+    context      mean length of the texts
+    verify_s     seconds of the pass
+    drafters     name of each drafter that was asked: tokens that it guessed, one number per text
+    draft_s      seconds of guessing and weighing
+    """
+
+    rows: int
+    prompt_rows: int
+    texts: int
+    tokens: int
+    context: int
+    verify_s: float
+    drafters: dict[str, list[int]]
+    draft_s: float
+
+
+class Horizon(Protocol):
+    """Of one text, from its first round to its last."""
+
+    guessed: int  # draft tokens in the last round, with a row or without
+    confidence: Sequence[float]  # the drafter's, for each of them
+    reason: str  # why the last round gave none of them a row
+
+    @property
+    def chances(self) -> Sequence[float]:
+        """Of each of them, given those before it, as the horizon sees it."""
+        ...
+
+    @property
+    def limit(self) -> int:
+        """Draft tokens to ask for in the next round."""
+        ...
+
+    @property
+    def applied(self) -> int:
+        """The horizon of the last round, for figures."""
+        ...
+
+    def choose(self, draft: Draft, state: Any, rows: int) -> int:
+        """How many tokens of the draft get a row, in a pass that has so many `rows` without them."""
+        ...
+
+    def observe(self, state: Any, paid: Paid) -> None:
+        """The pass is over, and `state.tokens` has what the target wrote."""
+        ...

@@ -1,0 +1,76 @@
+"""A machine and a drafter with known costs and chances: what a horizon makes of them, in simulated seconds."""
+
+from types import SimpleNamespace
+
+import numpy as np
+
+from foretoken.drafters.protocol import NO_DRAFT, Draft
+from foretoken.horizon import FixedHorizon, Learned, Paid
+
+FLAT = [0.0, *(1.0 + 0.08 * (rows - 1) for rows in range(1, 18))]  # a row more costs little, as where reading is slow
+STEEP = [0.0, *(1.0 + 0.45 * (rows - 1) for rows in range(1, 18))]
+STEPS = [0.0, 1.0, 1.02, 1.04, 1.06, 1.5, 1.52, 1.54, 1.56, *(2.2 + 0.1 * i for i in range(9))]  # tiles of four rows
+
+
+class World:
+    """One text on one machine.
+
+    costs       seconds of a pass by rows
+    draft_s     seconds of a draft token
+    chance      position, depth -> how likely the drafter is to be right there
+    confidence  the same -> what it says; None: the truth
+    """
+
+    def __init__(self, costs, draft_s, chance, confidence=None, length=2000, seed=0):
+        self.costs, self.draft_s = costs, draft_s
+        self.chance, self.confidence = chance, confidence or chance
+        self.length = length
+        rng = np.random.default_rng(seed)
+        self.text = rng.integers(0, 1000, length + 64).tolist()
+        self.luck = rng.random((length + 64, 17))
+
+    def draft(self, at, count):
+        tokens, said = [], []
+        for depth in range(count):
+            position = at + depth
+            is_right = self.luck[position, depth] < self.chance(position, depth)
+            tokens.append(self.text[position] if is_right else -1 - depth)
+            said.append(self.confidence(position, depth))
+        return Draft(tokens, np.array(said, dtype=np.float32))
+
+    def run(self, horizon, costs=None, told=None):
+        """Seconds for the whole text; `told` gets (position, draft tokens with a row, chances, right ones) by round."""
+        tokens = self.text[:10]
+        state = SimpleNamespace(
+            tokens=tokens,
+            drafter=SimpleNamespace(name="mtp"),
+            sampler=SimpleNamespace(sampling=SimpleNamespace(temperature=0.0)),
+        )
+        total = 0.0
+        while len(tokens) < self.length:
+            limit = horizon.limit
+            draft = self.draft(len(tokens), limit) if limit else NO_DRAFT
+            count = horizon.choose(draft, state, 1)
+            at, right = len(tokens), 0
+            while right < count and draft.tokens[right] == self.text[at + right]:
+                right += 1
+            tokens.extend(self.text[at : at + right + 1])
+            asked = {"mtp": [limit]} if limit else {}
+            paid = Paid(count + 1, 0, 1, right + 1, at, self.costs[count + 1], asked, self.draft_s * limit)
+            total += paid.verify_s + paid.draft_s
+            if costs is not None:
+                costs.add(paid)
+            if told is not None:
+                told(at, count, list(horizon.chances) if limit else [], right)
+            horizon.observe(state, paid)
+        return total
+
+    def auto(self, told=None, learned=None, name="auto"):
+        learned = learned or Learned()
+        return self.run(learned.horizon(name), learned.costs, told)
+
+    def fixed(self, limit):
+        return self.run(FixedHorizon(limit))
+
+    def best_fixed(self, limits=range(17)):
+        return min(self.fixed(limit) for limit in limits)

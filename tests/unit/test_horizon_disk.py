@@ -1,0 +1,149 @@
+"""What the planner keeps between starts: read back, refused when damaged, never needed."""
+
+import json
+
+import pytest
+from simulated import FLAT, World
+
+from foretoken.errors import InputError
+from foretoken.horizon import FixedHorizon, Learned, Shelf, parse_min_chance
+from foretoken.horizon.cost import Costs
+from foretoken.horizon.protocol import Paid
+
+
+def trained(folder, key="k"):
+    learned = Learned(folder, key)
+    World(FLAT, 0.05, lambda position, depth: 0.9, length=600).auto(learned=learned)
+    return learned
+
+
+def paid(rows, seconds, texts=1, context=100, **changes):
+    return Paid(**{"rows": rows, "prompt_rows": 0, "texts": texts, "tokens": 1, "context": context,
+                   "verify_s": seconds, "drafters": {}, "draft_s": 0.0, **changes})  # fmt: skip
+
+
+def test_costs_are_those_of_the_machine():
+    learned = Learned()
+    for limit in (0, 2, 4, 2):
+        World(FLAT, 0.05, lambda position, depth: 0.9, length=300).run(FixedHorizon(limit), learned.costs)
+    curve = learned.costs.curve(100)
+    assert curve[3] / curve[1] == pytest.approx(FLAT[3], rel=0.05)
+    start, step = learned.costs.draft("mtp")
+    assert start + 4 * step == pytest.approx(4 * 0.05 * curve[1], rel=0.1)
+    assert learned.costs.plain_share(paid(3, 1.0)) == pytest.approx(1 / FLAT[3], rel=0.05)
+    assert learned.costs.plain_share(paid(1, 1.0)) == 1.0
+    assert learned.costs.plain_share(paid(3, 1.0, prompt_rows=9)) is None
+    assert learned.costs.plain_share(paid(60, 1.0)) is None  # never measured
+
+
+def test_one_slow_pass_changes_little_and_a_slow_minute_nothing_that_is_compared():
+    costs = Costs()
+    for _ in range(40):
+        costs.add(paid(1, 1.0))
+        costs.add(paid(4, 1.3))
+    before = costs.curve(100)[4] / costs.curve(100)[1]
+    costs.add(paid(4, 30.0))
+    assert costs.curve(100)[4] / costs.curve(100)[1] == pytest.approx(before, rel=0.05)
+    for _ in range(60):
+        costs.add(paid(1, 3.0))
+        costs.add(paid(4, 3.9))
+    assert costs.curve(100)[4] / costs.curve(100)[1] == pytest.approx(before, rel=0.05)
+    assert costs.level * costs.curve(100)[1] == pytest.approx(3.0, rel=0.1)
+
+
+def test_long_contexts_have_their_own_costs():
+    costs = Costs()
+    for _ in range(60):
+        for rows in (1, 3):
+            costs.add(paid(rows, 1.0, context=100))
+            costs.add(paid(rows, rows * 1.0, context=5000))
+    short, long = costs.curve(100), costs.curve(5000)
+    assert short[3] / short[1] == pytest.approx(1.0, abs=0.1)
+    assert long[3] / long[1] == pytest.approx(3.0, abs=0.3)
+
+
+def test_kept_and_read_back(tmp_path):
+    learned = trained(tmp_path)
+    learned.save()
+    again = Learned(tmp_path, "k")
+    assert again.problem == ""
+    assert again.costs.curve(100) == pytest.approx(learned.costs.curve(100), rel=1e-3)
+    assert again.costs.draft("mtp") == pytest.approx(learned.costs.draft("mtp"), rel=0.02)
+    assert again._chance("mtp")._weights.values == pytest.approx(learned._chance("mtp")._weights.values, abs=1e-5)
+    assert Learned(tmp_path, "another").costs.level is None
+    assert not list(tmp_path.glob("*.tmp"))
+
+
+DAMAGE = {
+    "cut off": lambda text: text[: len(text) // 2],
+    "no object": lambda text: "[1, 2]",
+    "nothing": lambda text: "",
+    "other version": lambda text: text.replace('"version": 1', '"version": 2'),
+    "no passes": lambda text: text.replace('"passes"', '"posses"'),
+    "a level that is none": lambda text: changed(text, "level", float("nan")),
+    "a level below zero": lambda text: changed(text, "level", -1.0),
+    "a huge number": lambda text: changed(text, "level", 10**400),
+    "rows that are none": lambda text: changed(text, "passes", {"0": {"-3": [1.0, 2]}}),
+    "a class that is none": lambda text: changed(text, "passes", {"99": {"1": [1.0, 2]}}),
+    "units as text": lambda text: changed(text, "passes", {"0": {"1": ["1", 2]}}),
+    "short sums": lambda text: changed(text, "drafts", {"mtp": [1.0]}),
+    "weights as text": lambda text: text.replace('"weights": {"mtp": [', '"weights": {"mtp": ["x", '),
+    "deep": lambda text: "[" * 100_000,
+    "large": lambda text: text + " " * (1 << 20),
+}
+
+
+def changed(text, name, value):
+    kept = json.loads(text)
+    kept["costs"][name] = value
+    return json.dumps(kept)
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+def test_a_damaged_file_is_named_and_not_used(tmp_path, damage):
+    trained(tmp_path).save()
+    (path,) = tmp_path.glob("horizon-*.json")
+    path.write_text(DAMAGE[damage](path.read_text()))
+    learned = Learned(tmp_path, "k")
+    assert str(path) in learned.problem or "something else" in learned.problem
+    assert learned.costs.level is None
+    assert learned._weights == {}
+    World(FLAT, 0.05, lambda position, depth: 0.9, length=100).auto(learned=learned)  # and it works without
+    learned.save()
+    assert Learned(tmp_path, "k").problem == ""
+
+
+def test_a_folder_that_takes_no_files_costs_nothing(tmp_path):
+    learned = trained(tmp_path / "missing")
+    learned.save()
+    assert not (tmp_path / "missing").exists()
+    (tmp_path / "file").write_text("")
+    told = []
+    shelf = Shelf(tmp_path / "file", lambda token: False, 0.0, told.append)
+    assert shelf.get("a") is shelf.get("a") is not shelf.get("b")
+    assert told == []
+
+
+def test_a_folder_in_its_place_is_no_file(tmp_path):
+    trained(tmp_path).save()
+    (path,) = tmp_path.glob("horizon-*.json")
+    path.unlink()
+    path.mkdir()
+    trained(tmp_path).save()
+    assert path.is_dir()
+
+
+def test_nothing_measured_writes_nothing(tmp_path):
+    Learned(tmp_path, "k").save()
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(("value", "parsed"), [(None, 0.0), (0, 0.0), (0.25, 0.25), (1, 1.0)])
+def test_least_chances(value, parsed):
+    assert parse_min_chance(value) == parsed
+
+
+@pytest.mark.parametrize("value", [-0.1, 1.1, float("nan"), "0.5", True])
+def test_bad_least_chances(value):
+    with pytest.raises(InputError, match="draft_min_chance"):
+        parse_min_chance(value)

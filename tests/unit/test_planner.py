@@ -1,0 +1,140 @@
+"""The planner on a simulated machine: costs and chances are known, so the best horizon is as well."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from simulated import FLAT, STEEP, STEPS, World
+
+from foretoken.bench.calibration import calibration_error
+from foretoken.drafters.protocol import Draft
+from foretoken.horizon import AutoHorizon, FixedHorizon, Learned, Paid
+from foretoken.horizon.chance import Chance, Weights
+from foretoken.horizon.cost import Costs
+
+MACHINES = {"flat": FLAT, "steep": STEEP, "steps": STEPS}
+
+
+def state(length, temperature=0.0):
+    return SimpleNamespace(
+        tokens=list(range(length)),
+        drafter=SimpleNamespace(name="mtp"),
+        sampler=SimpleNamespace(sampling=SimpleNamespace(temperature=temperature)),
+    )
+
+
+@pytest.mark.parametrize("draft_s", [0.01, 0.1])
+@pytest.mark.parametrize("chance", [0.5, 0.9])
+@pytest.mark.parametrize("machine", MACHINES)
+def test_near_the_best_fixed_horizon(machine, chance, draft_s):
+    """The first text pays for finding out; the third one knows the machine."""
+    learned = Learned()
+    worlds = [World(MACHINES[machine], draft_s, lambda position, depth: chance, seed=seed) for seed in range(3)]
+    shares = [world.best_fixed((1, 2, 3, 4, 6, 8, 10, 12)) / world.auto(learned=learned) for world in worlds]
+    assert shares[0] > 0.85 and shares[2] > 0.95
+
+
+@pytest.mark.parametrize("draft_s", [0.01, 0.1, 0.25])
+@pytest.mark.parametrize("machine", MACHINES)
+def test_always_wrong_drafts_hardly_cost_anything(machine, draft_s):
+    """The drafter is sure of itself, and wrong at every token."""
+    world = World(MACHINES[machine], draft_s, lambda position, depth: 0.0, lambda position, depth: 1.0, length=400)
+    assert world.fixed(0) / world.auto() > 0.98
+
+
+@pytest.mark.parametrize("draft_s", [0.01, 0.1, 0.25])
+@pytest.mark.parametrize("machine", MACHINES)
+def test_wrong_from_the_second_token_on(machine, draft_s):
+    world = World(MACHINES[machine], draft_s, lambda position, depth: 0.85 * (depth == 0), lambda p, d: 0.9)
+    seconds = world.auto()
+    assert world.fixed(0) / seconds > 0.98
+    if machine == "flat":
+        assert world.best_fixed() / seconds > 0.95
+
+
+@pytest.mark.parametrize("draft_s", [0.01, 0.1])
+def test_follows_a_text_that_changes(draft_s):
+    """Domains of 64 tokens, nearly certain and nearly hopeless: better than every fixed horizon."""
+    world = World(FLAT, draft_s, lambda position, depth: 0.95 if position // 64 % 2 else 0.05)
+    assert world.best_fixed() / world.auto() > 1.03
+
+
+def test_uses_the_confidence_of_each_token():
+    hard = np.random.default_rng(5).random(4000) < 0.5
+    world = World(STEEP, 0.01, lambda position, depth: 0.3 if hard[position] else 0.97)
+    assert world.best_fixed() / world.auto() > 1.05
+
+
+@pytest.mark.parametrize(("name", "low", "high"), [("short", 2, 3), ("long", 5, 10)])
+def test_bounds_hold_whatever_it_costs(name, low, high):
+    seen = set()
+    world = World(STEEP, 0.1, lambda position, depth: 0.1, length=200)
+    world.auto(lambda at, count, chances, right: seen.add(count), name=name)
+    assert min(seen) >= low and max(seen) <= high
+
+
+def test_a_chance_below_the_least_gets_no_row():
+    seen = []
+    world = World(FLAT, 0.01, lambda position, depth: 0.5, length=300)
+    world.auto(lambda at, count, chances, right: seen.append(count), Learned(min_chance=0.999))
+    assert max(seen) == 0
+    draft = Draft([1, 2, 3], np.array([0.9, 0.5, 0.9], dtype=np.float32))
+    assert FixedHorizon(3, min_chance=0.4).choose(draft, state(20), 1) == 3
+    assert FixedHorizon(3, min_chance=0.42).choose(draft, state(20), 1) == 2  # 0.9 · 0.5 · 0.9 = 0.405
+    assert FixedHorizon(3, min_chance=0.95).choose(draft, state(20), 1) == 0
+
+
+def test_rows_of_other_texts_count():
+    """Eight texts share a pass that is past the cheap rows: there a likely token is not worth a row any more."""
+    costs = Costs()
+    for rows in 8 * list(range(1, 18)):
+        costs.add(Paid(rows, 0, 1, 1, 20, 1.0 if rows <= 8 else 1.0 + 0.9 * (rows - 8), {}, 0.0))
+    draft = Draft([1, 2, 3, 4], np.full(4, 0.8, dtype=np.float32))
+    horizon = AutoHorizon(costs, lambda name: Chance(Weights(name)))
+    horizon._reach = 16
+    assert horizon.choose(draft, state(20), 1) == 4
+    assert horizon.choose(draft, state(20), 9) == 0
+
+
+@pytest.mark.parametrize("temperature", [0.0, 0.8])
+def test_an_overconfident_drafter_is_seen_through(temperature):
+    """It says 0.95 where 0.6 is true, and 0.5 where 0.2 is: after some texts its chances come true."""
+    rng, weights = np.random.default_rng(1), Weights("mtp")
+    foretold, came = [], []
+    for number in range(120):
+        judge = Chance(weights)
+        for _ in range(60):
+            sure = rng.random() < 0.5
+            chances = judge.of([0.95 if sure else 0.5] * 3, temperature > 0)
+            for depth in range(3):
+                is_right = rng.random() < (0.6 if sure else 0.2)
+                judge.learn(depth, is_right)
+                if number >= 20:
+                    foretold.append(chances[depth])
+                    came.append(float(is_right))
+                if not is_right:
+                    break
+            judge.close(0, 1)
+    assert calibration_error(foretold, came) < 0.25 * 0.325  # of what its own word is off by, see below
+    assert calibration_error([0.95, 0.5] * 100, [0.6, 0.2] * 100) == pytest.approx(0.325)
+
+
+def test_looks_find_out_that_a_hopeless_text_has_changed():
+    chosen = []
+    world = World(FLAT, 0.02, lambda position, depth: 0.97 if position > 600 else 0.02, length=800)
+    world.auto(lambda at, count, chances, right: chosen.append((at, count)))
+    parked = [count for at, count in chosen if 300 < at < 590]
+    assert sum(parked) < 0.1 * len(parked)
+    back = next(at for at, count in chosen if at > 600 and count >= 4)
+    assert back < 640
+
+
+def test_an_event_makes_it_look_at_once():
+    looks = {}
+    for name, is_event in (("none", None), ("at 500", lambda token: token == 500)):
+        learned = Learned(is_event=is_event)
+        world = World(FLAT, 0.25, lambda position, depth: 0.0, length=520)
+        world.text = list(range(600))
+        asked = looks[name] = []
+        world.auto(lambda at, count, chances, right, asked=asked: asked.append(at) if chances else None, learned)
+    assert 501 in looks["at 500"] and 501 not in looks["none"]
