@@ -65,7 +65,7 @@ def test_calibration_counts_tokens_whose_fate_is_known():
 
 def test_plain_and_auto_are_always_compared():
     assert tune.check_horizons(["4", "0"]) == ["0", "4", "auto"]
-    with pytest.raises(InputError, match="horizon is '17'"):
+    with pytest.raises(InputError, match="horizon is 17"):
         tune.check_horizons(["17"])
 
 
