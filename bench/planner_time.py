@@ -22,6 +22,7 @@ def batch(horizon, costs, limit):
     state = SimpleNamespace(
         tokens=list(range(200)),
         drafter=SimpleNamespace(name="mtp"),
+        source="mtp",
         sampler=SimpleNamespace(sampling=SimpleNamespace(temperature=0.0)),
     )
     confidence = np.full(limit, 0.9, np.float32)

@@ -44,6 +44,7 @@ class World:
         state = SimpleNamespace(
             tokens=tokens,
             drafter=SimpleNamespace(name="mtp"),
+            source="mtp",
             sampler=SimpleNamespace(sampling=SimpleNamespace(temperature=0.0)),
         )
         total = 0.0

@@ -130,7 +130,9 @@ class Sequence:
             return self.no_drafter
         if self.horizon.limit and self.draft_limit < 0:  # the round took the last place
             return self.no_room
-        return self.horizon.reason if self.horizon.guessed or not self.horizon.limit else "no-draft"
+        if self.horizon.guessed or not self.horizon.limit:
+            return self.horizon.reason
+        return "no-draft" if self.no_drafter == "no-drafter" else self.no_drafter
 
     def add_round(self, paid: Paid, accepted: int, other_s: float, plain_share: float | None) -> None:
         """Figures of a round: passes are shared, and every sequence is charged the whole pass it waited for.

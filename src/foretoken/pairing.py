@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -110,7 +110,8 @@ def _automatic(beside: Beside) -> tuple[Drafter, DrafterState]:
         model = _open(own.path, "mtp", beside)
     except (ConfigError, WeightsError) as error:
         beside.say(f"the model's own drafter is off: {error}")
-        return _joined([], True, "", f"from the text itself; {own.name} is off: {error}")
+        drafter, state = _joined([], True, "", f"from the text itself; {own.name} is off: {error}")
+        return drafter, replace(state, fallback="drafter-mismatch")
     return _joined([model], True, own.name, own.reason)
 
 

@@ -178,12 +178,6 @@ def test_every_drafted_run_stands_beside_a_plain_one():
     assert decode_speed._cases(("0",)) == [(0, "0")]
 
 
-def test_auto_is_compared_once_it_is_none_of_the_numbers(monkeypatch):
-    assert decode_speed.default_horizons() == ["0", "1", "2", "4", "8"]
-    monkeypatch.delitem(decode_speed.NAMED, "auto")
-    assert decode_speed.default_horizons()[-1] == "auto"
-
-
 def test_prompt_sets(tmp_path):
     (tmp_path / "b.jsonl").write_text('{"domain": "b", "text": "x"}\n\n{"domain": "b", "text": "y"}\n')
     (tmp_path / "a.jsonl").write_text('{"domain": "a", "messages": [{"role": "user", "content": "z"}], "note": 1}\n')

@@ -19,6 +19,7 @@ def state(length, temperature=0.0):
     return SimpleNamespace(
         tokens=list(range(length)),
         drafter=SimpleNamespace(name="mtp"),
+        source="mtp",
         sampler=SimpleNamespace(sampling=SimpleNamespace(temperature=temperature)),
     )
 

@@ -18,7 +18,7 @@ from foretoken.bench.loops import is_loop
 from foretoken.bench.prompts import Prompts
 from foretoken.bench.timing import Figure, Times, fields, interleaved
 from foretoken.errors import InputError
-from foretoken.horizon import NAMED, parse_horizon
+from foretoken.horizon import parse_horizon
 from foretoken.ops import native
 
 PLAIN = "0"
@@ -97,9 +97,8 @@ def measure(
 
 
 def default_horizons() -> list[str]:
-    """Plain decoding, some numbers, and `auto` unless it is one of these numbers."""
-    numbers = [PLAIN, "1", "2", "4", "8"]
-    return numbers if str(NAMED.get("auto")) in numbers else [*numbers, "auto"]
+    """Plain decoding, some numbers, and what the planner makes of them."""
+    return [PLAIN, "1", "2", "4", "8", "auto"]
 
 
 def check_horizons(horizons: Sequence[str]) -> None:

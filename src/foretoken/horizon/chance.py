@@ -34,7 +34,7 @@ class Weights:
     """What is learned of a drafter over all texts."""
 
     def __init__(self, name: str) -> None:
-        self.values = list(MTP_PRIOR if name == "mtp" else OTHER_PRIOR)
+        self.values = list(MTP_PRIOR if name.startswith("mtp") else OTHER_PRIOR)
         self.count = 0  # outcomes that they were learned from
 
     def restore(self, kept: Any) -> None:

@@ -47,7 +47,7 @@ class AutoHorizon:
     """The planner of one text.
 
     costs       of this machine and model, shared with other texts
-    chance_for  drafter name -> `Chance` for this text
+    chance_for  name of who made a draft -> `Chance` for this text
     low, high   draft tokens that get a row, at least and at most; low is 0 except where the user wants drafts anyway
     min_chance  a draft token less likely than this to be kept gets no row, even if it seemed worth it
     is_event    token -> whether the text may become easier here, as behind a code fence
@@ -73,7 +73,8 @@ class AutoHorizon:
         self._min_chance = min_chance
         self._is_event = is_event
         self._habit = habit or Habit()
-        self._chance: Chance | None = None
+        self._chance: Chance | None = None  # of the source that made the last draft
+        self._judges: dict[str, Chance] = {}  # by source
         self._name = ""
         self._curve: list[float] = []
         self._rate = 0.0  # tokens per unit of time
@@ -140,10 +141,11 @@ class AutoHorizon:
 
     def _begin(self, draft: Draft, state: Any) -> None:
         """Take up a draft: its chances, and what to compare the target's tokens with."""
-        name = state.drafter.name
-        if name != self._name or self._chance is None:
-            self._chance = self._chance_for(name)
-            self._meet(name)
+        if state.drafter.name != self._name:
+            self._meet(state.drafter.name)
+        self._chance = self._judges.get(state.source)
+        if self._chance is None:
+            self._chance = self._judges[state.source] = self._chance_for(state.source)
         self._at, self._draft, self._known = len(state.tokens), draft.tokens, 0
         self.confidence = draft.confidence.tolist()
         self.chances = self._chance.of(self.confidence, state.sampler.sampling.temperature > 0.0)
