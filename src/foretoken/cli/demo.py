@@ -24,7 +24,7 @@ def demo(
     max_tokens: options.MaxTokens = 160,
     model: options.Model = None,
     drafter: options.Drafter = "auto",
-    horizon: options.Horizon = "auto",
+    horizon: options.Horizon = "4",
     format: options.Format = "auto",
     threads: options.Threads = None,
 ) -> None:
