@@ -32,7 +32,12 @@ def demo(
     options.check_horizon(horizon)
     options.check_prompt(prompt)
     from foretoken.horizon import parse_horizon
+    from foretoken.places import ASSETS
 
+    if model is None and drafter == "auto":
+        drafter = str(
+            ASSETS / "drafter"
+        )  # alone: in passes so short the choice between sources costs more than it gives
     loaded = terminal.load_model(model, drafter, format, "q8", threads)
     _stream(loaded, prompt, max_tokens, horizon).close()  # refuses what is wrong before anything is written
     terminal.explain_drafting(loaded, drafter, horizon)
