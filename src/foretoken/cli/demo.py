@@ -37,7 +37,7 @@ def demo(
     if model is None and drafter == "auto":
         drafter = str(
             ASSETS / "drafter"
-        )  # alone: in passes so short the choice between sources costs more than it gives
+        )  # alone: in so short passes choosing a source costs too much
     loaded = terminal.load_model(model, drafter, format, "q8", threads)
     _stream(loaded, prompt, max_tokens, horizon).close()  # refuses what is wrong before anything is written
     terminal.explain_drafting(loaded, drafter, horizon)
