@@ -35,9 +35,7 @@ def demo(
     from foretoken.places import ASSETS
 
     if model is None and drafter == "auto":
-        drafter = str(
-            ASSETS / "drafter"
-        )  # alone: in so short passes choosing a source costs too much
+        drafter = str(ASSETS / "drafter")  # alone: in so short passes choosing a source costs too much
     loaded = terminal.load_model(model, drafter, format, "q8", threads)
     _stream(loaded, prompt, max_tokens, horizon).close()  # refuses what is wrong before anything is written
     terminal.explain_drafting(loaded, drafter, horizon)
