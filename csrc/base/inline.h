@@ -13,8 +13,7 @@
 // Keeps a vector in its register here. FT_PIN: compilers otherwise turn long sums into trees and spill their leaves.
 // FT_RENEW: it counts as changed by someone else, so that what is made of it is made again, and used by someone.
 #define FT_PIN(value) __asm__("" : "+x"(value))
-#define FT_RENEW(value) __asm__ volatile("" : "+x"(value))
-#define FT_RENEW_512(value) __asm__ volatile("" : "+v"(value))
+#define FT_RENEW(value) __asm__ volatile("" : "+v"(value))
 #else
 #define FT_INLINE inline
 #define FT_PREFETCH(address) ((void)0)

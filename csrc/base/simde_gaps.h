@@ -1,6 +1,5 @@
 // Intrinsics that SIMDe 0.7 lacks, those of AVX-512 as two AVX2 halves. For tests only (CMake option
 // FORETOKEN_SIMDE_AVX512).
-// FORETOKEN_SIMDE_AVX512).
 #pragma once
 
 #define SIMDE_ENABLE_NATIVE_ALIASES

@@ -6,8 +6,8 @@
 #pragma once
 
 #include "base/vec_avx2.h"
+#include "kernels/dot_256.h"
 #include "kernels/linear_blocks.h"
-#include "kernels/peak_avx2.h"
 
 namespace foretoken {
 
@@ -74,16 +74,12 @@ struct DotQ4<VecAvx2> {
     template <int R>
     static FT_INLINE void block(const uint8_t* w, const int8_t* q, int64_t q_stride, const int32_t* start,
                                 int64_t start_stride, VecAvx2* t) {
-        const __m256i low_bits = _mm256_set1_epi8(15), ones = _mm256_set1_epi16(1);
+        const __m256i ones = _mm256_set1_epi16(1);
         __m256i dot[R][2];
         for (int r = 0; r < R; ++r) dot[r][0] = dot[r][1] = _mm256_set1_epi32(start[r * start_stride]);
         FT_UNROLL(4) for (int g = 0; g < kBlock / 8; ++g) {
             __m256i low[2], high[2];
-            for (int h = 0; h < 2; ++h) {
-                const __m256i pair = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(w + g * 64 + h * 32));
-                low[h] = _mm256_and_si256(pair, low_bits);
-                high[h] = _mm256_and_si256(_mm256_srli_epi16(pair, 4), low_bits);
-            }
+            unpack_codes(w, g, low, high);
             for (int r = 0; r < R; ++r) {
                 int32_t four[2];
                 memcpy(four, q + r * q_stride + g * 4, 4);

@@ -3,6 +3,7 @@
 
 #include "base/vec_avx512.h"
 #include "kernels/linear_blocks.h"
+#include "kernels/peak.h"
 
 namespace foretoken {
 
@@ -13,20 +14,12 @@ static FT_INLINE void floats_of(const __m512i* dot, VecAvx512* t) {
 }
 
 static FT_INLINE int64_t vnni_peak(int64_t rounds) {
-#if defined(FORETOKEN_SIMDE) || !defined(FT_RENEW_512)
-    (void)rounds;
+#ifdef FORETOKEN_SIMDE
+    (void)rounds;  // emulated: no registers to multiply on
     return 0;
 #else
-    const __m512i zero = _mm512_setzero_si512(), x = _mm512_set1_epi8(5);
-    __m512i weight = _mm512_set1_epi8(3);
-    __m512i a = zero, b = zero, c = zero, d = zero, e = zero, f = zero, g = zero, h = zero;  // an array would be memory
-    const auto add = [&](__m512i& sum) {
-        FT_RENEW_512(weight);
-        sum = _mm512_dpbusd_epi32(sum, weight, x);
-        FT_RENEW_512(sum);
-    };
-    for (int64_t i = 0; i < rounds; ++i) add(a), add(b), add(c), add(d), add(e), add(f), add(g), add(h);
-    return rounds * 8 * 64;
+    return peak_of(rounds, _mm512_setzero_si512(), _mm512_set1_epi8(3), _mm512_set1_epi8(5),
+                   [](__m512i sum, __m512i weight, __m512i x) { return _mm512_dpbusd_epi32(sum, weight, x); });
 #endif
 }
 
