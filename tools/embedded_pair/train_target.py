@@ -166,10 +166,8 @@ def write(log: TextIO, **figures: object) -> None:
     log.write(json.dumps(figures) + "\n")
 
 
-def main() -> None:
-    args = arguments()
-    torch.set_num_threads(args.threads)
-    rng = np.random.default_rng(args.seed)
+def begin(args: argparse.Namespace) -> tuple[dict, Optimiser, dict]:
+    """Weights, optimiser and info, new or as the checkpoint has them."""
     path = args.work / "target.pt"
     info = {"step": 0, "tokens": 0, "start": time.time(), "seed": args.seed}
     w = {n: x.requires_grad_() for n, x in model.init_weights(S, args.seed).items()}
@@ -180,6 +178,24 @@ def main() -> None:
         for n in w:
             w[n].data.copy_(old["weights"][n])
         optimiser.load(old["optimiser"])
+    return w, optimiser, info
+
+
+def batch_of(args: argparse.Namespace, rows: Rows, loops: Loops, length: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Ids and weights of a step's rows; some of them are loops to be unlearnt, where there are any."""
+    num_loops = args.loops if length == 512 and len(loops.ids) else 0
+    ids, weights = rows.batch(args.batch * 512 // length - num_loops, length)
+    if num_loops:
+        more, marks = loops.batch(num_loops)
+        ids, weights = torch.cat([ids, more]), torch.cat([weights, marks])
+    return ids, weights
+
+
+def main() -> None:
+    args = arguments()
+    torch.set_num_threads(args.threads)
+    rng = np.random.default_rng(args.seed)
+    w, optimiser, info = begin(args)
     rows = Rows(args.work / "data/train.npz", args.seed + info["step"])
     heldout = Rows(args.work / "data/heldout.npz", 0)
     loops = Loops(args.work / "loops.jsonl", args.seed + info["step"])
@@ -187,16 +203,18 @@ def main() -> None:
     fast_loss = torch.compile(loss_fn, dynamic=False)
     log = (args.work / "target.jsonl").open("a", buffering=1)
     saved, mean, tick, tick_tokens = time.time(), None, time.time(), 0
+
+    def keep(**more: object) -> None:
+        """The held-out loss into the log, and a checkpoint."""
+        write(log, step=info["step"], tokens=info["tokens"], heldout=round(evaluate(w, heldout, tables), 4), **more)
+        save(args.work / "target.pt", w, optimiser, info)
+
     while (now := time.time()) < args.until:
         progress = (now - info["start"]) / (args.until - info["start"])
         late = progress > LATE
         length = S.context if late and rng.random() < args.long_share else 512
         kind = rng.choice(["none", "q8", "q4"], p=[0.2, 0.5, 0.3]) if late else "none"
-        num_loops = args.loops if length == 512 and len(loops.ids) else 0
-        ids, weights = rows.batch(args.batch * 512 // length - num_loops, length)
-        if num_loops:
-            more, marks = loops.batch(num_loops)
-            ids, weights = torch.cat([ids, more]), torch.cat([weights, marks])
+        ids, weights = batch_of(args, rows, loops, length)
         run = fast_loss if length == 512 else loss_fn  # long batches are too few to pay for a compilation
         loss = run(rounding.rounded(w, str(kind)), ids, weights, *tables[length])
         loss.backward()
@@ -220,19 +238,11 @@ def main() -> None:
             tick, tick_tokens = time.time(), 0
         if time.time() - saved > 240:
             info["elapsed"] = time.time() - info["start"]
-            write(
-                log,
-                step=info["step"],
-                tokens=info["tokens"],
-                heldout=round(evaluate(w, heldout, tables), 4),
-                time=time.strftime("%H:%M:%S"),
-            )
-            save(path, w, optimiser, info)
+            keep(time=time.strftime("%H:%M:%S"))
             rows.reload()
             loops.reload()
             saved = time.time()
-    write(log, step=info["step"], tokens=info["tokens"], heldout=round(evaluate(w, heldout, tables), 4), end=True)
-    save(path, w, optimiser, info)
+    keep(end=True)
 
 
 if __name__ == "__main__":
