@@ -200,6 +200,15 @@ def likeliest(logits: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
     return logprobs, ids[np.argsort(-logits[ids], kind="stable")][:count]
 
 
+def chance_of(token: int, logits: np.ndarray, ids: np.ndarray | None = None) -> float:
+    """Softmax of one candidate among all of them, without noise; a figure for planning, it decides no token.
+
+    ids  the token ids of the logits' entries, or None when those are the vocabulary
+    """
+    index = token if ids is None else int(np.flatnonzero(ids == token)[0])
+    return float(1.0 / np.exp(logits - logits[index]).sum())
+
+
 def answer_seed(seed: int, index: int) -> int:
     """The seed of answer `index` of several to one prompt: the seed itself for 0, a hash of both for the others."""
     if index == 0:

@@ -162,11 +162,11 @@ class Scheduler:
 
     def _is_being_read(self, tokens: list[int]) -> bool:
         """Whether a running answer is about to read a page or more of this beginning, to be shared then."""
-        for other in (answer.sequence for answer in self._running):
-            shared = min(shared_len(tokens[:-1], other.tokens), other.prompt_len)
-            if other.is_reading and shared >= other.cache.length + PAGE and self._store.is_on:
-                return True
-        return False
+        reading = [answer.sequence for answer in self._running if answer.sequence.is_reading and self._store.is_on]
+        return any(
+            min(shared_len(tokens[:-1], other.tokens), other.prompt_len) >= other.cache.length + PAGE
+            for other in reading
+        )
 
     def _keep_checkpoint(self, sequence: engine.Sequence) -> None:
         if sequence.checkpoints and sequence.cache.length == sequence.checkpoints[0]:

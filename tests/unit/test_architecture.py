@@ -46,6 +46,7 @@ LEVELS = {
     "turn": 0.5,
     "stats": 0,
     "_core": 0,
+    "files": -1,
     "errors": -1,
 }
 PYTHON_FILES = sorted(SOURCE.rglob("*.py"))

@@ -15,7 +15,7 @@ import pytest
 from checkpoints import GOLDEN, PACKABLE, copy_of, overwrite
 
 from foretoken import config as configs
-from foretoken import weights
+from foretoken import files, weights
 from foretoken.errors import WeightsError
 from foretoken.ops import reference
 from foretoken.weights import gemma4, pack, store
@@ -279,10 +279,10 @@ def test_many_writers_at_once(cache_dir, table):
 
 def test_what_a_crash_left_is_removed_after_a_day(cache_dir):
     cache_dir.mkdir()
-    old, new = cache_dir / f"{store.TEMPORARY}old.tmp", cache_dir / f"{store.TEMPORARY}new.tmp"
+    old, new = cache_dir / f"{files.TEMPORARY}old.tmp", cache_dir / f"{files.TEMPORARY}new.tmp"
     for path in (old, new, cache_dir / "something.tmp"):
         path.write_text("half")
-    os.utime(old, (time.time() - 2 * store.STALE_S,) * 2)
+    os.utime(old, (time.time() - 2 * files.STALE_S,) * 2)
     load()
     assert sorted(path.name for path in temporary(cache_dir)) == [new.name, "something.tmp"]
 

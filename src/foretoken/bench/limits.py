@@ -25,7 +25,7 @@ from foretoken.bench.matrices import matrices
 from foretoken.bench.subject import Subject
 from foretoken.bench.timing import Times
 from foretoken.ops import Packed, native
-from foretoken.weights.store import aligned
+from foretoken.ops.arena import aligned
 
 READ_BYTES = 512_000_000
 PIECE_BYTES = 8 << 20

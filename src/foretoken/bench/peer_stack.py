@@ -16,8 +16,8 @@ from foretoken.bench.shapes import SHAPES, target_json
 from foretoken.config import target_config
 from foretoken.errors import InputError
 from foretoken.ops import Packed, native
+from foretoken.ops.arena import aligned
 from foretoken.weights.gemma4 import plan
-from foretoken.weights.store import aligned
 
 GROUP = 32  # inputs a scale covers in our formats
 PACKED_ROWS = 4096  # of an 8-bit matrix that are floats at a time

@@ -27,12 +27,13 @@ from foretoken.errors import InputError
 from foretoken.models.gemma4 import Gemma4
 from foretoken.models.gemma4_assistant import Assistant
 from foretoken.ops import Packed, native
+from foretoken.ops.arena import aligned
 from foretoken.weights import FORMATS
 from foretoken.weights.formats import in_format
 from foretoken.weights.gemma4 import PANEL, Part, assemble, embed_scale, plan
 from foretoken.weights.memory import packed_bytes, refuse_too_large
 from foretoken.weights.pack import packed
-from foretoken.weights.store import aligned, mapped
+from foretoken.weights.store import mapped
 
 POOL_VALUES = 2 << 20  # random weights packed per width
 SLIDING, FULL = "sliding_attention", "full_attention"

@@ -13,8 +13,6 @@ from foretoken.errors import ConfigError, InputError
 if TYPE_CHECKING:
     from foretoken.config import DrafterConfig, TargetConfig
 
-FORMATS = ("q4", "q8")
-
 
 def quantize(
     source: Annotated[str, typer.Argument(metavar="SRC", help="Model folder, or ORG/NAME on the hub.")],
@@ -27,7 +25,7 @@ def quantize(
     from foretoken.ops import native
     from foretoken.weights import fitting_plan
     from foretoken.weights.compressed import open_folder
-    from foretoken.weights.quantize import quantize
+    from foretoken.weights.quantize import FORMATS, quantize
 
     if format not in FORMATS:
         raise InputError(f"format is {format!r}, expected {' or '.join(FORMATS)}.")

@@ -19,8 +19,8 @@ from foretoken.config import read_json
 from foretoken.distill import folder, records, shape, sources, writing
 from foretoken.distill.shape import Sizes
 from foretoken.errors import ConfigError, InputError
+from foretoken.files import write_atomically
 from foretoken.ops import native
-from foretoken.weights.store import write_atomically
 
 if TYPE_CHECKING:
     from foretoken.distill.batches import Rounds

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from foretoken.errors import InputError
-from foretoken.weights.store import write_atomically
+from foretoken.files import write_atomically
 
 NUM_DRAFT_TOKENS = 4
 

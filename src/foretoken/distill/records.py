@@ -23,7 +23,7 @@ from foretoken.api import Model
 from foretoken.cache import Cache, segments
 from foretoken.distill.writing import Text
 from foretoken.errors import InputError, WeightsError
-from foretoken.weights.store import write_atomically
+from foretoken.files import write_atomically
 
 LIKELY = 32
 PASS_ROWS = 256  # rows of a pass; their logits come 32 at a time, for a vocabulary may be large

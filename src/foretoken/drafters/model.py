@@ -17,6 +17,7 @@ from foretoken.cache import Cache, PagePool, segments
 from foretoken.drafters.protocol import Draft
 from foretoken.errors import CacheError
 from foretoken.models.gemma4 import Gemma4
+from foretoken.sampling import chance_of
 
 CHUNK = 256  # rows of a pass over tokens that were not read yet
 MAX_DRAFT = 64  # tokens of a draft that can be undone; far more than any horizon
@@ -50,7 +51,7 @@ class ModelDrafter:
             logits = reader.read(state.tokens, tokens)
             token = state.sampler.token(logits.copy(), state.tokens, tokens)
             tokens.append(token)
-            confidence.append(float(1.0 / np.exp(logits - logits[token]).sum()))
+            confidence.append(chance_of(token, logits))
         return Draft(tokens, np.array(confidence, dtype=np.float32))
 
 

@@ -16,6 +16,7 @@ from foretoken.drafters.protocol import Draft
 from foretoken.errors import DraftError
 from foretoken.models.gemma4_assistant import MAX_CHAIN, Assistant, Candidates
 from foretoken.ops import DRAW
+from foretoken.sampling import chance_of
 
 
 class MtpDrafter:
@@ -93,7 +94,7 @@ class _Chain:
         """The next token and its confidence, by the sequence's own sampler."""
         raw = candidates.logits.copy()
         token = self._sampler.token(candidates.logits, self._history, self.tokens, candidates.ids)
-        return [token], [_chance(raw, candidates.ids, token)]
+        return [token], [chance_of(token, raw, candidates.ids)]
 
 
 def _inputs(chains: Sequence[_Chain]) -> tuple[np.ndarray, np.ndarray, Segments]:
@@ -108,9 +109,3 @@ def _check(state: Any) -> None:
         raise DraftError(
             f"the cache holds {state.cache.length} positions, expected {len(state.tokens) - 1}: all but the newest."
         )
-
-
-def _chance(logits: np.ndarray, ids: np.ndarray | None, token: int) -> float:
-    """Softmax of one candidate among all of them; a figure for planning, it decides no token."""
-    index = token if ids is None else int(np.flatnonzero(ids == token)[0])
-    return float(1.0 / np.exp(logits - logits[index]).sum())

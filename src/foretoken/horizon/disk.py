@@ -7,13 +7,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
 from foretoken.errors import ForetokenError, InputError
+from foretoken.files import write_atomically
 
 VERSION = 1
 MAX_BYTES = 256 << 10
@@ -42,14 +41,8 @@ def read(path: Path, key: str) -> dict[str, Any] | None:
 def write(path: Path, key: str, kept: dict[str, Any]) -> None:
     """Replace the file in one step. A folder that takes no files, or a full disk, costs the next start a few rounds."""
     text = json.dumps({"version": VERSION, "key": key, **kept}, allow_nan=False).encode()
-    temporary = path.with_name(f".foretoken-{uuid4().hex}.tmp")  # `weights.store.remove_stale` knows the name
-    try:
-        with temporary.open("xb") as file:
-            file.write(text)
-        os.replace(temporary, path)
-    except OSError:
-        with suppress(OSError):
-            temporary.unlink(missing_ok=True)
+    with suppress(OSError):
+        write_atomically(path, text)
 
 
 def restored(restore: Any, kept: Any) -> None:

@@ -15,6 +15,13 @@ SMALLEST = 64  # bytes; also the alignment of every array
 LOOSEST = 4  # an array takes a free block of at most so many times its size
 
 
+def aligned(count: int) -> np.ndarray:
+    """(count,) uint8 whose first byte lies at a multiple of 64; NumPy asks for huge pages where they exist."""
+    raw = np.empty(count + SMALLEST, np.uint8)
+    start = -raw.ctypes.data % SMALLEST
+    return raw[start : start + count]
+
+
 class Arena:
     """Gives arrays out of blocks whose sizes are powers of two; `blocks` are all there are, (bytes,) uint8 each."""
 
@@ -41,10 +48,7 @@ class Arena:
         fitting = [i for i, block in enumerate(self._free) if count <= len(block) <= LOOSEST * count]
         if fitting:
             return self._free.pop(min(reversed(fitting), key=lambda i: len(self._free[i])))
-        size = 1 << (count - 1).bit_length()
-        raw = np.empty(size + SMALLEST, np.uint8)
-        start = -raw.ctypes.data % SMALLEST
-        self.blocks.append(raw[start : start + size])
+        self.blocks.append(aligned(1 << (count - 1).bit_length()))
         return self.blocks[-1]
 
 

@@ -6,8 +6,9 @@ import numpy as np
 
 from foretoken.errors import ShapeError, WeightsError
 from foretoken.ops import Packed
+from foretoken.ops.arena import aligned
 
-PANEL, SIZE, ALIGN = 16, 34, 64
+PANEL, SIZE = 16, 34
 
 
 def pack_q8_0(blocks: np.ndarray, layout: str) -> Packed:
@@ -22,11 +23,11 @@ def pack_q8_0(blocks: np.ndarray, layout: str) -> Packed:
     if (blocks[..., 2:] == 0x80).any():  # the grid stops at -127, and kernels count on it
         raise WeightsError("a block of Q8_0 holds -128, which format q8 cannot; use format bf16")
     if layout == "rows":
-        data = _aligned(blocks.size)
+        data = aligned(blocks.size)
         data[:] = blocks.reshape(-1)
         return Packed("q8", layout, n, count * 32, data)
     panels = -(-n // PANEL)
-    data = _aligned(panels * count * SIZE * PANEL)
+    data = aligned(panels * count * SIZE * PANEL)
     view = data.reshape(panels, count, SIZE * PANEL)
     codes = view[..., : 32 * PANEL].reshape(panels, count, 8, PANEL, 4)  # group, output, four weights
     scales = view[..., 32 * PANEL :].view(np.float16)  # (panels, count, 16)
@@ -40,9 +41,3 @@ def pack_q8_0(blocks: np.ndarray, layout: str) -> Packed:
         codes[full, :, :, : len(rest)] = rest.transpose(1, 2, 0, 3) ^ 0x80
         scales[full, :, : len(rest)] = scale[full * PANEL :].T
     return Packed("q8", layout, n, count * 32, data)
-
-
-def _aligned(count: int) -> np.ndarray:
-    raw = np.empty(count + ALIGN, np.uint8)
-    start = -raw.ctypes.data % ALIGN
-    return raw[start : start + count]

@@ -18,7 +18,7 @@ import numpy as np
 import foretoken._core as _core
 from foretoken.errors import InputError
 from foretoken.ops import Packed
-from foretoken.ops.arena import Arena
+from foretoken.ops.arena import Arena, aligned
 from foretoken.ops.blocks import pack_q8_0  # noqa: F401 - one of the ops
 
 MAX_PROGRAMS = 64  # of one wiring, per thread that runs it at the same time
@@ -204,14 +204,14 @@ class _Lent:
 
 def pack(w: np.ndarray, format: str, layout: str) -> Packed:
     n, k = w.shape if w.ndim == 2 else (0, 0)
-    data = _aligned_bytes(_core.packed_bytes(format, layout, n, k))
+    data = aligned(_core.packed_bytes(format, layout, n, k))
     _core.pack(w, format, layout, data)
     return Packed(format, layout, n, k, data)
 
 
 def pack_q4_0(blocks: np.ndarray, layout: str) -> Packed:
     n, count, _ = blocks.shape if blocks.ndim == 3 else (0, 0, 0)
-    data = _aligned_bytes(_core.packed_bytes("q4", layout, n, count * 32))
+    data = aligned(_core.packed_bytes("q4", layout, n, count * 32))
     _core.pack_q4_0(blocks, layout, data)
     return Packed("q4", layout, n, count * 32, data)
 
@@ -230,12 +230,6 @@ def set_isa(name: str) -> None:
     if not _core.set_isa(name):
         choices = ", ".join(isas())
         raise InputError(f"instruction set {name!r} is not available here; this processor can run: {choices}")
-
-
-def _aligned_bytes(count: int, alignment: int = 64) -> np.ndarray:
-    raw = np.empty(count + alignment, np.uint8)
-    start = -raw.ctypes.data % alignment
-    return raw[start : start + count]
 
 
 def _default_threads() -> int:

@@ -15,7 +15,7 @@ import numpy as np
 
 from foretoken.config import read_json
 from foretoken.errors import ConfigError, WeightsError
-from foretoken.weights.store import write_atomically
+from foretoken.files import write_atomically
 
 HASH_PIECE_BYTES = 16 << 20
 FINGERPRINTS, MAX_FINGERPRINTS = "fingerprints.json", 256

@@ -13,9 +13,9 @@ import numpy as np
 
 from foretoken.errors import ShapeError, WeightsError
 from foretoken.ops import Packed
+from foretoken.ops.arena import aligned
 from foretoken.weights.checkpoint import Checkpoint
 from foretoken.weights.gemma4 import PANEL, Part
-from foretoken.weights.store import aligned
 
 PIECE_VALUES = 8 << 20  # values widened to float32 at a time
 

@@ -23,12 +23,12 @@ import numpy as np
 
 from foretoken.config import read_json
 from foretoken.errors import InputError
+from foretoken.files import TEMPORARY
 from foretoken.weights.checkpoint import Checkpoint
 from foretoken.weights.compressed import BLOCK, FLOATS, OF_FORMAT, OURS, SIZES, VERSION
 from foretoken.weights.formats import in_format
 from foretoken.weights.gemma4 import Part
 from foretoken.weights.pack import Packer
-from foretoken.weights.store import TEMPORARY
 
 FORMATS = tuple(OF_FORMAT)
 SIDE_FILES = ("generation_config.json", "tokenizer.json", "tokenizer_config.json", "chat_template.jinja")

@@ -18,7 +18,6 @@ import os
 import struct
 import sys
 import tempfile
-import time
 import zlib
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
@@ -29,6 +28,8 @@ from typing import IO, Any, BinaryIO
 import numpy as np
 
 from foretoken.errors import WeightsError
+from foretoken.files import TEMPORARY, remove_stale
+from foretoken.ops.arena import aligned
 
 MAGIC = b"FTPACK\0\2"
 HEAD = struct.Struct("<8sQQ32s8x")
@@ -37,15 +38,6 @@ CHUNK_BYTES = 16 << 20
 MAX_HEADER_BYTES = 64 << 20
 MAX_TABLE_CHUNKS_CHECKED = 8  # a mapped table may have gigabytes: a start must not read them all
 READ_THREADS = 4
-TEMPORARY = ".foretoken-"
-STALE_S = 24 * 3600
-
-
-def aligned(count: int) -> np.ndarray:
-    """(count,) uint8 whose first byte lies at a multiple of 64; NumPy asks for huge pages where they exist."""
-    raw = np.empty(count + ALIGN, np.uint8)
-    start = -raw.ctypes.data % ALIGN
-    return raw[start : start + count]
 
 
 class Writer:
@@ -215,24 +207,3 @@ def _forget(descriptor: int, offset: int, count: int) -> None:
     if sys.platform == "linux":
         with suppress(OSError):  # a hint; not every file system takes it
             os.posix_fadvise(descriptor, offset, count, os.POSIX_FADV_DONTNEED)
-
-
-def write_atomically(path: Path, data: bytes) -> None:
-    """Write a small file by way of a temporary one beside it; raises OSError."""
-    descriptor, name = tempfile.mkstemp(prefix=TEMPORARY, suffix=".tmp", dir=path.parent)
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(data)
-        os.replace(name, path)
-    except OSError:
-        with suppress(OSError):
-            os.unlink(name)
-        raise
-
-
-def remove_stale(folder: Path) -> None:
-    """Remove temporary files that a crash left behind more than a day ago."""
-    for path in folder.glob(f"{TEMPORARY}*.tmp"):
-        with suppress(OSError):
-            if time.time() - path.stat().st_mtime > STALE_S:
-                path.unlink()
