@@ -21,8 +21,6 @@ from foretoken.horizon import MAX_HORIZON, parse_horizon
 from foretoken.ops import native
 from foretoken.weights import FORMATS
 
-MAX_TEXT_BYTES = 16 << 20
-
 
 def measure(options, rows):
     """The report, part by part."""
@@ -46,7 +44,7 @@ def measure(options, rows):
 def measure_model(options, rows):
     """What is measured of a model file."""
     asked = prompts.load(options.prompts, options.limit) if options.prompts is not None else {}
-    text = read(options.text) if options.text is not None else None
+    text = prompts.read_text(options.text) if options.text is not None else None
     ours = {"format": options.format, "drafter": options.drafter}
     makers = peer_runs.model_makers(
         options.model, dict(options.build), options.context, ours, options.threads, max(rows)
@@ -75,16 +73,6 @@ def or_skipped(part):
         return part()
     except Unavailable as error:
         return {"skipped": peer_report.without_paths(str(error))}
-
-
-def read(path):
-    """A text file of a sane size."""
-    try:
-        if path.stat().st_size > MAX_TEXT_BYTES:
-            raise InputError(f"{path} has {path.stat().st_size} bytes, expected at most {MAX_TEXT_BYTES}.")
-        return path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path} cannot be read: {error}.") from error
 
 
 def show(report):

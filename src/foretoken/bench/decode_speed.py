@@ -10,10 +10,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from statistics import mean
-from time import perf_counter
 from typing import Any
 
 from foretoken.api import Model
+from foretoken.bench.answers import PLAIN, require_drafter, timed
 from foretoken.bench.loops import is_loop
 from foretoken.bench.prompts import Prompts
 from foretoken.bench.timing import Figure, Times, fields, interleaved
@@ -21,7 +21,6 @@ from foretoken.errors import InputError
 from foretoken.horizon import parse_horizon
 from foretoken.ops import native
 
-PLAIN = "0"
 Progress = Callable[[int, int], None]
 
 
@@ -63,8 +62,7 @@ def measure(
     `best_horizon`, of a domain and of the mean, is None where the noise hides which one it is.
     """
     check_horizons(horizons)
-    if model.drafter is None:
-        raise InputError(f"drafting is off: {model.drafter_state.reason}. Name a drafter with --drafter.")
+    require_drafter(model)
     done, whole = 0, len(_cases(horizons)) * (repeats * sum(map(len, prompts.values())) + 1)
 
     def advance() -> None:
@@ -135,22 +133,17 @@ def _run(
 ) -> _Runs:
     answers: dict[str, list[list[int]]] = {horizon: [] for horizon in horizons}
     rounds: dict[str, int] = {}
-    first_len = 0
+    timed_tokens = 0
 
     def write(horizon: str) -> float:
-        nonlocal first_len
-        stream = model.stream(
-            **prompt, horizon=horizon, max_tokens=max_tokens, temperature=0.0, top_k=0, top_p=1.0, seed=0
-        )
-        first_len = len(next(stream).tokens)  # drawn from the prompt's last row
-        started = perf_counter()
-        for _ in stream:
-            pass
-        seconds = perf_counter() - started
-        answers[horizon].append(stream.result.tokens)
-        rounds[horizon] = stream.result.stats.rounds
+        nonlocal timed_tokens
+        answer = timed(model, horizon, max_tokens, **prompt)
+        answers[horizon].append(answer.result.tokens)
+        rounds[horizon] = answer.result.stats.rounds
+        if horizon == PLAIN:
+            timed_tokens = answer.timed_tokens
         advance()
-        return seconds
+        return answer.seconds
 
     cases = _cases(horizons)
     times = interleaved({(i, h): partial(write, h) for i, h in cases}, repeats, has_warm_up=has_warm_up)
@@ -162,7 +155,7 @@ def _run(
         pairs={h: (times[i, h], times[i, PLAIN]) for i, h in cases},
         plain=Times(tuple(seconds for turn in turns for seconds in turn)),
         rounds=rounds,
-        timed_tokens=len(plain) - first_len,
+        timed_tokens=timed_tokens,
     )
 
 

@@ -16,6 +16,7 @@ import numpy as np
 from foretoken import engine
 from foretoken.api import load
 from foretoken.bench import subject
+from foretoken.bench.answers import timed
 from foretoken.bench.peer_process import own_version, steady
 from foretoken.bench.peer_report import without_paths
 from foretoken.cache import Cache, segments
@@ -108,17 +109,10 @@ class ForetokenModel:
 
     def write(self, ids: list[int], max_tokens: int, horizon: str) -> dict[str, Any]:
         """A greedy answer: its tokens, and the seconds of all but those of the prompt's own row."""
-        stream = self._model.stream(
-            ids, horizon=horizon, max_tokens=max_tokens, temperature=0.0, top_k=0, top_p=1.0, seed=0
-        )
-        first = len(next(stream).tokens)
-        started = perf_counter()
-        for _ in stream:
-            pass
-        seconds = perf_counter() - started
+        answer = timed(self._model, horizon, max_tokens, ids)
         stops = set(self._model.defaults.eos_ids)
-        tokens = [token for token in stream.result.tokens if token not in stops]
-        return {"tokens": tokens, "timed": len(stream.result.tokens) - first, "seconds": seconds}
+        tokens = [token for token in answer.result.tokens if token not in stops]
+        return {"tokens": tokens, "timed": answer.timed_tokens, "seconds": answer.seconds}
 
 
 class LlamaCppPython:

@@ -12,6 +12,7 @@ from statistics import median
 from typing import Any
 
 from foretoken.bench.timing import Times
+from foretoken.prefix import shared_len
 
 PATH = re.compile(r"(?<![\w.])(?:[A-Za-z]:)?(?:[\\/][\w.+~@-]+)+[\\/]([\w.+~@-]+)")
 Key = tuple[str, int]  # name of a case, rows
@@ -60,18 +61,13 @@ def agreement(answers: Mapping[str, Sequence[Sequence[int]]], ours: str) -> dict
     found = {}
     for name, own in answers.items():
         pairs = list(zip(own, answers[ours], strict=True))
-        parted = [_common(a, b) for a, b in pairs if list(a) != list(b)]
+        parted = [shared_len(a, b) for a, b in pairs if list(a) != list(b)]
         found[name] = {
             "same": len(pairs) - len(parted),
             "answers": len(pairs),
             "parts_after": median(parted) if parted else None,
         }
     return found
-
-
-def _common(a: Sequence[int], b: Sequence[int]) -> int:
-    """Tokens that both begin with."""
-    return next((i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))
 
 
 def without_paths(text: str) -> str:

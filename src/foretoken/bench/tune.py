@@ -9,20 +9,18 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from time import perf_counter
 from typing import Any
 
 from foretoken.api import Model
+from foretoken.bench.answers import PLAIN, require_drafter, timed
 from foretoken.bench.calibration import calibration_error, foretold
 from foretoken.bench.loops import is_loop
 from foretoken.bench.prompts import Prompts
 from foretoken.bench.timing import interleaved
-from foretoken.errors import InputError
 from foretoken.horizon import parse_horizon
-from foretoken.stats import Stats
+from foretoken.stats import REJECTION_LIMIT, Stats
 
-PLAIN, AUTO = "0", "auto"
-LIMIT_REJECTED = 0.2
+AUTO = "auto"
 Progress = Callable[[int, int], None]
 
 
@@ -74,8 +72,7 @@ def measure(
     whole = len(models) * sum(map(len, prompts.values()))
     for name, load in models:
         model = load()
-        if model.drafter is None:
-            raise InputError(f"drafting is off: {model.drafter_state.reason}. Name a drafter with --drafter.")
+        require_drafter(model)
         before = len(settings) * sum(map(len, prompts.values()))
         found = _setting(model, prompts, horizons, max_tokens, repeats, partial(_passed_on, told, before, whole))
         settings.append({**name, "format": model.info()["format"], **found})
@@ -152,17 +149,9 @@ def _run(
     def write(horizon: str) -> float:
         rounds: list[dict[str, Any]] = []
         model.trace = rounds.append if horizon == AUTO else None
-        stream = model.stream(
-            **prompt, horizon=horizon, max_tokens=max_tokens, temperature=0.0, top_k=0, top_p=1.0, seed=0
-        )
-        first_len = len(next(stream).tokens)  # drawn from the prompt's last row
-        started = perf_counter()
-        for _ in stream:
-            pass
-        seconds = perf_counter() - started
-        result = stream.result
-        found[horizon] = _Run(result.tokens, len(result.tokens) - first_len, result.stats, rounds)
-        return seconds
+        answer = timed(model, horizon, max_tokens, **prompt)
+        found[horizon] = _Run(answer.result.tokens, answer.timed_tokens, answer.result.stats, rounds)
+        return answer.seconds
 
     times = interleaved({h: partial(write, h) for h in horizons}, repeats, has_warm_up=has_warm_up)
     for horizon, own in times.items():
@@ -205,7 +194,7 @@ def advice(report: dict[str, Any]) -> list[str]:
                 f"{_label(setting)}: auto reached {share:.2f} of the best fixed horizon, {setting['best_horizon']}"
             )
         rejected = best["rejection_rate"]
-        if rejected is not None and rejected > LIMIT_REJECTED:
+        if rejected is not None and rejected > REJECTION_LIMIT:
             sentences.append(
                 f"{_label(setting)}: at its best horizon the target still rejects {rejected:.0%} of drafts"
             )

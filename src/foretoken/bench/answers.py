@@ -1,0 +1,41 @@
+"""Greedy answers with their time, which is what `bench decode`, `tune` and the peers compare."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from time import perf_counter
+from typing import Any
+
+from foretoken.api import Model
+from foretoken.errors import InputError
+from foretoken.stream import Result
+
+PLAIN = "0"  # the horizon of plain decoding
+
+
+@dataclass(frozen=True)
+class Timed:
+    """An answer; its time and `timed_tokens` are without what the prompt's own row gave."""
+
+    result: Result
+    timed_tokens: int
+    seconds: float
+
+
+def timed(model: Model, horizon: str, max_tokens: int, prompt: Any = None, **options: Any) -> Timed:
+    """One greedy answer; prompt or messages as in `Model.stream`."""
+    stream = model.stream(
+        prompt, **options, horizon=horizon, max_tokens=max_tokens, temperature=0.0, top_k=0, top_p=1.0, seed=0
+    )
+    first_len = len(next(stream).tokens)  # drawn from the prompt's last row
+    started = perf_counter()
+    for _ in stream:
+        pass
+    seconds = perf_counter() - started
+    return Timed(stream.result, len(stream.result.tokens) - first_len, seconds)
+
+
+def require_drafter(model: Model) -> None:
+    """Raise InputError where nothing drafts, so that there is nothing to compare."""
+    if model.drafter is None:
+        raise InputError(f"drafting is off: {model.drafter_state.reason}. Name a drafter with --drafter.")
