@@ -10,7 +10,7 @@ from itertools import zip_longest
 from typing import Any
 
 REJECTION_LIMIT = 0.2  # up to this share of rejected draft tokens there is nothing to advise
-ADVICE_MIN_ROUNDS = 20  # fewer drafts of full length say nothing yet
+ADVICE_MIN_ROUNDS = 20  # fewer rounds, or drafts of full length, say nothing yet
 HOPELESS, HOPELESS_MIN_DRAFTED = 0.97, 16  # rejected share, of so many: something is wrong with the drafter
 WORTH_SAYING = 0.98  # times the plain speed: what is lost in measuring is not worth a word
 
@@ -140,7 +140,8 @@ class Stats:
                 "The target kept almost no draft token. Likely causes: a drafter made for another model or version, "
                 "weights of the drafter in too few bits, or a kind of text that it was not trained for."
             )
-        if self.speedup is not None and self.speedup < WORTH_SAYING and self.drafted:
+        is_slow = self.speedup is not None and self.speedup < WORTH_SAYING
+        if is_slow and self.drafted and self.rounds >= ADVICE_MIN_ROUNDS:
             sentences.append(f"Drafting ran at {self.speedup:.2f} times the plain speed: horizon 0 is faster here.")
         return sentences
 

@@ -10,6 +10,7 @@ from toy import LENGTH, PROMPT, OracleDrafter, ToyTarget, sequence, write
 from foretoken import engine
 from foretoken.api import ASSETS
 from foretoken.cache import Cache, CacheLayer, PagePool
+from foretoken.drafters import choice
 from foretoken.drafters.choice import Choice
 from foretoken.drafters.model import ModelDrafter
 from foretoken.drafters.suffix import SuffixDrafter
@@ -17,6 +18,12 @@ from foretoken.errors import CacheError
 from foretoken.selftest.toys import toy
 
 REPEATED = PROMPT * 8
+
+
+@pytest.fixture
+def no_time(monkeypatch):
+    """Models guess at no cost, so that only what they guess decides who leads."""
+    monkeypatch.setattr(choice, "perf_counter", lambda: 0.0)
 
 
 def named(drafter, name):
@@ -72,7 +79,7 @@ def test_neighbours_share_drafters_but_no_text():
     assert [(s.tokens, notes[id(s)]) for s in running] == alone
 
 
-def test_the_better_model_is_found_and_a_worse_one_watched():
+def test_the_better_model_is_found_and_a_worse_one_watched(no_time):
     plain = write().tokens
     perfect = named(OracleDrafter(plain, lambda position: True), "perfect")
     bad = named(OracleDrafter(plain, lambda position: False), "bad")
@@ -81,7 +88,7 @@ def test_the_better_model_is_found_and_a_worse_one_watched():
     assert stats.rounds < (LENGTH - len(PROMPT)) / 2
 
 
-def test_a_model_that_becomes_better_takes_over():
+def test_a_model_that_becomes_better_takes_over(no_time):
     """Right in the second half only: shadow rounds notice, though it does not lead."""
     plain = write().tokens
     first = named(OracleDrafter(plain, lambda position: position < 70), "first")
@@ -92,9 +99,9 @@ def test_a_model_that_becomes_better_takes_over():
 
 def test_a_source_that_costs_more_than_it_brings_does_not_lead():
     plain = write(prompt=REPEATED).tokens
-    choice = Choice([OracleDrafter(plain, lambda position: position % 2 > 0)], SuffixDrafter())
-    choice._ask = lambda model, rounds, ask=choice._ask: (ask(model, rounds), choice._step_s.update(oracle=1e3))
-    stats = write(prompt=REPEATED, horizon=4, drafter=choice).stats
+    both = Choice([OracleDrafter(plain, lambda position: position % 2 > 0)], SuffixDrafter())
+    both._ask = lambda model, rounds, ask=both._ask: (ask(model, rounds), both._step_s.update(oracle=1e3))
+    stats = write(prompt=REPEATED, horizon=4, drafter=both).stats
     assert sum(n for name, n in stats.drafter_rounds.items() if "oracle" in name) <= 2  # before any time is known
 
 

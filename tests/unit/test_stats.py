@@ -127,7 +127,8 @@ def test_nothing_is_advised_where_drafting_pays_or_no_time_was_measured():
     assert drafted(*[2] * 40, draft_s=0.0).advice == []
 
 
-def test_advice_names_a_slow_down():
-    stats = recorded()
-    stats.plain_tok_per_s = 7.0
-    assert any("horizon 0" in sentence for sentence in stats.advice)
+def test_advice_names_a_slow_down_once_there_is_enough_to_tell():
+    for rounds, is_said in ((19, False), (20, True)):
+        stats = drafted(*[4] * rounds, draft_s=0.0)  # 5 tokens a second
+        stats.plain_tok_per_s = 7.0
+        assert any("horizon 0" in sentence for sentence in stats.advice) == is_said
