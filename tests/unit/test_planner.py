@@ -107,15 +107,12 @@ def test_an_overconfident_drafter_is_seen_through(temperature):
         for _ in range(60):
             sure = rng.random() < 0.5
             chances = judge.of([0.95 if sure else 0.5] * 3, temperature > 0)
-            for depth in range(3):
-                is_right = rng.random() < (0.6 if sure else 0.2)
-                judge.learn(depth, is_right)
-                if number >= 20:
-                    foretold.append(chances[depth])
-                    came.append(float(is_right))
-                if not is_right:
-                    break
-            judge.close(0, 1)
+            written = [rng.random() < (0.6 if sure else 0.2) for _ in range(3)]  # True is the draft's own token
+            known, is_right = judge.learn([True] * 3, 0, written, 0)
+            judge.close(known - (not is_right), known)
+            if number >= 20:
+                foretold += chances[:known]
+                came += map(float, written[:known])
     assert calibration_error(foretold, came) < 0.25 * 0.325  # of what its own word is off by, see below
     assert calibration_error([0.95, 0.5] * 100, [0.6, 0.2] * 100) == pytest.approx(0.325)
 

@@ -78,22 +78,38 @@ class Chance:
             chances.append(1.0 / (1.0 + exp(-(constant + odds_weight * odds + depth_weight * depth + offset))))
         return chances
 
-    def learn(self, depth: int, is_right: bool) -> None:
-        """What the target wrote at this depth of the last draft: its token or another."""
-        chance = self._chances[depth]
-        error = is_right - chance
-        variance = chance * (1.0 - chance)
-        step = 0.5 * error / (variance if variance > LEAST_VARIANCE else LEAST_VARIANCE)
-        self._count += 1
-        count = self._counts[depth] = self._counts[depth] + 1
-        few, trust = self._count + self._trust, count + self._trust
-        offset = self._offset + step / (few if few < TEXT_STEPS else TEXT_STEPS)
-        own = self._offsets[depth] + step / (trust if trust < TEXT_STEPS else TEXT_STEPS)
-        self._offset = offset if -MOST_OFFSET < offset < MOST_OFFSET else self._offset
-        self._offsets[depth] = own if -MOST_OFFSET < own < MOST_OFFSET else self._offsets[depth]
-        self._errors += error
-        self._odds_errors += error * self._features[depth]
-        self._depth_errors += error * LOG_DEPTH[depth]
+    def learn(self, draft: Sequence[int], known: int, written: Sequence[int], at: int) -> tuple[int, bool]:
+        """Compare the last draft, which began at `at`, with what the target has written since.
+
+        known    draft tokens whose fate was known before
+        returns  how many are known now, and whether all of them were right; a plain loop, as it runs in every round
+        """
+        end, is_right = min(len(draft), len(written) - at), True
+        chances, features, counts, offsets = self._chances, self._features, self._counts, self._offsets
+        offset, all_count, trust = self._offset, self._count, self._trust
+        errors, odds_errors, depth_errors = self._errors, self._odds_errors, self._depth_errors
+        while is_right and known < end:
+            is_right = draft[known] == written[at + known]
+            chance = chances[known]
+            error = is_right - chance
+            variance = chance * (1.0 - chance)
+            step = 0.5 * error / (variance if variance > LEAST_VARIANCE else LEAST_VARIANCE)
+            all_count += 1
+            counts[known] = count = counts[known] + 1
+            few, own_few = all_count + trust, count + trust
+            moved = offset + step / (few if few < TEXT_STEPS else TEXT_STEPS)
+            own = offsets[known] + step / (own_few if own_few < TEXT_STEPS else TEXT_STEPS)
+            if -MOST_OFFSET < moved < MOST_OFFSET:
+                offset = moved
+            if -MOST_OFFSET < own < MOST_OFFSET:
+                offsets[known] = own
+            errors += error
+            odds_errors += error * features[known]
+            depth_errors += error * LOG_DEPTH[known]
+            known += 1
+        self._offset, self._count = offset, all_count
+        self._errors, self._odds_errors, self._depth_errors = errors, odds_errors, depth_errors
+        return known, is_right
 
     def close(self, right: int, known: int) -> None:
         """The fate of the last draft is known as far as it will be: so many tokens were right, of so many."""

@@ -112,30 +112,34 @@ class AutoHorizon:
         chances = self.chances
         count = min(count, len(chances))
         costs = self._curve = self._costs.curve(len(state.tokens))
-        base = rows if rows < MAX_ROWS else MAX_ROWS
-        before = costs[base]
-        slope = costs[MAX_ROWS] - costs[MAX_ROWS - 1]
+        before = costs[rows if rows < MAX_ROWS else MAX_ROWS]
+        ahead = costs[rows + 1 : rows + count + 1]
+        if rows + count > MAX_ROWS:  # further rows cost what the last one does
+            last, slope = ahead[-1] if ahead else before, costs[MAX_ROWS] - costs[MAX_ROWS - 1]
+            ahead += [last + slope * i for i in range(1, count - len(ahead) + 1)]
         rate = max(self._rate, 1.0 / costs[1])
         survival, net, best, chosen = 1.0, 0.0, 0.0, 0
         reach = self._high if self._low else min(self._reach, self._high)
-        worth = self._worth
+        worth, least = self._worth, self._min_chance
+        num_seen = len(worth)
         weight = LOOK_WEIGHT if self._is_look else WORTH_WEIGHT
-        for i in range(count):
+        for i, cost in enumerate(ahead):
             survival *= chances[i]
-            cost = costs[rows + i + 1] if rows + i < MAX_ROWS else before + slope
             net += survival
             if cost > before:
                 net -= rate * (cost - before)
                 before = cost
-            gain = net - best if net > best else 0.0
-            if i < len(worth):
+            gain = net - best
+            if gain > 0.0:
+                best = net
+                if i < reach and survival >= least:
+                    chosen = i + 1
+            else:
+                gain = 0.0
+            if i < num_seen:
                 worth[i] += weight * (gain - worth[i])
             else:
                 worth.append(gain)
-            if gain > 0.0:
-                best = net
-                if i < reach and survival >= self._min_chance:
-                    chosen = i + 1
         self.applied = min(max(chosen, self._low), self._high, count)
         return self.applied
 
@@ -182,12 +186,8 @@ class AutoHorizon:
     def _compare(self, tokens: Sequence[int]) -> None:
         """Learn from every draft token that the target has written or refused by now."""
         assert self._chance is not None
-        draft, at, known = self._draft, self._at, self._known
-        is_right = True
-        while is_right and known < len(draft) and at + known < len(tokens):
-            is_right = draft[known] == tokens[at + known]
-            self._chance.learn(known, is_right)
-            known += 1
+        draft = self._draft
+        known, is_right = self._chance.learn(draft, self._known, tokens, self._at)
         self._known = known
         right = known if is_right else known - 1
         if is_right and known < len(draft) and not self.applied:
