@@ -8,7 +8,7 @@ import pytest
 from pair import CODE, embedded
 
 from foretoken.bench import decode_speed, draft_cost, limits, plot, prompt_speed, prompts, shapes, subject, verify_cost
-from foretoken.bench.timing import Times
+from foretoken.bench.timing import Figure, Times
 from foretoken.errors import InputError
 
 SMALL = 1 << 20  # bytes of the buffer that is read
@@ -124,7 +124,8 @@ def test_decode_compares_and_counts():
     best = report["fixed_horizon"]
     assert report["mean_speedup"] == report["mean_by_horizon"][best]
     assert report["best_speedup"] == max(found["speedup"][best] for found in report["domains"].values())
-    assert told == [(i, 9) for i in range(1, 10)], "three runs a prompt, and once to warm up"
+    assert told == [(i, 6) for i in range(1, 7)], "three runs a prompt"
+    assert report["mix_auto_over_best"]["horizon"] in ("0", "2") and report["mix_by_horizon"]["0"] == 1.0
     json.dumps(report, allow_nan=False)
 
 
@@ -153,6 +154,15 @@ def test_loops_are_counted_and_left_out():
         is found["plain_tok_per_s"]
         is None
     )
+
+
+def test_the_planner_is_compared_with_the_number_that_was_fastest():
+    def speeds(*turns):
+        return Figure(tuple(map(float, turns)))
+
+    found = decode_speed._auto_over_best({"0": speeds(1, 1, 1), "4": speeds(2, 2, 4), "auto": speeds(1.5, 3, 4)})
+    assert (found["horizon"], found["value"], found["value_quartiles"]) == ("4", 1.0, (0.875, 1.25))
+    assert decode_speed._auto_over_best({"0": speeds(1), "4": speeds(2)}) is None
 
 
 def test_a_speedup_is_of_runs_beside_each_other():

@@ -10,7 +10,7 @@ from foretoken.api import Model
 from foretoken.errors import InputError
 from foretoken.stream import Result
 
-PLAIN = "0"  # the horizon of plain decoding
+PLAIN, AUTO = "0", "auto"  # the horizons of plain decoding and of the planner
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,8 @@
 """`foretoken bench decode`: drafted against plain decoding by domain: same text or not, how fast, best horizon.
 
 A speed-up is the time of a plain run over that of the drafted run right beside it, turn by turn; the median counts, and
-the quartiles say how far to believe it.
+the quartiles say how far to believe it. Prompts of different domains follow each other, as they do in use: what the
+planner learns in one text is no secret of that text. All of them together are the mix.
 """
 
 from __future__ import annotations
@@ -9,11 +10,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from operator import itemgetter
 from statistics import mean
 from typing import Any
 
 from foretoken.api import Model
-from foretoken.bench.answers import PLAIN, require_drafter, timed
+from foretoken.bench.answers import AUTO, PLAIN, Timed, require_drafter, timed
 from foretoken.bench.loops import is_loop
 from foretoken.bench.prompts import Prompts
 from foretoken.bench.timing import Figure, Times, fields, interleaved
@@ -42,6 +44,20 @@ class _Runs:
     rounds: dict[str, int]
     timed_tokens: int
 
+    @classmethod
+    def of(cls, answers: Mapping[str, Sequence[Timed]], times: Mapping[tuple[int, str], Times]) -> _Runs:
+        """Answers by horizon, and times by case."""
+        plain = answers[PLAIN][-1]
+        turns = zip(*(own.seconds for (_, h), own in times.items() if h == PLAIN), strict=True)
+        return cls(
+            tokens=plain.result.tokens,
+            is_same=all(one.result.tokens == plain.result.tokens for found in answers.values() for one in found),
+            pairs={h: (own, times[i, PLAIN]) for (i, h), own in times.items()},
+            plain=Times(tuple(seconds for turn in turns for seconds in turn)),
+            rounds={h: found[-1].result.stats.rounds for h, found in answers.items()},
+            timed_tokens=plain.timed_tokens,
+        )
+
     @property
     def is_kept(self) -> bool:
         return self.timed_tokens > 0 and not is_loop(self.tokens)
@@ -59,25 +75,18 @@ def measure(
 
     Answers that fall into a loop are counted, compared, and left out of times. `fixed_horizon` is the number whose
     mean over domains is largest; `mean_speedup` and `best_speedup` are the mean and the best domain at it.
-    `best_horizon`, of a domain and of the mean, is None where the noise hides which one it is.
+    `mix_by_horizon` is of the time of all answers together. `best_horizon`, of a domain and of the mean, is None where
+    the noise hides which one it is; `auto_over_best` is the planner's speed over that of the number that was fastest
+    in hindsight.
     """
     check_horizons(horizons)
     require_drafter(model)
-    done, whole = 0, len(_cases(horizons)) * (repeats * sum(map(len, prompts.values())) + 1)
-
-    def advance() -> None:
-        nonlocal done
-        done += 1
-        if told is not None:
-            told(done, whole)
-
-    domains, speedups = {}, {}
-    for domain, own in prompts.items():
-        runs = [_run(model, p, horizons, max_tokens, repeats, advance, has_warm_up=not done) for p in own]
-        speedups[domain] = _speedups([run for run in runs if run.is_kept], horizons)
-        domains[domain] = _figures(runs, horizons, speedups[domain])
+    runs = _run_all(model, prompts, horizons, max_tokens, repeats, told)
+    kept = {domain: [run for run in own if run.is_kept] for domain, own in runs.items()}
+    speedups = {domain: _speedups(own, horizons) for domain, own in kept.items()}
     means = _means([own for own in speedups.values() if own])
-    fixed = max((h for h in means if h.isdigit()), key=lambda h: means[h].value, default=None)
+    mix = _speedups([run for own in kept.values() for run in own], horizons)
+    fixed = _fastest_number(means)
     return {
         "model": model.name,
         "format": model.info()["format"],
@@ -85,8 +94,10 @@ def measure(
         "threads": native.threads(),
         "max_tokens": max_tokens,
         "repeats": repeats,
-        "domains": domains,
+        "domains": {domain: _figures(own, horizons, speedups[domain]) for domain, own in runs.items()},
         **_shown("mean_by_horizon", means, horizons),
+        **_shown("mix_by_horizon", mix, horizons),
+        "mix_auto_over_best": _auto_over_best(mix),
         "best_horizon": clear_best(means),
         "fixed_horizon": fixed,
         "mean_speedup": means[fixed].value if fixed is not None else None,
@@ -96,7 +107,7 @@ def measure(
 
 def default_horizons() -> list[str]:
     """Plain decoding, some numbers, and what the planner makes of them."""
-    return [PLAIN, "1", "2", "4", "8", "auto"]
+    return [PLAIN, "1", "2", "4", "8", AUTO]
 
 
 def check_horizons(horizons: Sequence[str]) -> None:
@@ -115,6 +126,20 @@ def clear_best(speedups: Mapping[str, Figure]) -> str | None:
     return best
 
 
+def _fastest_number(speedups: Mapping[str, Figure]) -> str | None:
+    """The fixed horizon that was fastest in hindsight, plain decoding among them."""
+    return max((h for h in speedups if h.isdigit()), key=lambda h: speedups[h].value, default=None)
+
+
+def _auto_over_best(speedups: Mapping[str, Figure]) -> dict[str, Any] | None:
+    """The planner's speed over the fastest number's, turn by turn; None where one of them was not measured."""
+    best = _fastest_number(speedups)
+    if best is None or AUTO not in speedups:
+        return None
+    both = zip(speedups[AUTO].turns, speedups[best].turns, strict=True)
+    return {"horizon": best, **fields("value", Figure(tuple(auto / fixed for auto, fixed in both)))}
+
+
 def _cases(horizons: Sequence[str]) -> list[tuple[int, str]]:
     """(group, horizon) in the order of a turn: drafted runs two by two with a plain one between, each beside one."""
     drafted = [h for h in dict.fromkeys(horizons) if h != PLAIN]
@@ -122,41 +147,37 @@ def _cases(horizons: Sequence[str]) -> list[tuple[int, str]]:
     return [(i, h) for i, group in enumerate(groups) for h in (*group[:1], PLAIN, *group[1:])]
 
 
-def _run(
+def _run_all(
     model: Model,
-    prompt: dict[str, Any],
+    prompts: Prompts,
     horizons: Sequence[str],
     max_tokens: int,
     repeats: int,
-    advance: Callable[[], None],
-    has_warm_up: bool,
-) -> _Runs:
-    answers: dict[str, list[list[int]]] = {horizon: [] for horizon in horizons}
-    rounds: dict[str, int] = {}
-    timed_tokens = 0
+    told: Progress | None,
+) -> dict[str, list[_Runs]]:
+    """Every prompt in every case, by domain; a turn takes the first prompts of all domains, then the second ones …"""
+    answers: dict[tuple[tuple[int, str], str], list[Timed]] = {}
+    cases = _cases(horizons)
+    places = sorted(((i, domain) for domain, own in prompts.items() for i in range(len(own))), key=itemgetter(0))
 
-    def write(horizon: str) -> float:
-        nonlocal timed_tokens
-        answer = timed(model, horizon, max_tokens, **prompt)
-        answers[horizon].append(answer.result.tokens)
-        rounds[horizon] = answer.result.stats.rounds
-        if horizon == PLAIN:
-            timed_tokens = answer.timed_tokens
-        advance()
+    def write(place: tuple[int, str], horizon: str) -> float:
+        answer = timed(model, horizon, max_tokens, **prompts[place[1]][place[0]])
+        answers.setdefault((place, horizon), []).append(answer)
         return answer.seconds
 
-    cases = _cases(horizons)
-    times = interleaved({(i, h): partial(write, h) for i, h in cases}, repeats, has_warm_up=has_warm_up)
-    turns = zip(*(times[case].seconds for case in cases if case[1] == PLAIN), strict=True)
-    plain = answers[PLAIN][0]
-    return _Runs(
-        tokens=plain,
-        is_same=all(tokens == plain for found in answers.values() for tokens in found),
-        pairs={h: (times[i, h], times[i, PLAIN]) for i, h in cases},
-        plain=Times(tuple(seconds for turn in turns for seconds in turn)),
-        rounds=rounds,
-        timed_tokens=timed_tokens,
-    )
+    for _, horizon in cases:  # the first run of a shape is slow
+        write(places[0], horizon)
+    runs = {(place, *case): partial(write, place, case[1]) for place in places for case in cases}
+    times = interleaved(runs, repeats, told, has_warm_up=False)
+    return {
+        domain: [
+            _Runs.of(
+                {h: answers[(i, domain), h] for h in horizons}, {case: times[(i, domain), *case] for case in cases}
+            )
+            for i in range(len(own))
+        ]
+        for domain, own in prompts.items()
+    }
 
 
 def _speedups(kept: Sequence[_Runs], horizons: Sequence[str]) -> dict[str, Figure]:
@@ -187,6 +208,7 @@ def _figures(runs: Sequence[_Runs], horizons: Sequence[str], speedups: Mapping[s
         "plain_tok_per_s": tokens / sum(run.plain.ms / 1e3 for run in kept) if kept else None,
         **_shown("speedup", speedups, horizons),
         "noise": noise,
+        "auto_over_best": _auto_over_best(speedups),
         "best_horizon": None if best in noise else best,
         "tokens_per_round_horizon": fastest,
         "tokens_per_round": per_round[fastest] if fastest is not None else None,

@@ -12,7 +12,7 @@ from functools import partial
 from typing import Any
 
 from foretoken.api import Model
-from foretoken.bench.answers import PLAIN, require_drafter, timed
+from foretoken.bench.answers import AUTO, PLAIN, require_drafter, timed
 from foretoken.bench.calibration import calibration_error, foretold
 from foretoken.bench.loops import is_loop
 from foretoken.bench.prompts import Prompts
@@ -20,7 +20,6 @@ from foretoken.bench.timing import interleaved
 from foretoken.horizon import parse_horizon
 from foretoken.stats import REJECTION_LIMIT, Stats
 
-AUTO = "auto"
 Progress = Callable[[int, int], None]
 
 

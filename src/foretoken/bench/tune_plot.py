@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from foretoken.bench import plot
+from foretoken.bench.answers import AUTO
 from foretoken.errors import InputError
 
 SIZE = (11.0, 7.5)  # inches
-AUTO = "auto"
 
 
 def draw(path: Path, report: dict[str, Any]) -> None:

@@ -234,11 +234,18 @@ def _show_decode(report: dict[str, Any], drafted: list[str]) -> None:
         speeds = [_speedup(d, "speedup", own, own in d["noise"]) for own in drafted]
         horizon, per_round = d["tokens_per_round_horizon"], d["tokens_per_round"]
         per_round = None if per_round is None else f"{per_round:.2f} at {horizon}"
-        rest = [per_round, f"{d['loops']}/{d['answers']}", "yes" if d["same_text"] else "NO"]
+        rest = [
+            _auto_over_best(d["auto_over_best"]),
+            per_round,
+            f"{d['loops']}/{d['answers']}",
+            "yes" if d["same_text"] else "NO",
+        ]
         rows.append([name, d["plain_tok_per_s"], *speeds, d["best_horizon"], *rest])
-    means = [_speedup(report, "mean_by_horizon", own) for own in drafted]
-    rows.append(["mean", None, *means, report["best_horizon"], None, "", ""])
-    names = ["", "plain tok/s", *(f"×{own}" for own in drafted), "best", "tok/round", "loops", "same"]
+    over = _auto_over_best(report["mix_auto_over_best"])
+    for name, ends in (("mean", [report["best_horizon"], ""]), ("mix", ["", over])):
+        speeds = [_speedup(report, f"{name}_by_horizon", own) for own in drafted]
+        rows.append([name, None, *speeds, *ends, None, "", ""])
+    names = ["", "plain tok/s", *(f"×{own}" for own in drafted), "best", "auto/best", "tok/round", "loops", "same"]
     _show(f"{_pair_title(report['model'], report)}: times as fast as plain, by horizon; spread below", names, rows)
     if report["repeats"] < 3:
         terminal.say("fewer than 3 repeats show no spread, so no horizon is called the best. Give --repeats 3 or more.")
@@ -254,6 +261,11 @@ def _speedup(report: dict[str, Any], name: str, horizon: str, is_noise: bool = F
     if value is None:
         return "–"
     return f"{value:.2f}{'?' * is_noise}\n{'–' if spread is None else f'{spread:.0%}'}"
+
+
+def _auto_over_best(found: dict[str, Any] | None) -> str | None:
+    """What the planner reached of the horizon that was best in hindsight."""
+    return None if found is None else f"{found['value']:.2f} of {found['horizon']}"
 
 
 def _cells(report: dict[str, Any], names: tuple[str, ...], key: str) -> list[Any]:

@@ -31,7 +31,8 @@ LOOK_WEIGHT = 0.4  # looks are few, so each says more
 MOST_BACK_OFF = 2
 GUESSED_WORTH = 0.8  # of the worth of one draft token, for the next one where none was seen
 SUFFIX_LEN = 8  # so many tokens that stood in the text before are an event
-SUFFIX_REACH = 4096  # tokens of a prompt that are looked at for that
+SUFFIX_REACH = 4096  # tokens of a prompt that are looked at for that,
+SUFFIX_STEP = 8  # a few a round, as a short answer may not pay for all of them
 PLAIN_ROUNDS = 4  # before the first draft, where the cost of a plain pass is not known
 
 
@@ -254,7 +255,9 @@ class AutoHorizon:
     def _has_event(self, tokens: Sequence[int]) -> bool:
         """A token that often begins something regular, or a suffix that stood in the text before."""
         found = self._is_event is not None and self._is_event(tokens[-1])
-        start, self._seen_len = max(self._seen_len, SUFFIX_LEN, len(tokens) - SUFFIX_REACH), len(tokens)
-        for end in range(start, len(tokens)):
-            self._suffixes.add(hash(tuple(tokens[end - SUFFIX_LEN : end])))
+        length = len(tokens)
+        start = max(self._seen_len, SUFFIX_LEN, length - SUFFIX_REACH)
+        end = self._seen_len = min(start + SUFFIX_STEP, length)
+        for at in range(start, end):
+            self._suffixes.add(hash(tuple(tokens[at - SUFFIX_LEN : at])))
         return found or hash(tuple(tokens[-SUFFIX_LEN:])) in self._suffixes
