@@ -1,19 +1,25 @@
 // What the integer dots on 256 bits share.
 #pragma once
 
+#include <string.h>
+
 #include "base/vec_avx2.h"
 #include "kernels/peak.h"
 
 namespace foretoken {
 
-// Group g of a q4 panel block, two halves of 8 outputs: codes of the inputs 4g ... 4g + 3, and of 16 + 4g ...
-static FT_INLINE void unpack_codes(const uint8_t* w, int g, __m256i* low, __m256i* high) {
-    const __m256i low_bits = _mm256_set1_epi8(15);
-    for (int h = 0; h < 2; ++h) {
-        const __m256i pair = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(w + g * 64 + h * 32));
-        low[h] = _mm256_and_si256(pair, low_bits);
-        high[h] = _mm256_and_si256(_mm256_srli_epi16(pair, 4), low_bits);
-    }
+// Four inputs of a row for all outputs.
+static FT_INLINE __m256i broadcast(const int8_t* q) {
+    int32_t four;
+    memcpy(&four, q, 4);
+    return _mm256_set1_epi32(four);
+}
+
+// Group g of a q4 panel block, outputs 8h ... 8h + 7: codes of the inputs 16 * part + 4g ... 4g + 3. A part is unpacked
+// when it is needed: with codes[2], x and a product beside 12 sums, six rows fit the registers.
+static FT_INLINE __m256i unpack_codes(const uint8_t* w, int g, int h, int part) {
+    const __m256i pair = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(w + g * 64 + h * 32));
+    return _mm256_and_si256(part ? _mm256_srli_epi16(pair, 4) : pair, _mm256_set1_epi8(15));
 }
 
 template <class Step>

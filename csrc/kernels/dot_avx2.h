@@ -14,7 +14,7 @@ namespace foretoken {
 template <>
 struct DotQ8<VecAvx2> {
     using Panel = BlockQ8Panel;
-    static constexpr int kRows = 4, kAhead = 6;
+    static constexpr int kRows = 6, kAhead = 6;
 
     static FT_INLINE int32_t start(const int8_t*) { return 0; }
 
@@ -32,19 +32,12 @@ struct DotQ8<VecAvx2> {
         __m256i dot[R][2];
         for (int r = 0; r < R; ++r) dot[r][0] = dot[r][1] = _mm256_setzero_si256();
         for (int g = 0; g < kBlock / 4; ++g) {
-            __m256i weight[2], size[2];
             for (int h = 0; h < 2; ++h) {
                 const __m256i raw = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(w + g * 64 + h * 32));
-                weight[h] = _mm256_xor_si256(raw, offset);
-                size[h] = _mm256_abs_epi8(weight[h]);
-            }
-            for (int r = 0; r < R; ++r) {
-                int32_t four;
-                memcpy(&four, q + r * q_stride + g * 4, 4);
-                const __m256i all = _mm256_set1_epi32(four);
-                for (int h = 0; h < 2; ++h) {
-                    const __m256i x = _mm256_sign_epi8(all, weight[h]);
-                    dot[r][h] = _mm256_add_epi32(dot[r][h], _mm256_madd_epi16(_mm256_maddubs_epi16(size[h], x), ones));
+                const __m256i weight = _mm256_xor_si256(raw, offset), size = _mm256_abs_epi8(weight);
+                for (int r = 0; r < R; ++r) {
+                    const __m256i x = _mm256_sign_epi8(broadcast(q + r * q_stride + g * 4), weight);
+                    dot[r][h] = _mm256_add_epi32(dot[r][h], _mm256_madd_epi16(_mm256_maddubs_epi16(size, x), ones));
                     FT_PIN(dot[r][h]);
                 }
             }
@@ -56,7 +49,7 @@ struct DotQ8<VecAvx2> {
 template <>
 struct DotQ4<VecAvx2> {
     using Panel = BlockQ4Panel;
-    static constexpr int kRows = 4, kAhead = 12;
+    static constexpr int kRows = 6, kAhead = 12;
 
     static FT_INLINE int32_t start(const int8_t* q) {
         int32_t sum[2] = {};
@@ -78,18 +71,14 @@ struct DotQ4<VecAvx2> {
         __m256i dot[R][2];
         for (int r = 0; r < R; ++r) dot[r][0] = dot[r][1] = _mm256_set1_epi32(start[r * start_stride]);
         FT_UNROLL(4) for (int g = 0; g < kBlock / 8; ++g) {
-            __m256i low[2], high[2];
-            unpack_codes(w, g, low, high);
-            for (int r = 0; r < R; ++r) {
-                int32_t four[2];
-                memcpy(four, q + r * q_stride + g * 4, 4);
-                memcpy(four + 1, q + r * q_stride + 16 + g * 4, 4);
-                const __m256i first = _mm256_set1_epi32(four[0]), second = _mm256_set1_epi32(four[1]);
-                for (int h = 0; h < 2; ++h) {
-                    dot[r][h] = _mm256_add_epi16(dot[r][h], _mm256_maddubs_epi16(low[h], first));
-                    FT_PIN(dot[r][h]);
-                    dot[r][h] = _mm256_add_epi16(dot[r][h], _mm256_maddubs_epi16(high[h], second));
-                    FT_PIN(dot[r][h]);
+            for (int part = 0; part < 2; ++part) {
+                const __m256i codes[2] = {unpack_codes(w, g, 0, part), unpack_codes(w, g, 1, part)};
+                for (int r = 0; r < R; ++r) {
+                    const __m256i x = broadcast(q + r * q_stride + part * 16 + g * 4);
+                    for (int h = 0; h < 2; ++h) {
+                        dot[r][h] = _mm256_add_epi16(dot[r][h], _mm256_maddubs_epi16(codes[h], x));
+                        FT_PIN(dot[r][h]);
+                    }
                 }
             }
         }

@@ -16,9 +16,7 @@ static FT_INLINE void begin_dots(const int32_t* start, int64_t start_stride, __m
 template <int R>
 static FT_INLINE void add_dots(const __m256i* weight, const int8_t* q, int64_t q_stride, __m256i (*dot)[2]) {
     for (int r = 0; r < R; ++r) {
-        int32_t four;
-        memcpy(&four, q + r * q_stride, 4);
-        const __m256i x = _mm256_set1_epi32(four);
+        const __m256i x = broadcast(q + r * q_stride);
         for (int h = 0; h < 2; ++h) dot[r][h] = _mm256_dpbusd_avx_epi32(dot[r][h], weight[h], x);
     }
 }
@@ -39,7 +37,7 @@ static FT_INLINE int64_t vnni_peak(int64_t rounds) {
 
 struct DotQ8AvxVnni {
     using Panel = BlockQ8Panel;
-    static constexpr int kRows = 4, kAhead = 6;
+    static constexpr int kRows = 6, kAhead = 6;
 
     static FT_INLINE int32_t start(const int8_t* q) { return float_start(q, 128); }
     static int64_t peak(int64_t rounds) { return vnni_peak(rounds); }
@@ -60,7 +58,7 @@ struct DotQ8AvxVnni {
 
 struct DotQ4AvxVnni {
     using Panel = BlockQ4Panel;
-    static constexpr int kRows = 4, kAhead = 12;
+    static constexpr int kRows = 6, kAhead = 12;
 
     static FT_INLINE int32_t start(const int8_t* q) { return float_start(q, 8); }
     static int64_t peak(int64_t rounds) { return vnni_peak(rounds); }
@@ -71,10 +69,10 @@ struct DotQ4AvxVnni {
         __m256i dot[R][2];
         begin_dots<R>(start, start_stride, dot);
         FT_UNROLL(4) for (int g = 0; g < kBlock / 8; ++g) {
-            __m256i low[2], high[2];
-            unpack_codes(w, g, low, high);
-            add_dots<R>(low, q + g * 4, q_stride, dot);
-            add_dots<R>(high, q + 16 + g * 4, q_stride, dot);
+            for (int part = 0; part < 2; ++part) {
+                const __m256i codes[2] = {unpack_codes(w, g, 0, part), unpack_codes(w, g, 1, part)};
+                add_dots<R>(codes, q + part * 16 + g * 4, q_stride, dot);
+            }
         }
         floats_of<R>(dot, t);
     }
