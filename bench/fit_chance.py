@@ -5,7 +5,8 @@
 Rounds of six draft tokens, at temperature 0 and 0.8, answers of 90 tokens; loops are left out. A token counts as long
 as those before it were right. The weights come from the first set; loss (nats) and expected calibration error over ten
 bins are shown for both. What was tried beside these features and gained less than 0.005 nats on the second set: the
-class of the token or of the one before it (digit, space, punctuation, beginning of a word), and the survival so far.
+class of the token or of the one before it (digit, space, punctuation, beginning of a word), the survival so far, the
+margin to the next candidate (0.0000) and the entropy over the candidates (0.0035).
 """
 
 import argparse
