@@ -54,6 +54,16 @@ def test_no_difference_and_all_conditions():
     assert coverage["rejections"]["seen"] > 0
 
 
+def test_one_horizon_with_every_source():
+    """Also the planner's, whose drafts depend on measured times: the text never does."""
+    for horizon in ("auto", 5):
+        report = selftest.run([EXPERTS], 900, horizons=(horizon,))
+        assert report["different"] == report["errors"] == 0 and report["compared"] >= 900
+        assert report["coverage"]["horizon"].keys() == {str(horizon)}
+        assert {"mtp", "suffix", "both", "wrong", "forced"} <= report["coverage"]["drafter"].keys()
+        assert report["coverage"]["temperature"].keys() > {"0.0"}
+
+
 def test_the_same_cases_every_time():
     assert compare(300)[0] == compare(300)[0]
 

@@ -22,6 +22,14 @@ def selftest(
     drafter: options.Drafter = "auto",
     format: options.Format = "auto",
     drafter_format: options.DrafterFormat = "q8",
+    horizon: Annotated[
+        str | None,
+        typer.Option(
+            "--horizon",
+            metavar="auto|0…16|short|long",
+            help="This one alone. Default: all, and drafts rejected at every index.",
+        ),
+    ] = None,
     json: options.Json = False,
 ) -> None:
     """Compare drafted with plain decoding: horizons, neighbours, reused prompts, threads, chunks, instruction sets.
@@ -32,10 +40,12 @@ def selftest(
     if not 1 <= tokens <= MAX_TOKENS:
         raise InputError(f"tokens is {tokens}, expected 1 to {MAX_TOKENS}.")
     from foretoken import selftest as comparison
+    from foretoken.horizon import parse_horizon
 
+    horizons = comparison.HORIZONS if horizon is None else (parse_horizon(horizon),)
     subjects = _subjects(model, drafter, format, drafter_format)
     with terminal.progress("Comparing") as advance:
-        report = comparison.run(subjects, tokens, advance)
+        report = comparison.run(subjects, tokens, advance, horizons)
     if json:
         terminal.print_json(report)
     else:

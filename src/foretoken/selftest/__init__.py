@@ -18,7 +18,7 @@ from typing import Any
 from foretoken.api import Model
 from foretoken.horizon import MAX_HORIZON
 from foretoken.ops import native
-from foretoken.selftest.cases import Case, Plan, Run
+from foretoken.selftest.cases import HORIZONS, Case, Plan, Run
 from foretoken.selftest.runner import Runner, Written
 from foretoken.selftest.texts import Plain
 from foretoken.selftest.toys import toy
@@ -44,9 +44,15 @@ def toys() -> list[Subject]:
     return [Subject(kind, format, partial(toy, kind, format), is_tiny=True) for kind, format in TOYS]
 
 
-def run(subjects: Sequence[Subject], tokens: int, progress: Callable[[int, int], None] | None = None) -> dict[str, Any]:
+def run(
+    subjects: Sequence[Subject],
+    tokens: int,
+    progress: Callable[[int, int], None] | None = None,
+    horizons: Sequence[int | str] = HORIZONS,
+) -> dict[str, Any]:
     """Compare at least `tokens` tokens of the subjects, then of `toys`, in cases that are the same every time.
 
+    horizons  that take turns: all of them, or those that somebody wants to know more about
     returns  compared, different, errors, cases (a dict per answer), coverage (tokens by condition, and what else
              happened), plain (how the reference answers were made)
     """
@@ -58,19 +64,19 @@ def run(subjects: Sequence[Subject], tokens: int, progress: Callable[[int, int],
     try:
         for number, (subject, goal) in enumerate(zip([*subjects, *small], goals, strict=True)):
             if report.compared < goal:  # few tokens end with the first model
-                _compare(subject, number, report, goal)
+                _compare(subject, number, report, goal, horizons)
     finally:
         native.set_isa(was[0])
         native.set_threads(was[1])
     return report.as_dict()
 
 
-def _compare(subject: Subject, number: int, report: _Report, goal: int) -> None:
+def _compare(subject: Subject, number: int, report: _Report, goal: int, horizons: Sequence[int | str]) -> None:
     """Runs on one subject until so many tokens are compared in all."""
     model = subject.load()
     plain = Plain(model)
     runner = Runner(model, plain)
-    for planned in Plan(model, plain, native.isas(), subject.is_tiny, number).runs():
+    for planned in Plan(model, plain, native.isas(), subject.is_tiny, number, horizons).runs():
         written = runner.write(planned)
         for case, got in zip(planned.cases, written, strict=True):
             count = max(case.leaves, len(got.tokens)) if case.leaves else case.length

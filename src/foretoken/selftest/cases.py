@@ -71,16 +71,26 @@ class Run:
 class Plan:
     """The runs for one model in one format.
 
-    is_tiny  whether slow instruction sets may write several answers and long prompts as well
-    number   makes the runs differ from those of other models
+    is_tiny   whether slow instruction sets may write several answers and long prompts as well
+    number    makes the runs differ from those of other models
+    horizons  that take turns; with others than all of them no run rejects drafts at every index of each
     """
 
-    def __init__(self, model: Model, plain: Plain, isas: Sequence[str], is_tiny: bool, number: int) -> None:
+    def __init__(
+        self,
+        model: Model,
+        plain: Plain,
+        isas: Sequence[str],
+        is_tiny: bool,
+        number: int,
+        horizons: Sequence[int | str] = HORIZONS,
+    ) -> None:
         self._library = Library(model)
         self._plain = plain
         self._isas = isas
         self._is_tiny = is_tiny
         self._number = number
+        self._horizons = horizons
         self._draw = random.Random(ORDER_SEED + number)
         of_the_model = ("mtp", "both") if model.drafter is not None else ()
         self._drafters = (*of_the_model, "suffix", "wrong", "forced")
@@ -91,6 +101,8 @@ class Plan:
     def runs(self) -> Iterator[Run]:
         """Every kind in turn, for ever; models begin with different kinds, so that few tokens show many."""
         kinds: list[Callable[[], Run]] = [self._together, self._forced, self._prefixes, self._alone]
+        if self._horizons is not HORIZONS:
+            kinds.remove(self._forced)
         turn = self._number
         while True:
             yield kinds[turn % len(kinds)]()
@@ -144,7 +156,7 @@ class Plan:
         return replace(run, kept=self._draw.choice((1, len(cases), len(cases))))
 
     def _case(self, text: Text, is_slow: bool, length: int) -> Case:
-        horizon = HORIZONS[self._horizon % len(HORIZONS)]
+        horizon = self._horizons[self._horizon % len(self._horizons)]
         self._horizon += 1
         drafter = self._draw.choice(self._drafters) if horizon else "none"
         return Case(text, horizon, drafter, min(length, SLOW_TOKENS) if is_slow and not self._is_tiny else length)
