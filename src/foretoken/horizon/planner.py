@@ -21,13 +21,15 @@ from foretoken.horizon.protocol import Paid
 
 LOOK_SHARE = 0.007  # of the time, for drafts that are only looked at
 LOOK_LEN = 2
-PROBE_LEN = 1  # draft tokens more than seem worth it, now and then
+PROBE_LEN = 1  # draft tokens more than seem worth it, where everything was right
+FIRST_PATIENCE, LAST_PATIENCE = 2, 64  # so many times in a row; doubled where the probe found nothing
 MOST_DEBT = 2  # looks in a row behind one that found what it looked for
 MOST_CREDIT = 1000  # times what one round brings: drafts that cost even more are not looked at any more
 FIRST_REACH = 2  # draft tokens with a row before longer drafts have proved themselves: a wrong start must stay cheap
 RATE_FADE = 0.97  # the rate is that of about the last thirty rounds
 WORTH_WEIGHT = 0.25
-LOOK_WEIGHT = 0.4  # looks are few, so each says more
+LOOK_WEIGHT = 0.4  # looks and probes are few, so each says more
+HABIT_WEIGHT, HABIT_EVERY = 0.1, 8  # of texts on the habit, once in so many drafts
 MOST_BACK_OFF = 2
 GUESSED_WORTH = 0.8  # of the worth of one draft token, for the next one where none was seen
 SUFFIX_LEN = 8  # so many tokens that stood in the text before are an event
@@ -37,11 +39,19 @@ PLAIN_ROUNDS = 4  # before the first draft, where the cost of a plain pass is no
 
 
 class Habit:
-    """What texts before have found out about the worth of drafts: where the next one starts."""
+    """What drafts were worth in the texts before, on the average: where the next one starts."""
 
     def __init__(self) -> None:
-        self.limit = FIRST_REACH
+        self.limit = float(FIRST_REACH)
         self.worth: dict[str, list[float]] = {}  # drafter name -> by depth
+
+    def follow(self, name: str, worth: Sequence[float], limit: int) -> None:
+        """Move a little towards what is true in the text that is being written."""
+        self.limit += HABIT_WEIGHT * (limit - self.limit)
+        own = self.worth.setdefault(name, [])
+        own += worth[len(own) :]
+        for i, value in enumerate(worth):
+            own[i] += HABIT_WEIGHT * (value - own[i])
 
 
 class AutoHorizon:
@@ -86,6 +96,7 @@ class AutoHorizon:
         self._draft: Sequence[int] = ()
         self._known = 0  # draft tokens whose fate is known
         self._is_look = False  # the next draft, or the last one, is made only to look at it
+        self._is_rare = False  # a look, or a probe that was long in coming
         self._was_right = False  # the last draft was right throughout
         self._is_hot = True  # the last look was worth its time, or the text is new
         self._credit = 0.0  # units of time for looking
@@ -96,7 +107,11 @@ class AutoHorizon:
         self._plain_left = PLAIN_ROUNDS
         self._suffixes: set[int] = set()
         self._seen_len = 0  # tokens whose suffixes are in there
-        self._limit = low or (0 if costs.level is None else min(self._habit.limit, FIRST_REACH, high))
+        self._patience, self._num_right = FIRST_PATIENCE, 0  # drafts right throughout since the last probe
+        self._probed = 0  # draft tokens that seemed worth it when one more was asked for; 0 if none was
+        self._num_closed = 0
+        start = min(round(self._habit.limit), FIRST_REACH, high)
+        self._limit = low or (0 if costs.level is None else start)
 
     @property
     def limit(self) -> int:
@@ -123,7 +138,7 @@ class AutoHorizon:
         reach = self._high if self._low else min(self._reach, self._high)
         worth, least = self._worth, self._min_chance
         num_seen = len(worth)
-        weight = LOOK_WEIGHT if self._is_look else WORTH_WEIGHT
+        weight = LOOK_WEIGHT if self._is_rare else WORTH_WEIGHT
         for i, cost in enumerate(ahead):
             survival *= chances[i]
             net += survival
@@ -203,7 +218,9 @@ class AutoHorizon:
             self._is_hot = is_right
             self._back_off = 1 if self._is_hot else min(2 * self._back_off, MOST_BACK_OFF)
         self._draft = ()
-        self._habit.worth[self._name] = self._worth
+        self._num_closed += 1
+        if not self._num_closed % HABIT_EVERY:
+            self._habit.follow(self._name, self._worth, self._limit)
 
     def _next_limit(self, state: Any, paid: Paid) -> int:
         """Draft tokens worth asking for: those whose worth of late is more than guessing them costs."""
@@ -226,15 +243,29 @@ class AutoHorizon:
                 best, limit = net, i + 1
             elif i >= num_seen and worth < price:
                 break  # further guesses are lower still
-        self._habit.limit = limit
         if limit:
-            self._is_look = False
-            deeper = min(limit + PROBE_LEN, self._reach, self._high)
-            if self._was_right and deeper > limit and self._credit >= PROBE_LEN * step:
-                self._credit -= PROBE_LEN * step
-                return deeper
-            return limit
+            self._is_look = self._is_rare = False
+            return self._probe(limit, PROBE_LEN * step)
+        self._probed = self._num_right = 0
         return self._look(state, start + LOOK_LEN * step)
+
+    def _probe(self, limit: int, cost: float) -> int:
+        """One draft token more behind drafts that were right throughout: where time is left for it, or now and then."""
+        if self._probed:
+            self._patience = FIRST_PATIENCE if limit > self._probed else min(2 * self._patience, LAST_PATIENCE)
+            self._probed = 0
+        deeper = min(limit + PROBE_LEN, self._reach, self._high)
+        if not self._was_right or deeper == limit:
+            return limit
+        self._num_right += 1
+        if self._credit >= cost:
+            self._credit -= cost
+        elif self._num_right >= self._patience:
+            self._is_rare = True
+        else:
+            return limit
+        self._num_right, self._probed = 0, limit
+        return deeper
 
     def _look(self, state: Any, cost: float) -> int:
         """Parked: a draft to look at where there is time left for it, or something has happened in the text."""
@@ -249,7 +280,7 @@ class AutoHorizon:
             self._tokens = self._time = 0.0  # behind a stretch of plain decoding the rate begins anew
             return 0
         self._credit -= cost
-        self._is_look = True
+        self._is_look = self._is_rare = True
         return min(LOOK_LEN, self._high)
 
     def _has_event(self, tokens: Sequence[int]) -> bool:
