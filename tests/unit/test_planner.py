@@ -60,6 +60,16 @@ def test_follows_a_text_that_changes(draft_s):
     assert world.best_fixed() / world.auto() > 1.03
 
 
+def test_a_good_text_after_a_bad_one_is_soon_drafted_deeply():
+    learned, auto, best = Learned(), 0.0, 0.0
+    for seed in range(12):
+        World(STEPS, 0.08, lambda position, depth: 0.1, length=80, seed=seed).auto(learned=learned)
+        good = World(STEPS, 0.08, lambda position, depth: 0.93, length=80, seed=seed)
+        auto += good.auto(learned=learned)
+        best += good.fixed(3)
+    assert best / auto > 0.9
+
+
 def test_uses_the_confidence_of_each_token():
     hard = np.random.default_rng(5).random(4000) < 0.5
     world = World(STEEP, 0.01, lambda position, depth: 0.3 if hard[position] else 0.97)
