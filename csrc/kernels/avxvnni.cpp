@@ -6,10 +6,5 @@
 #include "kernels/dot_avxvnni.h"
 
 namespace foretoken {
-extern constexpr BlockKernels blocks_avxvnni = {linear_blocks<VecAvx2, DotQ8AvxVnni>,
-                                                linear_blocks<VecAvx2, DotQ4AvxVnni>,
-                                                quantize_row<VecAvx2, DotQ8AvxVnni>,
-                                                quantize_row<VecAvx2, DotQ4AvxVnni>,
-                                                DotQ8AvxVnni::peak,
-                                                DotQ4AvxVnni::peak};
+extern constexpr BlockKernels blocks_avxvnni = block_kernels<VecAvx2, DotQ8AvxVnni, DotQ4AvxVnni>();
 }

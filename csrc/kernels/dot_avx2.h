@@ -1,8 +1,8 @@
-// The integer dots with AVX2. q8: bytes are multiplied as |w| * (x with the sign of w), pairs add up to at most
-// 2 * 128 * 127 = 32512 and so fit 16 bits, then pairs of pairs are added in 32 bits.
-// w is never -128 where x is not 0, since the grid stops at -127.
-// q4: codes 0 ... 15 are unsigned as they are. Each of the two 16-bit lanes of an output takes 16 products; it begins
-// at -8 times the sum of their x, so it ends within 16 * 8 * 127 = 16256, however often it wraps on the way.
+// The integer dots with AVX2. q8: 16-bit products of w + 128 and x, pairs added in 32 bits; the dot begins at
+// -128 * sum(x). Weights become 16 bits by a mask or a shift, which takes inputs 0 and 2, or 1 and 3, out of every
+// four; x is kept in that order, as 16 bits. (Bytes by bytes would need sign and size apart, and the same multiplier
+// for both.) q4: codes 0 ... 15 are unsigned as they are. Each of the two 16-bit lanes of an output takes 16 products;
+// it begins at -8 times the sum of their x, so it ends within 16 * 8 * 127 = 16256, however often it wraps on the way.
 #pragma once
 
 #include "base/vec_avx2.h"
@@ -14,31 +14,48 @@ namespace foretoken {
 template <>
 struct DotQ8<VecAvx2> {
     using Panel = BlockQ8Panel;
-    static constexpr int kRows = 6, kAhead = 6;
+    static constexpr int kRows = 5, kAhead = 6;
+    static constexpr int64_t kBlockBytes = 2 * kBlock;
 
-    static FT_INLINE int32_t start(const int8_t*) { return 0; }
+    static FT_INLINE int32_t start(const int8_t* q) {
+        int32_t sum = 0;
+        for (int i = 0; i < kBlock; ++i) sum += q[i];
+        return -128 * sum;
+    }
+
+    static FT_INLINE void keep(const int8_t* codes, int8_t* q) {
+        int16_t wide[kBlock];
+        for (int i = 0; i < kBlock; i += 4) {
+            wide[i] = codes[i], wide[i + 1] = codes[i + 2], wide[i + 2] = codes[i + 1], wide[i + 3] = codes[i + 3];
+        }
+        memcpy(q, wide, sizeof(wide));
+    }
 
     static int64_t peak(int64_t rounds) {
-        const __m256i ones = _mm256_set1_epi16(1);
-        return peak_of(rounds, [&](__m256i sum, __m256i weight, __m256i x) {
-            return _mm256_add_epi32(sum, _mm256_madd_epi16(_mm256_maddubs_epi16(weight, x), ones));
-        });
+        return peak_of(rounds, [](__m256i sum, __m256i weight,
+                                  __m256i x) { return _mm256_add_epi32(sum, _mm256_madd_epi16(weight, x)); }) /
+               2;
     }
 
     template <int R>
-    static FT_INLINE void block(const uint8_t* w, const int8_t* q, int64_t q_stride, const int32_t*, int64_t,
-                                VecAvx2* t) {
-        const __m256i offset = _mm256_set1_epi8(static_cast<char>(0x80)), ones = _mm256_set1_epi16(1);
+    static FT_INLINE void block(const uint8_t* w, const int8_t* q, int64_t q_stride, const int32_t* start,
+                                int64_t start_stride, VecAvx2* t) {
+        const __m256i low_bytes = _mm256_set1_epi16(255);
         __m256i dot[R][2];
-        for (int r = 0; r < R; ++r) dot[r][0] = dot[r][1] = _mm256_setzero_si256();
-        for (int g = 0; g < kBlock / 4; ++g) {
-            for (int h = 0; h < 2; ++h) {
-                const __m256i raw = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(w + g * 64 + h * 32));
-                const __m256i weight = _mm256_xor_si256(raw, offset), size = _mm256_abs_epi8(weight);
+        for (int r = 0; r < R; ++r) dot[r][0] = dot[r][1] = _mm256_set1_epi32(start[r * start_stride]);
+        FT_UNROLL(8) for (int g = 0; g < kBlock / 4; ++g) {
+            for (int part = 0; part < 2; ++part) {
+                __m256i weight[2];
+                for (int h = 0; h < 2; ++h) {
+                    const __m256i raw = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(w + g * 64 + h * 32));
+                    weight[h] = part ? _mm256_srli_epi16(raw, 8) : _mm256_and_si256(raw, low_bytes);
+                }
                 for (int r = 0; r < R; ++r) {
-                    const __m256i x = _mm256_sign_epi8(broadcast(q + r * q_stride + g * 4), weight);
-                    dot[r][h] = _mm256_add_epi32(dot[r][h], _mm256_madd_epi16(_mm256_maddubs_epi16(size, x), ones));
-                    FT_PIN(dot[r][h]);
+                    const __m256i x = broadcast(q + r * q_stride + g * 8 + part * 4);
+                    for (int h = 0; h < 2; ++h) {
+                        dot[r][h] = _mm256_add_epi32(dot[r][h], _mm256_madd_epi16(weight[h], x));
+                        FT_PIN(dot[r][h]);
+                    }
                 }
             }
         }
@@ -47,7 +64,7 @@ struct DotQ8<VecAvx2> {
 };
 
 template <>
-struct DotQ4<VecAvx2> {
+struct DotQ4<VecAvx2> : ByteActivations {
     using Panel = BlockQ4Panel;
     static constexpr int kRows = 6, kAhead = 12;
 

@@ -24,7 +24,7 @@ static FT_INLINE int64_t vnni_peak(int64_t rounds) {
 }
 
 template <>
-struct DotQ8<VecAvx512> {
+struct DotQ8<VecAvx512> : ByteActivations {
     using Panel = BlockQ8Panel;
     static constexpr int kRows = 9, kAhead = 6;
 
@@ -49,7 +49,7 @@ struct DotQ8<VecAvx512> {
 };
 
 template <>
-struct DotQ4<VecAvx512> {
+struct DotQ4<VecAvx512> : ByteActivations {
     using Panel = BlockQ4Panel;
     static constexpr int kRows = 9, kAhead = 12;
 

@@ -35,7 +35,7 @@ static FT_INLINE int64_t vnni_peak(int64_t rounds) {
                    [](__m256i sum, __m256i weight, __m256i x) { return _mm256_dpbusd_avx_epi32(sum, weight, x); });
 }
 
-struct DotQ8AvxVnni {
+struct DotQ8AvxVnni : ByteActivations {
     using Panel = BlockQ8Panel;
     static constexpr int kRows = 6, kAhead = 6;
 
@@ -56,7 +56,7 @@ struct DotQ8AvxVnni {
     }
 };
 
-struct DotQ4AvxVnni {
+struct DotQ4AvxVnni : ByteActivations {
     using Panel = BlockQ4Panel;
     static constexpr int kRows = 6, kAhead = 12;
 

@@ -7,7 +7,7 @@
 namespace foretoken {
 
 template <>
-struct DotQ8<VecScalar> {
+struct DotQ8<VecScalar> : ByteActivations {
     using Panel = BlockQ8Panel;
     static constexpr int kRows = 1, kAhead = 6;
 
@@ -25,7 +25,7 @@ struct DotQ8<VecScalar> {
 };
 
 template <>
-struct DotQ4<VecScalar> {
+struct DotQ4<VecScalar> : ByteActivations {
     using Panel = BlockQ4Panel;
     static constexpr int kRows = 1, kAhead = 12;
 

@@ -5,11 +5,12 @@
 //     Panel                                  the block of 16 outputs, which ends with its 16 scales
 //     kRows                                  most rows it takes at once
 //     kAhead                                 blocks to prefetch ahead: about 3.3 KB for either format
-//     start(q)                               of a block of activations: see ActivationsQ8
+//     start(q)                               of a block of 32 int8 activations: see ActivationsQ8
+//     kBlockBytes, keep(codes, q)            how that block is kept; ByteActivations: as it is
 //     peak(rounds)                           does nothing but its multiply-adds, on registers, and returns how many;
 //                                            0 where that can't be told
 //     block<R>(w, q, q_stride, start, start_stride, t)
-//         w: a panel block; q, start: row r at + r * stride; t[r] = float of the 16 dots
+//         w: a panel block; q in bytes, start: row r at + r * stride; t[r] = float of the 16 dots
 #pragma once
 
 #include "base/half.h"
@@ -33,6 +34,11 @@ struct DotQ4;
 constexpr int32_t kFloatBits = 0x4b400000;
 constexpr float kFloatOffset = 12582912.0f;
 
+struct ByteActivations {
+    static constexpr int64_t kBlockBytes = kBlock;
+    static FT_INLINE void keep(const int8_t* codes, int8_t* q) { memcpy(q, codes, kBlock); }
+};
+
 static inline int32_t float_start(const int8_t* q, int32_t zero_point) {
     int32_t sum = 0;
     for (int i = 0; i < kBlock; ++i) sum += q[i];
@@ -42,7 +48,7 @@ static inline int32_t float_start(const int8_t* q, int32_t zero_point) {
 template <class V, class Dot>
 void quantize_row(const float* x, int64_t k, int8_t* q, float* scale, int32_t* start) {
     const V infinity = V::from_bits(V::int_set1(0x7f800000u));
-    for (int64_t at = 0; at < k; at += kBlock, x += kBlock, q += kBlock, ++scale, ++start) {
+    for (int64_t at = 0; at < k; at += kBlock, x += kBlock, q += Dot::kBlockBytes, ++scale, ++start) {
         const int64_t left = k - at;
         V a, b;
         if (left >= kBlock) {
@@ -60,9 +66,11 @@ void quantize_row(const float* x, int64_t k, int8_t* q, float* scale, int32_t* s
         const V inverse = V::set1(is_finite && !is_zero ? 127.0f / amax : 0.0f);
         const V top = V::set1(127.0f), bottom = V::set1(-127.0f);
         // With an argument order in which NaN (only where !is_finite) becomes a bound.
-        V::max(V::min(a * inverse, top), bottom).store_i8(q);
-        V::max(V::min(b * inverse, top), bottom).store_i8(q + 16);
-        *start = Dot::start(q);
+        alignas(32) int8_t codes[kBlock];
+        V::max(V::min(a * inverse, top), bottom).store_i8(codes);
+        V::max(V::min(b * inverse, top), bottom).store_i8(codes + 16);
+        *start = Dot::start(codes);
+        Dot::keep(codes, q);
     }
 }
 
@@ -76,14 +84,15 @@ void linear_blocks_tile(const LinearArgs& a, int64_t row, int64_t panel) {
     const int64_t blocks = (a.k + kBlock - 1) / kBlock;
     const int64_t panel_len = blocks * block_len;
     const uint8_t* w = a.weight + panel * panel_len;
-    const int8_t* q = a.activations.q + row * blocks * kBlock;
+    const int64_t q_stride = blocks * Dot::kBlockBytes;
+    const int8_t* q = a.activations.q + row * q_stride;
     const float* scale = a.activations.scale + row * blocks;
     const int32_t* start = a.activations.start + row * blocks;
     V acc[P][R];
     for (int p = 0; p < P; ++p) {
         for (int r = 0; r < R; ++r) acc[p][r] = V::zero();
     }
-    for (int64_t b = 0; b < blocks; ++b, w += block_len, q += kBlock, ++scale, ++start) {
+    for (int64_t b = 0; b < blocks; ++b, w += block_len, q += Dot::kBlockBytes, ++scale, ++start) {
         // Hardware prefetchers stop at page ends; a prefetch past the end of the weights does nothing. Near the end of
         // a panel it is the panel that this stream takes up next.
         const int64_t fetch = b + Dot::kAhead < blocks ? ahead : ahead + (P - 1) * panel_len;
@@ -91,7 +100,7 @@ void linear_blocks_tile(const LinearArgs& a, int64_t row, int64_t panel) {
             const uint8_t* block = w + p * panel_len;
             for (int64_t line = 0; line < lines; ++line) FT_PREFETCH(block + fetch + line * 64);
             V t[R];
-            Dot::template block<R>(block, q, blocks * kBlock, start, blocks, t);
+            Dot::template block<R>(block, q, q_stride, start, blocks, t);
             const V weight_scale = V::load_f16(reinterpret_cast<const uint16_t*>(block + scale_at));
             for (int r = 0; r < R; ++r) acc[p][r] = V::fma(t[r] * V::set1(scale[r * blocks]), weight_scale, acc[p][r]);
         }
@@ -129,6 +138,18 @@ void linear_blocks(const LinearArgs& a, int64_t row, int64_t rows, int64_t panel
             linear_blocks_rows<V, Dot, kRows>(a, row + from, to - from, panel);
         }
     }
+}
+
+template <class V, class ForQ8, class ForQ4>
+constexpr BlockKernels block_kernels() {
+    return {linear_blocks<V, ForQ8>,
+            linear_blocks<V, ForQ4>,
+            quantize_row<V, ForQ8>,
+            quantize_row<V, ForQ4>,
+            ForQ8::kBlockBytes,
+            ForQ4::kBlockBytes,
+            ForQ8::peak,
+            ForQ4::peak};
 }
 
 }  // namespace foretoken

@@ -7,13 +7,15 @@
 
 namespace foretoken {
 
-// T activation rows as q8 blocks, for weights in q8 or q4. q: [T][blocks * 32] int8, scale and start: [T][blocks].
-// start is what a block's integer dots begin with, so that they end without the weights' zero point; its form belongs
-// to the instruction set and to the format of the weights.
+// T activation rows as q8 blocks, for weights in q8 or q4. q: [T][blocks] of block_bytes each, scale and start:
+// [T][blocks]. A block is 32 int8, or what else the instruction set multiplies (dot_*.h). start is what a block's
+// integer dots begin with, so that they end without the weights' zero point; its form belongs to the instruction set
+// and to the format of the weights.
 struct ActivationsQ8 {
     int8_t* q;
     float* scale;
     int32_t* start;
+    int64_t block_bytes;
 };
 
 // One linear call. x: row t at x + t * x_stride (f32 and bf16 only). weight: panels. Output n of row t goes to
@@ -54,6 +56,7 @@ using EmbedPanelKernel = void (*)(const uint8_t* panel, int lane, int64_t k, flo
 struct BlockKernels {
     LinearKernel linear_q8, linear_q4;
     QuantizeKernel quantize_for_q8, quantize_for_q4;
+    int64_t block_bytes_for_q8, block_bytes_for_q4;  // see ActivationsQ8
     int64_t (*peak_q8)(int64_t rounds);
     int64_t (*peak_q4)(int64_t rounds);
 };

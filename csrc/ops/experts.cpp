@@ -69,12 +69,13 @@ struct Inputs {
     int64_t k;
 
     static size_t bytes(const Weight& w, int64_t rows) {
-        return foretoken::has_blocks(w.format) ? activation_bytes(rows, w.k) : static_cast<size_t>(rows * w.k) * 4;
+        return foretoken::has_blocks(w.format) ? activation_bytes(rows, w.k, w.format)
+                                               : static_cast<size_t>(rows * w.k) * 4;
     }
     Inputs(const Weight& w, unsigned char* memory, int64_t rows)
         : weights(w.format), has_blocks(foretoken::has_blocks(w.format)), k(w.k) {
         if (has_blocks) {
-            activations = activations_at(memory, rows, w.k);
+            activations = activations_at(memory, rows, w.k, w.format);
         } else {
             x = reinterpret_cast<float*>(memory);
         }
@@ -82,7 +83,7 @@ struct Inputs {
     void copy(int64_t to, const ActivationsQ8& from, int64_t row) const {
         const ActivationsQ8 target = from_row(activations, to, k), source = from_row(from, row, k);
         const size_t blocks = static_cast<size_t>(ceil_div(k, kBlock));
-        std::memcpy(target.q, source.q, blocks * kBlock);
+        std::memcpy(target.q, source.q, blocks * static_cast<size_t>(target.block_bytes));
         std::memcpy(target.scale, source.scale, blocks * 4);
         std::memcpy(target.start, source.start, blocks * 4);
     }
@@ -121,14 +122,17 @@ struct Buffers {
 
 Buffers lay_out(Session& session, int64_t rows, int64_t pairs, const Weight& gate_up, const Weight& down) {
     const int64_t d = gate_up.k, f = down.k;
-    const size_t parts[] = {activation_bytes(rows, d),          Inputs::bytes(gate_up, pairs),
-                            Inputs::bytes(down, pairs),         static_cast<size_t>(pairs * 2 * f) * 4,
-                            static_cast<size_t>(pairs * f) * 4, static_cast<size_t>(pairs * d) * 4};
+    const size_t parts[] = {activation_bytes(rows, d, gate_up.format),
+                            Inputs::bytes(gate_up, pairs),
+                            Inputs::bytes(down, pairs),
+                            static_cast<size_t>(pairs * 2 * f) * 4,
+                            static_cast<size_t>(pairs * f) * 4,
+                            static_cast<size_t>(pairs * d) * 4};
     size_t start[7] = {};
     for (int i = 0; i < 6; ++i) start[i + 1] = start[i] + (parts[i] + 63) / 64 * 64;
     unsigned char* memory = session.scratch(start[6]);
     const auto floats = [&](int i) { return reinterpret_cast<float*>(memory + start[i]); };
-    return {activations_at(memory, rows, d),
+    return {activations_at(memory, rows, d, gate_up.format),
             Inputs(gate_up, memory + start[1], pairs),
             Inputs(down, memory + start[2], pairs),
             floats(3),

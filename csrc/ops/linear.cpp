@@ -8,9 +8,15 @@ namespace {
 
 constexpr int64_t kRowTile = 32;  // rows that a thread keeps in its cache beside one panel
 
+int64_t activation_block_bytes(Format weights) {
+    const BlockKernels& blocks = kernels().blocks;
+    return weights == Format::q4 ? blocks.block_bytes_for_q4 : blocks.block_bytes_for_q8;
+}
+
 // Rows of x as q8 blocks in the session's scratch.
 ActivationsQ8 quantize(Session& session, const FloatRows& x, Format weights) {
-    const ActivationsQ8 a = activations_at(session.scratch(activation_bytes(x.rows, x.cols)), x.rows, x.cols);
+    const ActivationsQ8 a =
+        activations_at(session.scratch(activation_bytes(x.rows, x.cols, weights)), x.rows, x.cols, weights);
     quantize_into(session, x, weights, a);
     return a;
 }
@@ -36,19 +42,19 @@ void require_panels(const char* name, const Weight& w) {
             [&] { return std::string(name) + ": layout rows, expected panels; pack it with layout=\"panels\""; });
 }
 
-size_t activation_bytes(int64_t rows, int64_t k) {
-    return static_cast<size_t>(rows * ceil_div(k, kBlock) * (kBlock + 8));
+size_t activation_bytes(int64_t rows, int64_t k, Format weights) {
+    return static_cast<size_t>(rows * ceil_div(k, kBlock) * (activation_block_bytes(weights) + 8));
 }
 
-ActivationsQ8 activations_at(unsigned char* memory, int64_t rows, int64_t k) {
-    const int64_t blocks = rows * ceil_div(k, kBlock);
-    float* scale = reinterpret_cast<float*>(memory + blocks * kBlock);
-    return {reinterpret_cast<int8_t*>(memory), scale, reinterpret_cast<int32_t*>(scale + blocks)};
+ActivationsQ8 activations_at(unsigned char* memory, int64_t rows, int64_t k, Format weights) {
+    const int64_t blocks = rows * ceil_div(k, kBlock), block_bytes = activation_block_bytes(weights);
+    float* scale = reinterpret_cast<float*>(memory + blocks * block_bytes);
+    return {reinterpret_cast<int8_t*>(memory), scale, reinterpret_cast<int32_t*>(scale + blocks), block_bytes};
 }
 
 ActivationsQ8 from_row(const ActivationsQ8& a, int64_t row, int64_t k) {
     const int64_t blocks = row * ceil_div(k, kBlock);
-    return {a.q + blocks * kBlock, a.scale + blocks, a.start + blocks};
+    return {a.q + blocks * a.block_bytes, a.scale + blocks, a.start + blocks, a.block_bytes};
 }
 
 QuantizeKernel quantize_kernel(Format weights) {

@@ -15,8 +15,8 @@ void require_panels(const char* name, const Weight& w);
 
 // Rows of k inputs as q8 blocks: the bytes they take, and their place in memory of that many bytes (64-byte aligned).
 // They serve weights of one format, q8 or q4.
-size_t activation_bytes(int64_t rows, int64_t k);
-ActivationsQ8 activations_at(unsigned char* memory, int64_t rows, int64_t k);
+size_t activation_bytes(int64_t rows, int64_t k, Format weights);
+ActivationsQ8 activations_at(unsigned char* memory, int64_t rows, int64_t k, Format weights);
 ActivationsQ8 from_row(const ActivationsQ8& a, int64_t row, int64_t k);
 QuantizeKernel quantize_kernel(Format weights);
 void quantize_into(Session& session, const FloatRows& x, Format weights, const ActivationsQ8& a);
