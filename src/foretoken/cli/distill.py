@@ -89,6 +89,9 @@ def _run(plan: Plan, out: Path, is_json: bool) -> None:
     if not report.is_finished:
         terminal.say(f"stopped while {report.stage}; go on with: foretoken distill --out {out} --resume")
         raise typer.Exit(130)
+    if report.survival:
+        before, after = (work.spelled(shares) for shares in (report.survival_before, report.survival))
+        terminal.say(f"held-out drafts accepted {after} by position; before training {before}")
     terminal.say(f"{out} holds a drafter of {report.bytes / 1e6:.1f} MB; use it with --drafter {out}")
 
 
