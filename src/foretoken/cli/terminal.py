@@ -125,7 +125,8 @@ def explain_drafting(model: Model, drafter: str, horizon: str) -> None:
         return
     if state.state == "on":
         if drafter == "auto" and state.sources == ("suffix",):
-            say(f"drafts come {state.reason}")
+            is_said = state.fallback == "drafter-mismatch"  # why it is not the model's own drafter
+            say("drafts come from the text itself" if is_said else f"drafts come {state.reason}")
         elif state.reason != EMBEDDED:
             say(f"drafts by {state.name}: {state.reason}")
         return
