@@ -33,7 +33,7 @@ def distill(
         float | None, typer.Option("--minutes", help="Time for writing and training together. Default: 10.")
     ] = None,
     steps: Annotated[int | None, typer.Option("--steps", help="So many training steps instead.")] = None,
-    tokens: Annotated[int, typer.Option("--tokens", help="Most tokens that the target writes.")] = 400_000,
+    tokens: Annotated[int, typer.Option("--tokens", help="After so many tokens the target stops writing.")] = 400_000,
     head_vocab: Annotated[
         int, typer.Option("--head-vocab", help="Guess only the N most frequent tokens of the data; 0 is all.")
     ] = 0,
