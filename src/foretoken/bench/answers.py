@@ -48,5 +48,5 @@ def require_template(model: Model, prompts: Prompts) -> None:
     if model.chat_template is None and domains:
         raise InputError(
             f"model {model.name} has no chat template, and prompts of {', '.join(domains)[:80]} are conversations. "
-            'Give --prompts with lines like {"text": "Once upon a time"}, as in bench/prompts/continuation of a checkout.'
+            'Give --prompts with lines like {"text": "Once upon a time"}; a checkout has bench/prompts/continuation.'
         )
