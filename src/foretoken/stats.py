@@ -140,9 +140,8 @@ class Stats:
         sentences = []
         if self.drafter_error is not None:
             sentences.append(f"The drafter failed ({self.drafter_error}); the rest was decoded one token at a time.")
-        if self._is_hopeless:
-            is_text = not self.useless and set(self.drafter_rounds) <= {TEXT_ITSELF}
-            return [*sentences, HOPELESS_TEXT if is_text else HOPELESS_MODEL]
+        if self.hopeless:
+            return [*sentences, self.hopeless]
         if self._is_horizon_long:
             last, hits, times = (
                 len(self.drafted_by_position),
@@ -159,10 +158,14 @@ class Stats:
         return sentences
 
     @property
-    def _is_hopeless(self) -> bool:
-        """Whether something is wrong with the drafter: by this answer's drafts, or by all of one source till now."""
+    def hopeless(self) -> str:
+        """What is wrong with the drafter, by this answer's drafts or by all of one source till now; else empty."""
+        if self.useless:
+            return HOPELESS_MODEL
         rate = self.rejection_rate
-        return bool(self.useless) or (rate is not None and rate > HOPELESS and self.drafted >= HOPELESS_MIN_DRAFTED)
+        if rate is None or rate <= HOPELESS or self.drafted < HOPELESS_MIN_DRAFTED:
+            return ""
+        return HOPELESS_TEXT if set(self.drafter_rounds) <= {TEXT_ITSELF} else HOPELESS_MODEL
 
     @property
     def _is_horizon_long(self) -> bool:

@@ -9,6 +9,7 @@ from pair import embedded
 from foretoken.bench import decode_speed, prompts, tune, tune_plot
 from foretoken.bench.calibration import calibration_error, foretold
 from foretoken.errors import InputError
+from foretoken.stats import HOPELESS_MODEL
 
 PROMPTS = {
     "code": [{"prompt": "def add(a, b):"}, {"prompt": "def sub(a, b):"}],
@@ -76,6 +77,13 @@ def test_a_speed_up_above_the_tokens_of_a_round_is_noise(report):
     assert tune._is_noise({"speedup": 1.5, "tokens_per_round": 1.4})
     assert not tune._is_noise({"speedup": 1.4, "tokens_per_round": 1.5})
     assert not tune._is_noise({"speedup": None, "tokens_per_round": None})
+
+
+def test_a_drafter_that_is_never_right_is_named(report):
+    (setting,) = report["settings"]
+    assert setting["hopeless"] == ""
+    hopeless = {**setting, "hopeless": HOPELESS_MODEL}
+    assert any("another model" in sentence for sentence in tune.advice({**report, "settings": [hopeless]}))
 
 
 def test_no_horizon_is_always_the_first_of_a_prompt(monkeypatch):

@@ -123,6 +123,7 @@ def _setting(
     chances, outcomes = foretold(rounds)
     return {
         "by_horizon": figures,
+        "hopeless": next((case.stats.hopeless for case in cases.values() if case.stats.hopeless), ""),
         "noise": [h for h, own in figures.items() if h != PLAIN and _is_noise(own)],
         "best_horizon": _best(figures, horizons),
         "domains": {domain: _domain(own, horizons) for domain, own in by_domain.items()},
@@ -202,6 +203,8 @@ def advice(report: dict[str, Any]) -> list[str]:
             sentences.append(
                 f"{label_of(setting)}: auto reached {share:.2f} of the best fixed horizon, {setting['best_horizon']}"
             )
+        if setting["hopeless"]:
+            sentences.append(f"{label_of(setting)}: {setting['hopeless']}")
         rejected = best["rejection_rate"]
         if rejected is not None and rejected > REJECTION_LIMIT:
             sentences.append(
