@@ -278,6 +278,8 @@ def load(
     target = Gemma4(config, packed, native)
     beside = Beside(target, tokenizer, own, drafter_format, draft_clusters, say)
     proposer, state = find_drafter(drafter, named, beside)
+    if draft_min_chance is not None and proposer is None:
+        say(f"draft_min_chance {draft_min_chance} has no effect: drafting is {state.reason}.")
     list(map(say, info.warnings))
     known_by = (place.name, info.format, info.packed_bytes, state.name, drafter_format, draft_clusters)
     return Model(

@@ -115,6 +115,7 @@ class Sequence:
             accepted=len(tokens) - 1,
             drafter=self.source if drafted else None,
             fallback=None if drafted else self.fallback_reason,
+            guessed=self.horizon.guessed,
         )
 
     def drafting_failed(self, error: Exception) -> None:

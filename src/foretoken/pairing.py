@@ -60,6 +60,8 @@ def named_sources(asked: Any, tell: Callable[[str], None] | None) -> list[Named]
     found: list[Named] = []
     for part in parts:
         name, is_pair, path = part.partition("=")
+        if part in ("auto", "none"):
+            raise InputError(f"drafter is {shown(asked)}, but {part} stands alone. Name the sources, or {part} only.")
         if part == "suffix":
             found.append((None, None))
         elif not is_pair:
@@ -82,6 +84,14 @@ def find_drafter(asked: Any, named: list[Named], beside: Beside) -> tuple[Drafte
     named   what `named_sources` makes of it
     raises  InputError; ConfigError, WeightsError for something named that does not fit
     """
+    drafter, state = _find(asked, named, beside)
+    models = list(drafter.models.values()) if isinstance(drafter, Choice) else [drafter]
+    if beside.clusters is not None and not any(isinstance(model, MtpDrafter) for model in models):
+        beside.say(f"draft_clusters {beside.clusters} has no effect: no drafter here has a head with clusters.")
+    return drafter, state
+
+
+def _find(asked: Any, named: list[Named], beside: Beside) -> tuple[Drafter | None, DrafterState]:
     if asked == "none":
         return None, DrafterState("none", "off", "switched off with drafter none")
     if asked == "auto":

@@ -10,9 +10,15 @@ from itertools import zip_longest
 from typing import Any
 
 REJECTION_LIMIT = 0.2  # up to this share of rejected draft tokens there is nothing to advise
-ADVICE_MIN_ROUNDS = 20  # fewer rounds, or drafts of full length, say nothing yet
+ADVICE_MIN_ROUNDS = 20  # fewer rounds with a guess, or drafts of full length, say nothing yet
 HOPELESS, HOPELESS_MIN_DRAFTED = 0.97, 16  # rejected share, of so many: something is wrong with the drafter
 WORTH_SAYING = 0.98  # times the plain speed: what is lost in measuring is not worth a word
+TEXT_ITSELF = "suffix"  # the source that is no model
+HOPELESS_MODEL = (
+    "The target kept almost no draft token. Likely causes: a drafter made for another model or version, weights of the "
+    "drafter in too few bits, or a kind of text that it was not trained for. Another drafter, or none, is better here."
+)
+HOPELESS_TEXT = "The target kept almost no draft token: what stood in this text before does not come again."
 
 
 @dataclass
@@ -42,18 +48,28 @@ class Stats:
     other_s: float = 0.0
     plain_tok_per_s: float | None = None
     drafter_error: str | None = None
+    useless: tuple[str, ...] = ()  # sources of which the target has kept almost nothing, in this text and before
+    guesses: int = field(default=0, repr=False)  # rounds in which a drafter guessed, with a row for that or without
     _last_accepted: int = field(default=0, repr=False, compare=False)
 
     def record_round(
-        self, *, drafted: int, accepted: int, horizon: int, drafter: str | None = None, fallback: str | None = None
+        self,
+        *,
+        drafted: int,
+        accepted: int,
+        horizon: int,
+        drafter: str | None = None,
+        fallback: str | None = None,
+        guessed: int = 0,
     ) -> None:
         """Count one round.
 
-        drafted   draft tokens that got a row; accepted of them were kept
+        drafted   draft tokens that got a row; accepted of them were kept; guessed counts those without a row as well
         horizon   the limit that applied; drafter is who guessed, fallback why nobody did
         """
         assert 0 <= accepted <= drafted
         self.rounds += 1
+        self.guesses += max(drafted, guessed) > 0
         self.drafted += drafted
         self.accepted += accepted
         self.accepted_batches += accepted > 0
@@ -124,6 +140,8 @@ class Stats:
         sentences = []
         if self.drafter_error is not None:
             sentences.append(f"The drafter failed ({self.drafter_error}); the rest was decoded one token at a time.")
+        if self.hopeless:
+            return [*sentences, self.hopeless]
         if self._is_horizon_long:
             last, hits, times = (
                 len(self.drafted_by_position),
@@ -134,16 +152,20 @@ class Stats:
                 f"The target rejected {self.rejection_rate:.0%} of the draft tokens, and accepted draft token {last} "
                 f"of a round {hits} times in {times}: a shorter horizon should be faster here."
             )
-        rate = self.rejection_rate
-        if rate is not None and rate > HOPELESS and self.drafted >= HOPELESS_MIN_DRAFTED:
-            sentences.append(
-                "The target kept almost no draft token. Likely causes: a drafter made for another model or version, "
-                "weights of the drafter in too few bits, or a kind of text that it was not trained for."
-            )
         is_slow = self.speedup is not None and self.speedup < WORTH_SAYING
-        if is_slow and self.drafted and self.rounds >= ADVICE_MIN_ROUNDS:
+        if is_slow and self.drafted and self.guesses >= ADVICE_MIN_ROUNDS:
             sentences.append(f"Drafting ran at {self.speedup:.2f} times the plain speed: horizon 0 is faster here.")
         return sentences
+
+    @property
+    def hopeless(self) -> str:
+        """What is wrong with the drafter, by this answer's drafts or by all of one source till now; else empty."""
+        if self.useless:
+            return HOPELESS_MODEL
+        rate = self.rejection_rate
+        if rate is None or rate <= HOPELESS or self.drafted < HOPELESS_MIN_DRAFTED:
+            return ""
+        return HOPELESS_TEXT if set(self.drafter_rounds) <= {TEXT_ITSELF} else HOPELESS_MODEL
 
     @property
     def _is_horizon_long(self) -> bool:
@@ -156,6 +178,8 @@ class Stats:
         rate, count = self.rejection_rate, self.drafted_by_position[-1] if self.drafted_by_position else 0
         if rate is None or rate <= REJECTION_LIMIT or count < ADVICE_MIN_ROUNDS:
             return False
+        if len(self.drafted_by_position) == 1:
+            return False  # only plain decoding is shorter, and that is said by its own measure
         saved_s = self.draft_s * count / self.drafted
         return self.accepted_by_position[-1] * self.decode_s < saved_s * (self.accepted + self.rounds)
 
@@ -168,6 +192,8 @@ class Stats:
         for name in _TABLES:
             for key, rounds in other.__dict__[name].items():
                 _count(self.__dict__[name], key, rounds)
+        self.guesses += other.guesses
+        self.useless = tuple(dict.fromkeys([*self.useless, *other.useless]))
         for name in _LISTS:
             pairs = zip_longest(self.__dict__[name], other.__dict__[name], fillvalue=0)
             self.__dict__[name] = [mine + theirs for mine, theirs in pairs]

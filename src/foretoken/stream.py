@@ -199,6 +199,7 @@ class Answer:
         self._parts += parts
         sequence = self.sequence
         sequence.stats.completion_tokens = len(self._tokens)
+        sequence.stats.useless = sequence.horizon.useless
         if self.keep is not None and not sequence.is_reading and sequence.cache.length:
             final_len = sequence.prompt_len + len(self._tokens)
             sequence.cache.roll_back(max(sequence.cache.length - final_len, 0))

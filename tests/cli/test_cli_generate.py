@@ -48,6 +48,12 @@ def test_a_horizon_without_a_drafter_has_no_effect_and_says_so():
     assert "no effect" not in foretoken("generate", CODE, *SHORT, "--drafter", "none", "--horizon", "0").err
 
 
+def test_rounds_without_a_draft_are_counted_with_the_reason():
+    assert " · 11 of 11 rounds plain (horizon-0) · " in foretoken("generate", CODE, *SHORT, "--horizon", "0").err
+    assert " · 11 of 11 rounds plain (no-drafter) · " in foretoken("generate", CODE, *SHORT, "--drafter", "none").err
+    assert "rounds plain" not in foretoken("generate", CODE, *SHORT, "--horizon", "4").err
+
+
 def test_a_prompt_that_names_a_file_is_text_and_a_hint(tmp_path):
     path = tmp_path / "notes.txt"
     path.write_text("x")

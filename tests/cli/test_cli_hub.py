@@ -55,6 +55,7 @@ def test_pull_then_use_without_network(places):
         (("generate", "Once", "--drafter", "o/nothing"), ["o/nothing"]),
         (("quantize", "o/nothing", "--format", "q4", "--out", "x"), ["o/nothing"]),
         (("quantize", "o/small", "--format", "q5", "--out", "x"), ["q5", "q4 or q8"]),
+        (("quantize", __file__, "--format", "q4", "--out", "x"), ["folder", f"--model {__file__} --format q4"]),
     ],
 )
 def test_bad_names(places, arguments, words):

@@ -236,3 +236,13 @@ def test_a_full_disk_behind_stdout_is_a_failure_in_one_line():
     assert done.returncode == 1
     assert b"Traceback" not in done.stderr
     assert b"No space left" in done.stderr
+
+
+def test_a_drafter_beside_the_model_that_does_not_fit_is_named_once(model, generate, drafter):
+    folder = shutil.move(drafter, model.with_name("model-assistant"))
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, "backbone_hidden_size": 512}))
+    finished = generate("--model", model)
+    assert finished.code == 0
+    assert finished.err.count("does not fit this target") == 1
+    assert "drafts come from the text itself\n" in finished.err

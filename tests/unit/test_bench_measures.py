@@ -198,7 +198,10 @@ def test_prompt_sets(tmp_path):
     assert prompts.load(tmp_path / "b.jsonl") == {"b": [{"prompt": "x"}, {"prompt": "y"}]}
 
 
-@pytest.mark.parametrize("line", ["{", "[]", '{"text": "x"}', '{"domain": "a"}', '{"domain": "a", "text": 1}'])
+BROKEN = ("{", "[]", '{"text": "x", "prompt": "x"}', '{"domain": 1, "text": "x"}', '{"domain": "a"}', '{"text": 1}')
+
+
+@pytest.mark.parametrize("line", BROKEN)
 def test_a_broken_prompt_is_named(tmp_path, line):
     file = tmp_path / "a.jsonl"
     file.write_text('{"domain": "a", "text": "x"}\n' + line)

@@ -69,7 +69,10 @@ def test_kept_and_read_back(tmp_path):
     assert again.problem == ""
     assert again.costs.curve(100) == pytest.approx(learned.costs.curve(100), rel=1e-3)
     assert again.costs.draft("mtp") == pytest.approx(learned.costs.draft("mtp"), rel=0.02)
-    assert again._chance("mtp")._weights.values == pytest.approx(learned._chance("mtp")._weights.values, abs=1e-5)
+    assert again._chance("mtp").weights.values == pytest.approx(learned._chance("mtp").weights.values, abs=1e-5)
+    kept, found = learned._chance("mtp").weights, again._chance("mtp").weights
+    assert 0 < found.right <= found.drafts
+    assert (found.drafts, found.right) == pytest.approx((kept.drafts, kept.right), abs=1e-3)
     assert Learned(tmp_path, "another").costs.level is None
     assert not list(tmp_path.glob("*.tmp"))
 
@@ -88,6 +91,8 @@ DAMAGE = {
     "units as text": lambda text: changed(text, "passes", {"0": {"1": ["1", 2]}}),
     "short sums": lambda text: changed(text, "drafts", {"mtp": [1.0]}),
     "weights as text": lambda text: text.replace('"weights": {"mtp": [', '"weights": {"mtp": ["x", '),
+    "tally too high": lambda text: text.replace('"tallies": {"mtp":', '"tallies": {"mtp": [0.0, 1.0], "x":'),
+    "tally as text": lambda text: text.replace('"tallies": {"mtp":', '"tallies": {"mtp": "", "x":'),
     "deep": lambda text: "[" * 100_000,
     "large": lambda text: text + " " * (1 << 20),
 }

@@ -16,11 +16,11 @@ from foretoken.tokenizer import Tokenizer
 DRAFTER, TARGET = ASSETS / "drafter", ASSETS / "target"
 
 
-def find(asked, own=DRAFTER):
+def find(asked, own=DRAFTER, clusters=None):
     said = []
     model = embedded()
     place = own if isinstance(own, Place) else Place(own.name, own, "found beside the model")
-    beside = Beside(model.target, model.tokenizer, place, "q8", None, said.append)
+    beside = Beside(model.target, model.tokenizer, place, "q8", clusters, said.append)
     drafter, state = find_drafter(asked, named_sources(asked, said.append), beside)
     return drafter, state, said
 
@@ -58,6 +58,8 @@ def test_none():
         (f"{DRAFTER},", "expected auto, suffix"),
         (f"=x,{DRAFTER}", "NAME=PATH"),
         ("suffix=x", "NAME=PATH"),
+        ("auto,suffix", "auto stands alone"),
+        (f"{DRAFTER},none", "none stands alone"),
         ("code=", "NAME=PATH"),
         (f"{DRAFTER},{DRAFTER}", "two drafters are called mtp"),
         (",".join(["suffix", *(f"a{i}=x" for i in range(9))]), "at most 8"),
@@ -66,6 +68,20 @@ def test_none():
 def test_refused(asked, words):
     with pytest.raises(InputError, match=words):
         find(asked)
+
+
+@pytest.mark.parametrize(
+    ("asked", "is_said"), [("none", True), ("suffix", True), (TARGET, True), (f"{DRAFTER},suffix", False)]
+)
+def test_clusters_that_nobody_has_are_named(asked, is_said):
+    said = find(asked, clusters=4)[2]
+    assert [("draft_clusters 4 has no effect" in sentence) for sentence in said] == [True] * is_said
+
+
+def test_a_least_chance_of_drafts_that_nobody_makes_is_named():
+    said = []
+    foretoken.load(drafter="none", draft_min_chance=0.5, warn=said.append)
+    assert len(said) == 1 and "draft_min_chance 0.5 has no effect" in said[0]
 
 
 def test_a_folder_that_is_not_there():

@@ -95,6 +95,35 @@ def test_a_chance_below_the_least_gets_no_row():
     assert FixedHorizon(3, min_chance=0.95).choose(draft, state(20), 1) == 0
 
 
+def test_a_least_chance_holds_for_short_and_long_as_well():
+    draft = Draft([1, 2, 3], np.array([0.9, 0.1, 0.9], dtype=np.float32))
+    for name in ("short", "long"):
+        assert Learned().horizon(name).choose(draft, state(20), 1) >= 2
+        assert Learned(min_chance=0.3).horizon(name).choose(draft, state(20), 1) == 1
+
+
+def test_a_drafter_that_is_never_right_is_found_out_though_few_of_its_drafts_get_a_row():
+    for chance, useless in ((0.0, ("mtp",)), (0.4, ())):
+        learned = Learned()
+        for seed in range(4):
+            world = World(STEEP, 0.1, lambda position, depth, chance=chance: chance, lambda p, d: 0.8, 300, seed)
+            horizon = learned.horizon("auto")
+            assert horizon.useless == ()  # nothing was guessed in this text
+            world.run(horizon, learned.costs)
+        assert horizon.useless == useless
+
+
+def test_the_text_itself_is_never_useless():
+    for name, is_useless in (("mtp", True), ("suffix", False)):
+        weights = Weights(name)
+        for _ in range(40):
+            weights.tally(False)
+        assert weights.is_useless == is_useless
+        weights.tally(True)
+        weights.tally(True)
+        assert not weights.is_useless
+
+
 def test_rows_of_other_texts_count():
     """Eight texts share a pass that is past the cheap rows: there a likely token is not worth a row any more."""
     costs = Costs()

@@ -132,3 +132,49 @@ def test_advice_names_a_slow_down_once_there_is_enough_to_tell():
         stats = drafted(*[4] * rounds, draft_s=0.0)  # 5 tokens a second
         stats.plain_tok_per_s = 7.0
         assert any("horizon 0" in sentence for sentence in stats.advice) == is_said
+
+
+def test_a_few_drafts_of_a_text_that_was_written_plainly_say_nothing_of_drafting():
+    """`auto` tries drafts, and parks: what the first ones cost is no reason to change anything."""
+    for guesses, is_said in ((19, False), (20, True)):
+        stats = drafted(0, 0, draft_s=0.5)
+        for number in range(60):
+            guessed = 2 if number < guesses - 2 else 0
+            stats.record_round(horizon=0, drafted=0, accepted=0, fallback="horizon-0", guessed=guessed)
+        stats.add_times(verify_s=60.0)
+        stats.plain_tok_per_s = 2.0
+        assert any("horizon 0" in sentence for sentence in stats.advice) == is_said
+
+
+def test_a_drafter_that_is_never_right_gets_one_sentence_with_the_likely_causes():
+    stats = drafted(*[0] * 30, draft_s=0.3)
+    stats.plain_tok_per_s = 7.0
+    (sentence,) = stats.advice
+    assert "almost no draft token" in sentence and "another model" in sentence
+
+
+def test_one_is_named_by_what_was_found_out_before_where_this_answer_has_too_few_drafts():
+    stats = drafted(0, 0, draft_s=0.3)
+    assert stats.advice == []
+    stats.useless = ("mtp",)
+    merged = Stats()
+    merged.merge(stats)
+    assert "another model" in stats.advice[0] and merged.advice == stats.advice
+
+
+def test_a_text_that_does_not_repeat_itself_is_no_wrong_drafter():
+    stats = Stats()
+    for _ in range(8):
+        stats.record_round(horizon=4, drafted=4, accepted=0, drafter="suffix")
+    (sentence,) = stats.advice
+    assert "does not come again" in sentence and "model" not in sentence
+
+
+def test_nothing_is_shorter_than_one_draft_token_but_plain_decoding():
+    stats = Stats()
+    for number in range(40):
+        stats.record_round(horizon=1, drafted=1, accepted=number % 3 == 0, drafter="mtp")
+        stats.add_times(draft_s=0.6, verify_s=0.4)
+    assert stats.advice == []
+    stats.plain_tok_per_s = 2.0
+    assert [("horizon 0" in sentence) for sentence in stats.advice] == [True]

@@ -6,9 +6,10 @@ import pytest
 from cli.command import assert_refused, foretoken
 from pair import embedded
 
-from foretoken.bench import tune, tune_plot
+from foretoken.bench import decode_speed, prompts, tune, tune_plot
 from foretoken.bench.calibration import calibration_error, foretold
 from foretoken.errors import InputError
+from foretoken.stats import HOPELESS_MODEL
 
 PROMPTS = {
     "code": [{"prompt": "def add(a, b):"}, {"prompt": "def sub(a, b):"}],
@@ -52,6 +53,71 @@ def test_the_picture_is_drawn(report, tmp_path):
     assert path.read_bytes()[:4] == b"\x89PNG" and path.stat().st_size > 10_000
 
 
+def test_the_picture_names_the_clusters_and_shows_all_of_its_highest_point(report, tmp_path, monkeypatch):
+    figure = pytest.importorskip("matplotlib.figure").Figure
+    titles, tops = [], []
+    monkeypatch.setattr(figure, "suptitle", lambda self, title: titles.append(title))
+    monkeypatch.setattr(figure, "savefig", lambda self, path, dpi: tops.append(self.axes[0].get_ylim()[1]))
+    (setting,) = report["settings"]
+    named = {**setting, "draft_clusters": 8}
+    tune_plot.draw(tmp_path / "a.png", {**report, "settings": [named], "sweet_spot": {**report["sweet_spot"], **named}})
+    assert "8 clusters" in titles[0]
+    assert tops[0] > 1.05 * max(own["tok_per_s"] for own in setting["by_horizon"].values())
+
+
+def test_the_sweet_spot_names_no_clusters_where_nothing_is_drafted(report):
+    for horizon, is_named in (("0", False), ("2", True)):
+        spot = {**report["sweet_spot"], "draft_clusters": 8, "horizon": horizon}
+        assert ("--draft-clusters" in tune.advice({**report, "sweet_spot": spot})[0]) == is_named
+
+
+def test_a_speed_up_above_the_tokens_of_a_round_is_noise(report):
+    (setting,) = report["settings"]
+    assert set(setting["noise"]) <= {"2", "auto"}
+    assert tune._is_noise({"speedup": 1.5, "tokens_per_round": 1.4})
+    assert not tune._is_noise({"speedup": 1.4, "tokens_per_round": 1.5})
+    assert not tune._is_noise({"speedup": None, "tokens_per_round": None})
+
+
+def test_a_drafter_that_is_never_right_is_named(report):
+    (setting,) = report["settings"]
+    assert setting["hopeless"] == ""
+    hopeless = {**setting, "hopeless": HOPELESS_MODEL}
+    assert any("another model" in sentence for sentence in tune.advice({**report, "settings": [hopeless]}))
+
+
+def test_no_horizon_is_always_the_first_of_a_prompt(monkeypatch):
+    orders = []
+
+    def run(model, prompt, horizons, *rest, **options):
+        orders.append(list(horizons))
+        return real(model, prompt, horizons, *rest, **options)
+
+    real = tune._run
+    monkeypatch.setattr(tune, "_run", run)
+    tune.measure([({"draft_clusters": None}, embedded)], {"code": PROMPTS["code"]}, ["0", "auto"], 8, repeats=1)
+    assert orders == [["0", "auto"], ["auto", "0"]]
+
+
+def test_prompts_need_no_domain(tmp_path):
+    path = tmp_path / "mine.jsonl"
+    lines = [{"text": "a"}, {"prompt": "b", "domain": "code"}, {"messages": [{"role": "user", "content": "c"}]}]
+    path.write_text("\n".join(map(json.dumps, lines)))
+    assert prompts.load(path) == {"mine": [{"prompt": "a"}, lines[2]], "code": [{"prompt": "b"}]}
+
+
+def test_conversations_need_a_template_before_anything_is_measured(monkeypatch):
+    model = embedded()
+    monkeypatch.setattr(model, "chat_template", None)
+    talk = {"chat": [{"messages": [{"role": "user", "content": "Hello"}]}]}
+    for measure in (
+        lambda: tune.measure([({"draft_clusters": None}, lambda: model)], talk, ["0", "auto"], 8, repeats=1),
+        lambda: decode_speed.measure(model, talk, ["0", "2"], 8, repeats=1),
+    ):
+        with pytest.raises(InputError, match="Give --prompts"):
+            measure()
+
+
 def test_calibration_counts_tokens_whose_fate_is_known():
     rounds = [
         {"chances": [0.9, 0.8, 0.7], "drafted": 3, "accepted": 1},  # the third was never judged
@@ -65,6 +131,7 @@ def test_calibration_counts_tokens_whose_fate_is_known():
 
 def test_plain_and_auto_are_always_compared():
     assert tune.check_horizons(["4", "0"]) == ["0", "4", "auto"]
+    assert tune.check_horizons(["auto", "long", "10", "4", "short", "04"]) == ["0", "4", "10", "short", "long", "auto"]
     with pytest.raises(InputError, match="horizon is 17"):
         tune.check_horizons(["17"])
 

@@ -7,6 +7,7 @@ from time import perf_counter
 from typing import Any
 
 from foretoken.api import Model
+from foretoken.bench.prompts import Prompts
 from foretoken.errors import InputError
 from foretoken.stream import Result
 
@@ -39,3 +40,13 @@ def require_drafter(model: Model) -> None:
     """Raise InputError where nothing drafts, so that there is nothing to compare."""
     if model.drafter is None:
         raise InputError(f"drafting is off: {model.drafter_state.reason}. Name a drafter with --drafter.")
+
+
+def require_template(model: Model, prompts: Prompts) -> None:
+    """Raise InputError for conversations where the model knows none, before anything is measured."""
+    domains = [domain for domain, own in prompts.items() if any("messages" in prompt for prompt in own)]
+    if model.chat_template is None and domains:
+        raise InputError(
+            f"model {model.name} has no chat template, and prompts of {', '.join(domains)[:80]} are conversations. "
+            'Give --prompts with lines like {"text": "Once upon a time"}; a checkout has bench/prompts/continuation.'
+        )

@@ -1,4 +1,8 @@
-"""Prompt sets by domain: JSON lines with `domain` and either `messages` or `text`, in a file or a folder of files."""
+"""Prompt sets by domain: JSON lines in a file or a folder of files.
+
+A line has `messages`, or a `text` to continue (`prompt` means the same), and, if need be, its `domain`; else the domain
+is the file's name.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +10,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from foretoken.errors import InputError
+from foretoken.errors import InputError, shown
 
 SETS = Path(__file__).parents[3] / "bench" / "prompts"  # of a checkout
 MAX_BYTES = 16 << 20
@@ -33,7 +37,7 @@ def load(path: Path, limit: int | None = None) -> Prompts:
     for file in files:
         for number, line in enumerate(read_text(file).splitlines(), 1):
             if line.strip():
-                domain, prompt = _prompt(line, f"line {number} of {file}")
+                domain, prompt = _prompt(line, file.stem, f"line {number} of {file}")
                 own = found.setdefault(domain, [])
                 if limit is None or len(own) < limit:
                     own.append(prompt)
@@ -52,16 +56,19 @@ def read_text(file: Path) -> str:
         raise InputError(f"{file} cannot be read: {error}.") from error
 
 
-def _prompt(line: str, where: str) -> tuple[str, dict[str, Any]]:
+def _prompt(line: str, domain: str, where: str) -> tuple[str, dict[str, Any]]:
     try:
         value = json.loads(line)
     except (ValueError, RecursionError) as error:
         raise InputError(f"{where} is not JSON: {error}.") from error
-    if not isinstance(value, dict) or not isinstance(value.get("domain"), str):
-        raise InputError(f"{where} is no object with a domain.")
-    messages, text = value.get("messages"), value.get("text")
-    if isinstance(messages, list) and text is None:
-        return value["domain"], {"messages": messages}
-    if isinstance(text, str) and messages is None:
-        return value["domain"], {"prompt": text}
-    raise InputError(f"{where} has neither messages nor text, or both.")
+    if not isinstance(value, dict):
+        raise InputError(f"{where} is no JSON object.")
+    domain = value.get("domain", domain)
+    if not isinstance(domain, str):
+        raise InputError(f"the domain of {where} is {shown(domain)}, expected a text.")
+    given = {name: value[name] for name in ("messages", "text", "prompt") if value.get(name) is not None}
+    if list(given) == ["messages"] and isinstance(given["messages"], list):
+        return domain, given
+    if len(given) == 1 and isinstance(text := next(iter(given.values())), str):
+        return domain, {"prompt": text}
+    raise InputError(f'{where} needs "messages", a list, or "text" (or "prompt"), a text; one of them alone.')

@@ -12,12 +12,12 @@ from functools import partial
 from typing import Any
 
 from foretoken.api import Model
-from foretoken.bench.answers import AUTO, PLAIN, require_drafter, timed
+from foretoken.bench.answers import AUTO, PLAIN, require_drafter, require_template, timed
 from foretoken.bench.calibration import calibration_error, foretold
 from foretoken.bench.loops import is_loop
 from foretoken.bench.prompts import Prompts
 from foretoken.bench.timing import interleaved
-from foretoken.horizon import parse_horizon
+from foretoken.horizon import NAMED, parse_horizon
 from foretoken.stats import REJECTION_LIMIT, Stats
 
 Progress = Callable[[int, int], None]
@@ -47,10 +47,11 @@ class _Case:
 
 
 def check_horizons(horizons: Sequence[str]) -> list[str]:
-    """The horizons to compare, 0 and auto among them; raises InputError for one that does not exist."""
-    for horizon in horizons:
-        parse_horizon(horizon)
-    return list(dict.fromkeys([PLAIN, *horizons, AUTO]))
+    """The horizons to compare, 0 and auto among them, numbers first; raises InputError for one that does not exist."""
+    parsed = {parse_horizon(horizon) for horizon in horizons} - {AUTO}
+    numbers = sorted({int(PLAIN), *(h for h in parsed if isinstance(h, int))})
+    names = [h for h in NAMED if h in parsed]
+    return [*map(str, numbers), *names, AUTO]
 
 
 def measure(
@@ -72,6 +73,7 @@ def measure(
     for name, load in models:
         model = load()
         require_drafter(model)
+        require_template(model, prompts)
         before = len(settings) * sum(map(len, prompts.values()))
         found = _setting(model, prompts, horizons, max_tokens, repeats, partial(_passed_on, told, before, whole))
         settings.append({**name, "format": model.info()["format"], **found})
@@ -101,7 +103,8 @@ def _setting(
     rounds: list[dict[str, Any]] = []  # of auto on held-out prompts
     is_same, loops = True, 0
     for number, (domain, prompt) in enumerate(_each(prompts)):
-        runs = _run(model, prompt, horizons, max_tokens, repeats, has_warm_up=not number)
+        order = horizons[:: -1 if number % 2 else 1]  # or the first one would pay for what is new in every prompt
+        runs = _run(model, prompt, order, max_tokens, repeats, has_warm_up=not number)
         answers = {tuple(run.tokens) for run in runs.values()}
         is_same = is_same and len(answers) == 1
         if any(map(is_loop, answers)):
@@ -120,6 +123,8 @@ def _setting(
     chances, outcomes = foretold(rounds)
     return {
         "by_horizon": figures,
+        "hopeless": next((case.stats.hopeless for case in cases.values() if case.stats.hopeless), ""),
+        "noise": [h for h, own in figures.items() if h != PLAIN and _is_noise(own)],
         "best_horizon": _best(figures, horizons),
         "domains": {domain: _domain(own, horizons) for domain, own in by_domain.items()},
         "calibration_error": calibration_error(chances, outcomes),
@@ -163,6 +168,11 @@ def _domain(own: dict[str, _Case], horizons: Sequence[str]) -> dict[str, Any]:
     return {"speedup": {h: figures[h]["speedup"] for h in horizons}, "best_horizon": _best(figures, horizons)}
 
 
+def _is_noise(own: dict[str, Any]) -> bool:
+    """A speed-up above the tokens of a round cannot be."""
+    return own["speedup"] is not None and own["speedup"] > (own["tokens_per_round"] or 0.0)
+
+
 def _best(figures: dict[str, Any], horizons: Sequence[str]) -> str:
     """The fastest fixed one."""
     return max((h for h in horizons if h.isdigit()), key=lambda h: figures[h]["tok_per_s"] or 0.0)
@@ -182,7 +192,8 @@ def advice(report: dict[str, Any]) -> list[str]:
     """Plain sentences: the sweet spot, and what stands in its way elsewhere."""
     spot = report["sweet_spot"]
     clusters = spot["draft_clusters"]
-    options = f"--format {spot['format']}" + ("" if clusters is None else f" --draft-clusters {clusters}")
+    is_plain = clusters is None or spot["horizon"] == PLAIN
+    options = f"--format {spot['format']}" + ("" if is_plain else f" --draft-clusters {clusters}")
     sentences = [f"fastest here: {options} --horizon {spot['horizon']}, {spot['tok_per_s']:.1f} tok/s"]
     for setting in report["settings"]:
         own = setting["by_horizon"][AUTO]
@@ -190,16 +201,19 @@ def advice(report: dict[str, Any]) -> list[str]:
         if own["tok_per_s"] and best["tok_per_s"]:
             share = own["tok_per_s"] / best["tok_per_s"]
             sentences.append(
-                f"{_label(setting)}: auto reached {share:.2f} of the best fixed horizon, {setting['best_horizon']}"
+                f"{label_of(setting)}: auto reached {share:.2f} of the best fixed horizon, {setting['best_horizon']}"
             )
+        if setting["hopeless"]:
+            sentences.append(f"{label_of(setting)}: {setting['hopeless']}")
         rejected = best["rejection_rate"]
         if rejected is not None and rejected > REJECTION_LIMIT:
             sentences.append(
-                f"{_label(setting)}: at its best horizon the target still rejects {rejected:.0%} of drafts"
+                f"{label_of(setting)}: at its best horizon the target still rejects {rejected:.0%} of drafts"
             )
     return sentences
 
 
-def _label(setting: dict[str, Any]) -> str:
+def label_of(setting: dict[str, Any]) -> str:
+    """Format and, where they were asked for, clusters."""
     clusters = setting["draft_clusters"]
     return setting["format"] + ("" if clusters is None else f", {clusters} clusters")

@@ -173,9 +173,7 @@ def decode(
     format: options.Format = "auto",
     drafter_format: options.DrafterFormat = "q8",
     threads: options.Threads = None,
-    prompts: Annotated[
-        Path | None, typer.Option("--prompts", metavar="PATH", help="JSON lines, or a folder of such files.")
-    ] = None,
+    prompts: options.Prompts = None,
     shape: Annotated[str | None, typer.Option("--shape", hidden=True)] = None,
     limit: Annotated[int | None, typer.Option("--limit", help="Prompts of each domain. Default: all.")] = None,
     horizon: Annotated[

@@ -33,7 +33,7 @@ def distill(
         float | None, typer.Option("--minutes", help="Time for writing and training together. Default: 10.")
     ] = None,
     steps: Annotated[int | None, typer.Option("--steps", help="So many training steps instead.")] = None,
-    tokens: Annotated[int, typer.Option("--tokens", help="Most tokens that the target writes.")] = 400_000,
+    tokens: Annotated[int, typer.Option("--tokens", help="After so many tokens the target stops writing.")] = 400_000,
     head_vocab: Annotated[
         int, typer.Option("--head-vocab", help="Guess only the N most frequent tokens of the data; 0 is all.")
     ] = 0,
@@ -89,6 +89,9 @@ def _run(plan: Plan, out: Path, is_json: bool) -> None:
     if not report.is_finished:
         terminal.say(f"stopped while {report.stage}; go on with: foretoken distill --out {out} --resume")
         raise typer.Exit(130)
+    if report.survival:
+        before, after = (work.spelled(shares) for shares in (report.survival_before, report.survival))
+        terminal.say(f"held-out drafts accepted {after} by position; before training {before}")
     terminal.say(f"{out} holds a drafter of {report.bytes / 1e6:.1f} MB; use it with --drafter {out}")
 
 

@@ -114,6 +114,15 @@ Tools = Annotated[
     typer.Option("--tools", metavar="FILE", help="JSON list of functions that the model may call, as in OpenAI's API."),
 ]
 Trace = Annotated[Path | None, typer.Option("--trace", metavar="FILE.jsonl", help="Write a line of JSON per round.")]
+Prompts = Annotated[
+    Path | None,
+    typer.Option(
+        "--prompts",
+        metavar="PATH",
+        help='Lines of JSON, such as {"text": "Once"}, or with messages, or a folder of such files. Default: those of '
+        "a checkout.",
+    ),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object as the last line of stdout.")]
 
 

@@ -31,7 +31,10 @@ def quantize(
         raise InputError(f"format is {format!r}, expected {' or '.join(FORMATS)}.")
     folder = places.find(source, False, terminal.say)[0].where
     if folder.is_file():
-        raise InputError(f"{folder} is a file. Give a Hugging Face folder; GGUF files are quantised already.")
+        raise InputError(
+            f"{folder} is a file. Give a Hugging Face folder; a GGUF file is packed anew whenever it is loaded with "
+            f"--model {folder} --format {format}."
+        )
     checkpoint = open_folder(folder)
     parts = fitting_plan(checkpoint, _config(folder))
     target = Path(out).absolute()

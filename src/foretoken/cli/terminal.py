@@ -125,7 +125,8 @@ def explain_drafting(model: Model, drafter: str, horizon: str) -> None:
         return
     if state.state == "on":
         if drafter == "auto" and state.sources == ("suffix",):
-            say(f"drafts come {state.reason}")
+            is_said = state.fallback == "drafter-mismatch"  # why it is not the model's own drafter
+            say("drafts come from the text itself" if is_said else f"drafts come {state.reason}")
         elif state.reason != EMBEDDED:
             say(f"drafts by {state.name}: {state.reason}")
         return
@@ -160,6 +161,10 @@ def summarize(result: Result) -> None:
         parts.append(f"{stats.tokens_per_round:.2f} per round")
     if stats.acceptance_rate is not None:
         parts.append(f"{stats.acceptance_rate:.0%} of drafts accepted")
+    plain = sum(stats.fallbacks.values())
+    if 2 * plain > stats.rounds:
+        why = ", ".join(sorted(stats.fallbacks, key=stats.fallbacks.__getitem__, reverse=True))
+        parts.append(f"{plain} of {stats.rounds} rounds plain ({why})")
     if stats.tok_per_s is not None:
         parts.append(f"{stats.tok_per_s:.1f} tok/s")
     parts.append(f"prompt of {stats.prompt_tokens} in {stats.prefill_s:.2f} s")

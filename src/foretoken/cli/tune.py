@@ -11,6 +11,8 @@ import typer
 from foretoken.cli import options, terminal
 from foretoken.errors import InputError
 
+CALIBRATION_MIN_TOKENS = 50  # fewer say nothing
+
 
 def tune(
     model: options.Model = None,
@@ -21,9 +23,7 @@ def tune(
         str | None, typer.Option("--clusters", help="Numbers for --draft-clusters to compare, with commas.")
     ] = None,
     threads: options.Threads = None,
-    prompts: Annotated[
-        Path | None, typer.Option("--prompts", metavar="PATH", help="JSON lines, or a folder of such files.")
-    ] = None,
+    prompts: options.Prompts = None,
     limit: Annotated[int, typer.Option("--limit", help="Prompts of each domain.")] = 4,
     horizon: Annotated[str, typer.Option("--horizon", help="Horizons to compare, beside 0 and auto.")] = "1,2,3,4,6,8",
     max_tokens: options.MaxTokens = 120,
@@ -92,15 +92,18 @@ def _show(report: dict[str, Any], horizons: list[str]) -> None:
             table.add_row(
                 h,
                 _number(own["tok_per_s"], 1),
-                _number(own["speedup"], 2),
+                _number(own["speedup"], 2) + "?" * (h in setting["noise"]),
                 "–" if rejected is None else f"{rejected:.0%}",
                 _number(own["tokens_per_round"], 2),
             )
         console.print(table)
-        error = setting["calibration_error"]
-        if error is not None:
-            count = setting["calibration_tokens"]
+        if setting["noise"]:
+            terminal.say("? is noise: no speed-up can be larger than the tokens of a round. Give --repeats 3 or more.")
+        error, count = setting["calibration_error"], setting["calibration_tokens"]
+        if error is not None and count >= CALIBRATION_MIN_TOKENS:
             terminal.say(f"expected calibration error on held-out answers: {error:.3f} ({count} draft tokens)")
+        else:
+            terminal.say(f"auto gave rows to {count} draft tokens of held-out answers: too few to judge its chances by")
 
 
 def _number(value: float | None, digits: int) -> str:

@@ -241,7 +241,7 @@ def _told(to: Listener, course: Course) -> Callable[[Course, float], None]:
             to.say(line(point))
         shown = len(course.curve)
         last = course.curve[-1]["survival"] if course.curve else []
-        to.advance(int(1000 * progress), 1000, f"loss {course.loss:.3f}, held out {_spelled(last)}")
+        to.advance(int(1000 * progress), 1000, f"loss {course.loss:.3f}, held out {spelled(last)}")
 
     return told
 
@@ -250,11 +250,12 @@ def line(point: dict[str, Any]) -> str:
     """An evaluation in words."""
     loss = "" if point["loss"] is None else f" · loss {point['loss']:.3f}"
     return (
-        f"step {point['step']}, {point['progress']:.0%}{loss} · held-out drafts accepted {_spelled(point['survival'])}"
+        f"step {point['step']}, {point['progress']:.0%}{loss} · held-out drafts accepted {spelled(point['survival'])}"
     )
 
 
-def _spelled(survival: list[float]) -> str:
+def spelled(survival: list[float]) -> str:
+    """Shares of rounds whose drafts 1 … i are kept, in words."""
     return " ".join(f"{share:.2f}" for share in survival)
 
 

@@ -12,6 +12,7 @@ from math import exp, log
 from typing import Any
 
 from foretoken.errors import InputError
+from foretoken.stats import TEXT_ITSELF
 
 MAX_DEPTH = 16
 # Fitted by `bench/fit_chance.py` on rounds of the embedded pair over bench/prompts/small, at temperature 0 and 0.8.
@@ -28,6 +29,8 @@ MOST_TRUST, OUTCOMES_A_TRUST = 4, 200
 LEAST_VARIANCE = 0.12  # of an outcome, so that one surprise does not throw an offset out
 MOST_OFFSET = 6.0
 WEIGHT_LIMIT = 20.0
+TALLY_FADE = 0.97  # the tally is that of about the last thirty drafts
+USELESS, USELESS_MIN_DRAFTS = 0.03, 8  # right share, of so many: something is wrong with the drafter
 
 
 class Weights:
@@ -36,6 +39,25 @@ class Weights:
     def __init__(self, name: str) -> None:
         self.values = list(MTP_PRIOR if name.startswith("mtp") else OTHER_PRIOR)
         self.count = 0  # outcomes that they were learned from
+        self.drafts = self.right = 0.0  # compared, and those of which at least the first token was right; older fade
+        self._is_model = name != TEXT_ITSELF  # which costs nothing, so it is never useless
+
+    @property
+    def is_useless(self) -> bool:
+        """Whether the target has written hardly any token that this drafter guessed."""
+        return self._is_model and self.drafts >= USELESS_MIN_DRAFTS and self.right <= USELESS * self.drafts
+
+    def tally(self, is_right: bool) -> None:
+        """Count a draft whose first token was right, or was not."""
+        self.drafts = TALLY_FADE * self.drafts + 1.0
+        self.right = TALLY_FADE * self.right + is_right
+
+    def restore_tally(self, kept: Any) -> None:
+        """Take over what a file says; raises InputError where it is no [drafts, right]."""
+        drafts, right = kept
+        if not 0.0 <= right <= drafts <= 1.0 / (1.0 - TALLY_FADE) + 1.0:
+            raise InputError("the tally of a drafter is not two numbers, drafts and right ones.")
+        self.drafts, self.right = float(drafts), float(right)
 
     def restore(self, kept: Any) -> None:
         """Take over what a file says; raises InputError where it is not such a list."""
@@ -50,7 +72,7 @@ class Chance:
     """The judge of one text's drafts."""
 
     def __init__(self, weights: Weights) -> None:
-        self._weights = weights
+        self.weights = weights
         self._offset = 0.0  # of all depths, and beside it one for each
         self._offsets = [0.0] * MAX_DEPTH
         self._count = 0
@@ -64,7 +86,7 @@ class Chance:
 
     def of(self, confidence: Sequence[float], is_sampled: bool) -> list[float]:
         """The chance of each draft token of a round, given those before it."""
-        constant, odds_weight, depth_weight, sampled, sampled_odds, last = self._weights.values
+        constant, odds_weight, depth_weight, sampled, sampled_odds, last = self.weights.values
         if is_sampled:
             constant += sampled
             odds_weight += sampled_odds
@@ -115,7 +137,7 @@ class Chance:
         """The fate of the last draft is known as far as it will be: so many tokens were right, of so many."""
         if not known:
             return
-        weights = self._weights
+        weights = self.weights
         errors, odds_errors = self._errors, self._odds_errors
         values = weights.values
         values[0] += SHARED_STEP * errors
@@ -126,6 +148,7 @@ class Chance:
             values[4] += SHARED_STEP * odds_errors
         values[5] += SHARED_STEP * self._last_share * errors
         weights.count += known
+        weights.tally(right > 0)
         self._errors = self._odds_errors = self._depth_errors = 0.0
         self._trust = LEAST_TRUST + min(weights.count // OUTCOMES_A_TRUST, MOST_TRUST)
         self._last_share = right / len(self._chances)

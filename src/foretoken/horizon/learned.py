@@ -67,7 +67,8 @@ class Learned:
         self.costs.is_changed = False
         self._saved_at = monotonic()
         weights = {name: [round(value, 6) for value in own.values] for name, own in self._weights.items()}
-        disk.write(self._path, self._key, {"costs": self.costs.as_dict(), "weights": weights})
+        tallies = {name: [round(own.drafts, 3), round(own.right, 3)] for name, own in self._weights.items()}
+        disk.write(self._path, self._key, {"costs": self.costs.as_dict(), "weights": weights, "tallies": tallies})
 
     def _chance(self, name: str) -> Chance:
         if name not in self._weights:
@@ -91,6 +92,7 @@ class Learned:
         for name, values in kept["weights"].items():
             self._weights[name] = Weights(name)
             self._weights[name].restore(values)
+            self._weights[name].restore_tally(kept.get("tallies", {}).get(name, (0.0, 0.0)))  # older files have none
 
 
 class Shelf:

@@ -16,7 +16,7 @@ from typing import Any
 from foretoken.drafters.protocol import Draft
 from foretoken.horizon.chance import Chance
 from foretoken.horizon.cost import MAX_ROWS, Costs
-from foretoken.horizon.fixed import MAX_HORIZON
+from foretoken.horizon.fixed import MAX_HORIZON, likely
 from foretoken.horizon.protocol import Paid
 
 LOOK_SHARE = 0.007  # of the time, for drafts that are only looked at
@@ -118,6 +118,11 @@ class AutoHorizon:
         """Draft tokens to ask for in the next round."""
         return self._limit
 
+    @property
+    def useless(self) -> tuple[str, ...]:
+        """Sources of drafts in this text whose guesses are hardly ever right."""
+        return tuple(name for name, chance in self._judges.items() if chance.weights.is_useless)
+
     def choose(self, draft: Draft, state: Any, rows: int) -> int:
         """How many tokens of the draft get a row, in a pass that has so many `rows` without them."""
         self.guessed = count = len(draft.tokens)
@@ -156,7 +161,8 @@ class AutoHorizon:
                 worth[i] += weight * (gain - worth[i])
             else:
                 worth.append(gain)
-        self.applied = min(max(chosen, self._low), self._high, count)
+        low = min(self._low, likely(chances, least)) if self._low and least else self._low
+        self.applied = min(max(chosen, low), self._high, count)
         return self.applied
 
     def _begin(self, draft: Draft, state: Any) -> None:

@@ -41,6 +41,11 @@ class Horizon(Protocol):
     reason: str  # why the last round gave none of them a row
 
     @property
+    def useless(self) -> tuple[str, ...]:
+        """Models asked in this text of whose guesses the target has kept almost none, in this text and before."""
+        ...
+
+    @property
     def chances(self) -> Sequence[float]:
         """Of each of them, given those before it, as the horizon sees it."""
         ...
