@@ -265,3 +265,14 @@ def test_torch_that_is_missing_is_said_with_the_way_to_it(monkeypatch):
     monkeypatch.setitem(sys.modules, "torch", None)
     with pytest.raises(InputError, match=r"pip install 'foretoken-mtp\[train\]'"):
         distill.need_torch()
+
+
+@pytest.mark.parametrize("vocab_len", [5, 33, 200, 5000])
+def test_the_likeliest_tokens_are_those_of_a_whole_sort(vocab_len):
+    logits = np.round(np.random.default_rng(0).standard_normal((4, vocab_len)), 1).astype(np.float32)  # many are equal
+    ids, chances = records._likeliest(logits)
+    order = np.argsort(-logits, axis=1, kind="stable")[:, : records.LIKELY]
+    exact = np.exp(logits.astype(np.float64))
+    exact /= exact.sum(1, keepdims=True)
+    assert np.array_equal(ids, order)
+    np.testing.assert_allclose(chances, np.take_along_axis(exact, order, 1), rtol=1e-5)

@@ -26,6 +26,7 @@ from foretoken.errors import InputError, WeightsError
 from foretoken.files import write_atomically
 
 LIKELY = 32
+GROUP = 64  # tokens whose largest is found first
 PASS_ROWS = 256  # rows of a pass; their logits come 32 at a time, for a vocabulary may be large
 LOGIT_ROWS = 32
 MAX_BYTES = 16 << 30
@@ -150,11 +151,16 @@ def _read(model: Model, text: Text, out: dict[str, np.ndarray]) -> None:
 
 def _likeliest(logits: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The likeliest ids of each row (n, V), best first, ties to the lowest id, and their probabilities."""
-    count = min(LIKELY, logits.shape[1])
-    ids = np.sort(np.argpartition(logits, -count, axis=1)[:, -count:], axis=1)
+    num_rows, vocab_len = logits.shape
+    count = min(LIKELY, vocab_len)
+    groups = np.arange(0, vocab_len, min(GROUP, vocab_len // count))  # at least `count` of them
+    ids = np.empty((num_rows, count), np.int32)
+    whole = np.empty((num_rows, 1), np.float32)
+    for row, found, total in zip(logits, ids, whole, strict=True):
+        tops = np.maximum.reduceat(row, groups)  # all of a large vocabulary takes longer than the pass
+        least = np.partition(tops, -count)[-count]  # `count` tokens are at least as likely
+        near = np.flatnonzero(row >= least)
+        found[:] = near[np.lexsort((near, -row[near]))][:count]
+        total[:] = np.exp(row - row.max()).sum()
     top = np.take_along_axis(logits, ids, 1)
-    order = np.argsort(-top, axis=1, kind="stable")
-    ids, top = np.take_along_axis(ids, order, 1), np.take_along_axis(top, order, 1)
-    peak = top[:, :1]
-    whole = np.exp(logits - peak).sum(1, keepdims=True)
-    return ids.astype(np.int32), np.exp(top - peak) / whole
+    return ids, np.exp(top - top[:, :1]) / whole
