@@ -15,6 +15,7 @@ from typing import Any
 
 from foretoken.chat import ChatTemplate
 from foretoken.errors import InputError
+from foretoken.files import read_text
 from foretoken.tokenizer import Tokenizer
 
 MAX_FILE_BYTES = 256 << 20
@@ -92,13 +93,7 @@ def _ids(source: Source, tokenizer: Tokenizer, template: ChatTemplate | None, rn
 
 
 def _sources(file: Path) -> list[Source]:
-    try:
-        size = file.stat().st_size
-        if size > MAX_FILE_BYTES:
-            raise InputError(f"{file} has {size} bytes, expected at most {MAX_FILE_BYTES}. Split it.")
-        text = file.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{file} cannot be read as text: {error}.") from error
+    text = read_text(file, MAX_FILE_BYTES)
     if file.suffix != ".jsonl":
         return [Source(passage) for passage in passages(text)]
     lines = enumerate(text.splitlines(), 1)
