@@ -1,6 +1,8 @@
 """What `foretoken distill` does without torch: data, texts and their file, records, shapes, clusters."""
 
+import errno
 import json
+import os
 import sys
 from dataclasses import replace
 
@@ -156,6 +158,23 @@ def test_records_of_other_texts_are_refused(tmp_path):
     records.record(model, [text], tmp_path / "r", lambda: False, quiet)
     with pytest.raises(WeightsError, match="other texts"):
         records.record(model, [text, text], tmp_path / "r", lambda: False, quiet)
+
+
+@pytest.mark.skipif(not hasattr(os, "posix_fallocate"), reason="needs posix_fallocate")
+def test_the_disk_has_room_for_records_before_they_are_written(tmp_path, monkeypatch):
+    """Writing through a map into a file with holes would end the process where the disk is full."""
+    model, found = embedded(drafter="none"), [writing.Text(1, 1, 0, 0.0, [5] * 3000)]
+    taken = []
+    monkeypatch.setattr(os, "posix_fallocate", lambda file, at, size: taken.append((at, size)))
+    assert records.record(model, found, tmp_path, lambda: True, lambda *_: None) is None
+    assert sorted(taken) == sorted((0, path.stat().st_size) for path in tmp_path.glob("*.npy"))
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "posix_fallocate", full)
+    with pytest.raises(InputError, match="No space left on device"):
+        records.record(model, found, tmp_path, lambda: True, lambda *_: None)
 
 
 def test_a_cache_gives_back_what_was_appended():

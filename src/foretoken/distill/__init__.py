@@ -48,7 +48,12 @@ class Plan:
     sizes: Sizes = field(default_factory=Sizes)
 
     def save(self, work: Path) -> None:
-        write_atomically(work / PLAN, json.dumps(asdict(self), indent=1).encode())
+        """Keep it in a work folder, which is made; raises InputError."""
+        try:
+            work.mkdir(parents=True, exist_ok=True)
+            write_atomically(work / PLAN, json.dumps(asdict(self), indent=1).encode())
+        except OSError as error:
+            raise InputError(f"{work} cannot be written: {error.strerror or error}.") from error
 
     @classmethod
     def load(cls, work: Path) -> Plan:
@@ -108,11 +113,7 @@ def prepare(out: Path, plan: Plan | None) -> Plan:
     if (out / "config.json").exists():
         raise InputError(f"{out} holds a model already. Name another folder.")
     sources.read([Path(path) for path in plan.data])  # refuse bad data before a model is loaded
-    try:
-        work.mkdir(parents=True, exist_ok=True)
-        plan.save(work)
-    except OSError as error:
-        raise InputError(f"{work} cannot be made: {error.strerror or error}.") from error
+    plan.save(work)
     return plan
 
 
@@ -121,8 +122,18 @@ def run(model: Model, plan: Plan, out: Path, to: Listener) -> Report:
 
     model   the target, loaded in the format of deployment
     returns a report that is not finished where `to.should_stop` said so
-    raises  InputError, ConfigError, WeightsError
+    raises  InputError, also where the disk is full: then what is there is whole, and a resume goes on with it;
+            ConfigError, WeightsError
     """
+    try:
+        return _run(model, plan, out, to)
+    except OSError as error:
+        raise InputError(
+            f"{out} cannot be written: {error.strerror or error}. Free some space and go on with --resume."
+        ) from error
+
+
+def _run(model: Model, plan: Plan, out: Path, to: Listener) -> Report:
     need_torch()
     import torch
 
