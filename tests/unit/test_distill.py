@@ -45,7 +45,18 @@ def test_the_last_answer_is_left_to_the_target(tmp_path):
     assert sources.read([tmp_path])[0].messages == [ask, answer, ask]
 
 
-@pytest.mark.parametrize("line", ["{", "[]", '{"messages": []}', '{"prompt": 3}', '{"text": " "}', '{"messages": [1]}'])
+BAD_LINES = [
+    "{",
+    "[]",
+    '{"messages": []}',
+    '{"prompt": 3}',
+    '{"text": " "}',
+    '{"messages": [1]}',
+    r'{"text": "\ud800"}',
+]
+
+
+@pytest.mark.parametrize("line", BAD_LINES)
 def test_a_bad_line_is_named(tmp_path, line):
     (tmp_path / "a.jsonl").write_text('{"prompt": "x"}\n' + line)
     with pytest.raises(InputError, match="line 2 of"):
@@ -278,6 +289,30 @@ def test_a_folder_is_used_for_one_run(tmp_path):
     (tmp_path / "model" / "config.json").write_text("{}")
     with pytest.raises(InputError, match="holds a model"):
         distill.prepare(tmp_path / "model", plan)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"data": 5},
+        {"data": [5]},
+        {"minutes": "x"},
+        {"tokens": None},
+        {"seed": [1]},
+        {"sizes": {"hidden": "a"}},
+        {"sizes": [1]},
+        {"sizes": {"no": 1}},
+    ],
+    ids=str,
+)
+def test_a_damaged_plan_is_no_run_to_go_on_with(tmp_path, changes):
+    plan = distill.Plan(["a.txt"], minutes=1, sizes=Sizes(hidden=64))
+    plan.save(tmp_path / "work")
+    assert distill.prepare(tmp_path, None) == plan
+    path = tmp_path / "work" / distill.PLAN
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+    with pytest.raises(InputError, match="no run to go on"):
+        distill.prepare(tmp_path, None)
 
 
 def test_torch_that_is_missing_is_said_with_the_way_to_it(monkeypatch):

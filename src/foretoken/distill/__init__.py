@@ -30,6 +30,10 @@ DATA_ROUNDS = 4  # how often the same passages are given to the target, cut else
 TEXT_SHARE = 0.25  # of the minutes, at most, the target writes
 MIN_TEXTS = 8
 PLAN = "plan.json"
+PLAN_TYPES: dict[str, Any] = {  # `data` and `sizes` aside
+    "model": str | None, "start": str | None, "format": str, "minutes": float | int | None, "steps": int | None,
+    "tokens": int, "seed": int, "threads": int | None,
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -60,10 +64,22 @@ class Plan:
         """Raises InputError where there is none, or it is not one of ours."""
         try:
             data = read_json(work / PLAN)
+            _check_types(data)
             known = {f.name for f in fields(cls)}
             return cls(**{k: v for k, v in data.items() if k in known - {"sizes"}}, sizes=Sizes(**data["sizes"]))
-        except (ConfigError, TypeError, KeyError) as error:
+        except (ConfigError, TypeError, KeyError, AttributeError) as error:
             raise InputError(f"{work.parent} holds no run to go on with: {error}") from error
+
+
+def _check_types(data: dict[str, Any]) -> None:
+    """Raise TypeError for a plan that is not as it was saved; what its values may be is checked where they are used."""
+    wrong = [name for name, kind in PLAN_TYPES.items() if name in data and not isinstance(data[name], kind)]
+    if not isinstance(data["data"], list) or not all(isinstance(path, str) for path in data["data"]):
+        wrong.append("data")
+    if not all(isinstance(size, int) for size in data["sizes"].values()):
+        wrong.append("sizes")
+    if wrong:
+        raise TypeError(f"{' and '.join(wrong)} in {PLAN} have values of another kind.")
 
 
 @dataclass

@@ -7,6 +7,7 @@ or `text`. Knows a tokenizer and a chat template, nothing of models.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +24,7 @@ PASSAGE_CHARS = 240  # paragraphs are joined until they have so many
 MIN_CUT, MAX_CUT = 16, 96  # tokens of a passage that the target is given
 LONGEST_PROMPT = 256  # longer chats are left out: memory goes into what the target writes
 ANSWER_ROLES = ("assistant", "model")
+SURROGATE = re.compile("[\ud800-\udfff]")  # JSON can spell one half
 
 
 @dataclass(frozen=True)
@@ -126,5 +128,7 @@ def _line(line: str, where: str) -> Source:
                 return Source("", asked)
         for name in ("prompt", "text"):
             if isinstance(value.get(name), str) and value[name].strip():
+                if SURROGATE.search(value[name]):
+                    raise InputError(f"{where} has half of a surrogate pair in its {name}, which is no text.")
                 return Source(value[name], is_prompt=name == "prompt")
     raise InputError(f"{where} is no object with messages, prompt or text.")
