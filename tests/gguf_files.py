@@ -59,7 +59,7 @@ def write(folder, path, kind=lambda name, shape: Type.F32, arch=None, fork=False
     return path
 
 
-def write_gemma3(folder, path, kind=lambda name, shape: Type.F32):
+def write_gemma3(folder, path, kind=lambda name, shape: Type.F32, tokenizer=None):
     """A GGUF file of a `gemma3_text` folder: norms get their 1, and nothing tells what scales the queries."""
     text = text_config(folder)
     writer = gguf.GGUFWriter(path, "gemma3")
@@ -77,6 +77,8 @@ def write_gemma3(folder, path, kind=lambda name, shape: Type.F32):
     writer.add_uint32("gemma3.attention.sliding_window_pattern", text["sliding_window_pattern"])
     if text["final_logit_softcapping"]:
         writer.add_final_logit_softcapping(text["final_logit_softcapping"])
+    if tokenizer is not None:
+        add_tokenizer(writer, tokenizer)
     table = gguf.get_tensor_name_map(gguf.MODEL_ARCH.GEMMA3, text["num_hidden_layers"])
     files = Checkpoint(Path(folder))
     for name in files.entries:

@@ -34,6 +34,7 @@ class Sequence:
     end         the text never grows beyond this many tokens (budget and context)
     checkpoints ascending lengths of the prompt at which a chunk ends, because its cache may be kept there
     source      who made the last draft
+    vocab_len   entries of a row of the target's logits; 0 while the prompt is read
     error       why the sequence cannot go on, None as long as it can
     logprobs    per answer token its log-probability and that of `num_logprobs` alternatives, where asked for
     """
@@ -60,6 +61,7 @@ class Sequence:
         self.stats = Stats(prompt_tokens=self.prompt_len)
         self.checkpoints: list[int] = []
         self.source = ""
+        self.vocab_len = 0
         self.error: Exception | None = None
         self.logprobs: list[TokenLogprobs] = []
         self.no_room = "budget"  # what ends the text, as the reason why no draft fits
@@ -298,7 +300,7 @@ class Engine:
             speculative.settle(sequence, rows, scored)
         elif len(scored.logits):  # the prompt's last row draws the first token, which belongs to no round
             token = sequence.draw(scored.logits[0], ())
-            sequence.hidden = scored.hidden[0].copy()
+            sequence.hidden, sequence.vocab_len = scored.hidden[0].copy(), len(scored.logits[0])
             sequence.tokens.append(token)
 
     def _chunk_of(self, sequence: Sequence) -> list[int]:

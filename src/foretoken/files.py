@@ -1,4 +1,4 @@
-"""Small files that are replaced in one step, and what a crash leaves of them."""
+"""Files that users name, read with a bound; small files replaced in one step, and what a crash leaves of them."""
 
 from __future__ import annotations
 
@@ -8,8 +8,24 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
+from foretoken.errors import InputError
+
 TEMPORARY = ".foretoken-"  # what names begin with until they are whole
 STALE_S = 24 * 3600
+
+
+def read_text(path: Path, max_bytes: int) -> str:
+    """The UTF-8 text of a file or pipe of at most so many bytes, whatever size it says it has; raises InputError."""
+    try:
+        with path.open("rb") as file:
+            data = file.read(max_bytes + 1)
+        if len(data) > max_bytes:
+            raise InputError(f"{path} has more than {max_bytes} bytes, which is too much. Split it.")
+        return data.decode("utf-8")
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror or error}.") from error
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path} cannot be read as text: {error}.") from error
 
 
 def write_atomically(path: Path, data: bytes) -> None:

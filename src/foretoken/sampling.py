@@ -136,7 +136,7 @@ class Sampler:
         new = np.array(history[start:], dtype=np.int64)
         tail = np.array(recent, dtype=np.int64)
         largest = max(len(logits) - 1 if ids is None else int(ids.max()), new.max(initial=0), tail.max(initial=0))
-        if largest >= len(self._seen):
+        if largest >= len(self._answered):  # the second to grow: an interrupt may come between the two
             for counts in (self._seen, self._answered):
                 counts.resize(2 * int(largest) + 1, refcheck=False)  # zeros at the end
         np.add.at(self._seen, new, 1)

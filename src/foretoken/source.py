@@ -86,7 +86,7 @@ class GgufFile:
 
     @property
     def is_target(self) -> bool:
-        return self._container.fields.get("general.architecture") in settings.TARGETS
+        return self._container.architecture in settings.TARGETS
 
     def target_config(self) -> configs.TargetConfig:
         return configs.target_config(settings.target_settings(self._container))

@@ -22,6 +22,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from foretoken.drafters.protocol import NO_DRAFT, Draft, Drafter
+from foretoken.errors import DraftError
 from foretoken.horizon import Horizon
 
 
@@ -42,6 +43,7 @@ class State(Protocol):
     drafter: Drafter | None
     horizon: Horizon
     source: str  # who made the last draft
+    vocab_len: int  # of the target
 
     @property
     def last(self) -> int: ...
@@ -82,6 +84,8 @@ def guess(states: Sequence[State]) -> list[Draft]:
         assert drafter is not None
         try:
             found = drafter.propose([states[i] for i in members], [limits[i] for i in members])
+            for i, draft in zip(members, found, strict=True):
+                check(draft, limits[i], states[i].vocab_len)
         except Exception as error:  # a broken drafter costs drafts, never the text
             for i in members:
                 states[i].drafting_failed(error)
@@ -89,6 +93,15 @@ def guess(states: Sequence[State]) -> list[Draft]:
         for i, draft in zip(members, found, strict=True):
             drafts[i], states[i].source = draft, draft.source or drafter.name
     return drafts
+
+
+def check(draft: Draft, limit: int, vocab_len: int) -> None:
+    """Raise DraftError for a draft that the pass could not take: others share it, and must not pay for that."""
+    count = len(draft.tokens)
+    if count > limit or len(draft.confidence) != count:
+        raise DraftError(f"{count} tokens with {len(draft.confidence)} confidences, expected up to {limit} of each.")
+    if count and not 0 <= min(draft.tokens) <= max(draft.tokens) < vocab_len:
+        raise DraftError(f"token ids from {min(draft.tokens)} to {max(draft.tokens)}, expected 0 to {vocab_len - 1}.")
 
 
 def settle(state: State, asked: Sequence[int], scored: Scored) -> None:

@@ -1,6 +1,7 @@
 """`foretoken bench`: one JSON object on stdout, a table on stderr, and what is refused."""
 
 import json
+import os
 
 import pytest
 from cli.command import assert_refused, foretoken
@@ -42,6 +43,17 @@ def test_a_report_is_kept(tmp_path):
     kept = json.loads(file.read_text())
     assert kept["what"] == "prompt tiny" and kept["tokens"] == 8 and kept["machine"]["processor"]
     assert file.name in finished.err and finished.out == ""
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full")
+def test_a_picture_on_a_full_disk_costs_no_figures(tmp_path):
+    pytest.importorskip("matplotlib")
+    (tmp_path / "p.png").symlink_to("/dev/full")
+    arguments = ["prompt", "--tokens", "8", "--shape", "tiny", "--repeats", "1", "--json"]
+    finished = foretoken("bench", *arguments, "--plot", tmp_path / "p.png", "--save", tmp_path)
+    assert finished.code == 2 and "No space left on device" in finished.err
+    assert finished.json["tokens"] == 8
+    assert len(list(tmp_path.glob("*.json"))) == 1
 
 
 def test_help_fits_80_columns():

@@ -1,6 +1,7 @@
 """`foretoken generate` on the embedded pair: what goes where, and the exit code."""
 
 import json
+import os
 import signal
 import subprocess
 import time
@@ -74,6 +75,14 @@ def test_trace_has_a_line_per_round(plain, tmp_path):
     assert lines[0]["source"] == "mtp" and len(lines[0]["confidence"]) == lines[0]["guessed"] == 3
     assert lines[0]["rows"] == 4 and lines[0]["verify_ms"] > 0 and lines[0]["reason"] is None
     assert_refused(foretoken("generate", CODE, *SHORT, "--trace", tmp_path / "no" / "t.jsonl"), "trace", "written")
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full")
+def test_a_trace_on_a_full_disk_costs_no_text(plain):
+    finished = foretoken("generate", CODE, *SHORT, "--json", "--trace", "/dev/full")
+    assert finished.json["tokens"] == plain["tokens"]
+    assert finished.code == 2
+    assert "trace /dev/full is not whole" in finished.err and "No space left" in finished.err
 
 
 def test_clusters_and_the_least_chance_change_no_text(plain):

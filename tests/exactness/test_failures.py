@@ -1,8 +1,10 @@
 """What fails ends alone, and what is interrupted goes on as if nothing had happened (design promises P3 and P5)."""
 
+import numpy as np
 import pytest
 from pair import CODE, embedded
 
+from foretoken.drafters.protocol import Draft
 from foretoken.errors import ShapeError
 from foretoken.sampling import Sampler
 
@@ -75,6 +77,53 @@ def test_a_drafter_that_fails_costs_drafts_only():
     assert stream.result.tokens == model.generate(CODE, horizon=0, **OPTIONS).tokens
     assert set(stream.result.stats.fallbacks) == {"error"}
     assert "scores: a NaN" in stream.result.stats.advice[0]
+
+
+ODD_DRAFTS = {
+    "an id beyond the vocabulary": lambda limit: Draft([4096] * limit, np.ones(limit, np.float32)),
+    "an id below 0": lambda limit: Draft([-1] * limit, np.ones(limit, np.float32)),
+    "an id of a text": lambda limit: Draft(["a"] * limit, np.ones(limit, np.float32)),
+    "too many tokens": lambda limit: Draft([3] * (limit + 40), np.ones(limit + 40, np.float32)),
+    "a confidence too few": lambda limit: Draft([3] * limit, np.ones(limit - 1, np.float32)),
+    "no confidences": lambda limit: Draft([3] * limit, None),
+    "no draft": lambda limit: None,
+}
+
+
+@pytest.mark.parametrize("horizon", [4, "long"])
+@pytest.mark.parametrize("name", ODD_DRAFTS)
+def test_a_drafter_that_breaks_its_promise_costs_drafts_only(name, horizon):
+    """Its draft never reaches the pass, which others share."""
+
+    class Odd:
+        name = "odd"
+
+        def propose(self, states, limits):
+            return [ODD_DRAFTS[name](limit) for limit in limits]
+
+    model = embedded()
+    stream = model.start(model._request(CODE, horizon=horizon, **OPTIONS), 512, Odd())
+    for _ in stream:
+        pass
+    assert stream.result.tokens == model.generate(CODE, horizon=0, **OPTIONS).tokens
+    assert stream.result.stats.drafter_error
+
+
+@pytest.mark.parametrize("confidence", [float("nan"), float("inf"), -5.0])
+@pytest.mark.parametrize("horizon", [4, "auto"])
+def test_a_confidence_that_is_no_chance_changes_no_token(confidence, horizon):
+    class Unsure:
+        name = "unsure"
+
+        def propose(self, states, limits):
+            return [Draft([3] * limit, np.full(limit, confidence, np.float32)) for limit in limits]
+
+    model = embedded()
+    stream = model.start(model._request(CODE, horizon=horizon, **OPTIONS), 512, Unsure())
+    for _ in stream:
+        pass
+    assert stream.result.tokens == model.generate(CODE, horizon=0, **OPTIONS).tokens
+    assert stream.result.stats.drafter_error is None
 
 
 def test_two_streams_of_one_scheduler_lose_nothing():

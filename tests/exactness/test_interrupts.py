@@ -58,7 +58,8 @@ class Interrupter:
         if event == "line":
             self.count += 1
             line = linecache.getline(frame.f_code.co_filename, frame.f_lineno)
-            if self.count >= self.at > 0 and "with " not in line:  # a signal does not come between a block and its exit
+            is_door = "with " in line or line.strip() == "try:"  # no signal comes between a block and what ends it
+            if self.count >= self.at > 0 and not is_door:
                 self.at = -1
                 raise KeyboardInterrupt
         return self._line

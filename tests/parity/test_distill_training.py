@@ -1,6 +1,7 @@
 """A short training on the embedded target: held-out acceptance rises, a resume gives the same, the result drafts."""
 
 import json
+import os
 
 import numpy as np
 import pytest
@@ -82,6 +83,19 @@ def test_it_rises_drafts_and_resumes_exactly(tmp_path):
     assert drafted.stats.acceptance_rate > 0
     curve = json.loads((tmp_path / "whole" / "curves.json").read_text())
     assert curve[0]["step"] == 0 and curve[-1]["step"] == STEPS
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full")
+def test_a_full_disk_leaves_a_run_that_goes_on(tmp_path):
+    out, plan = tmp_path / "out", plan_of(tmp_path, steps=6)
+    assert not run(out, plan, stop_after=3).is_finished
+    kept = (out / "work" / "checkpoint.pt").read_bytes()
+    (out / "work" / "checkpoint.tmp").symlink_to("/dev/full")
+    with pytest.raises(InputError, match=r"out cannot be written: No space left on device\. .*--resume"):
+        distill.run(embedded(drafter="none"), plan, out, listener(stop_after=1))
+    assert (out / "work" / "checkpoint.pt").read_bytes() == kept
+    assert not os.path.lexists(out / "work" / "checkpoint.tmp")
+    assert distill.run(embedded(drafter="none"), plan, out, listener()).is_finished
 
 
 def test_a_given_drafter_is_tuned_with_a_short_head(tmp_path):

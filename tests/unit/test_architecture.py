@@ -46,7 +46,7 @@ LEVELS = {
     "turn": 0.5,
     "stats": 0,
     "_core": 0,
-    "files": -1,
+    "files": -0.5,
     "errors": -1,
 }
 PYTHON_FILES = sorted(SOURCE.rglob("*.py"))

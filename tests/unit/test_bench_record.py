@@ -52,6 +52,18 @@ def test_a_file_by_name_is_written_once(tmp_path):
     assert json.loads(path.read_text())["a"] == 1
 
 
+def test_a_full_disk_leaves_no_half_of_a_file(tmp_path):
+    resource = pytest.importorskip("resource")
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (64, before[1]))
+    try:
+        with pytest.raises(InputError, match="cannot be kept"):
+            record.save({"a": "x" * 10_000}, "draft", tmp_path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.parametrize("name", ["none/own.json", "own.txt", "none"])
 def test_what_could_not_be_kept_is_refused_before(tmp_path, name):
     with pytest.raises(InputError, match="no folder"):

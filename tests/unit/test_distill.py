@@ -1,6 +1,8 @@
 """What `foretoken distill` does without torch: data, texts and their file, records, shapes, clusters."""
 
+import errno
 import json
+import os
 import sys
 from dataclasses import replace
 
@@ -43,7 +45,18 @@ def test_the_last_answer_is_left_to_the_target(tmp_path):
     assert sources.read([tmp_path])[0].messages == [ask, answer, ask]
 
 
-@pytest.mark.parametrize("line", ["{", "[]", '{"messages": []}', '{"prompt": 3}', '{"text": " "}', '{"messages": [1]}'])
+BAD_LINES = [
+    "{",
+    "[]",
+    '{"messages": []}',
+    '{"prompt": 3}',
+    '{"text": " "}',
+    '{"messages": [1]}',
+    r'{"text": "\ud800"}',
+]
+
+
+@pytest.mark.parametrize("line", BAD_LINES)
 def test_a_bad_line_is_named(tmp_path, line):
     (tmp_path / "a.jsonl").write_text('{"prompt": "x"}\n' + line)
     with pytest.raises(InputError, match="line 2 of"):
@@ -158,6 +171,23 @@ def test_records_of_other_texts_are_refused(tmp_path):
         records.record(model, [text, text], tmp_path / "r", lambda: False, quiet)
 
 
+@pytest.mark.skipif(not hasattr(os, "posix_fallocate"), reason="needs posix_fallocate")
+def test_the_disk_has_room_for_records_before_they_are_written(tmp_path, monkeypatch):
+    """Writing through a map into a file with holes would end the process where the disk is full."""
+    model, found = embedded(drafter="none"), [writing.Text(1, 1, 0, 0.0, [5] * 3000)]
+    taken = []
+    monkeypatch.setattr(os, "posix_fallocate", lambda file, at, size: taken.append((at, size)))
+    assert records.record(model, found, tmp_path, lambda: True, lambda *_: None) is None
+    assert sorted(taken) == sorted((0, path.stat().st_size) for path in tmp_path.glob("*.npy"))
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "posix_fallocate", full)
+    with pytest.raises(InputError, match="No space left on device"):
+        records.record(model, found, tmp_path, lambda: True, lambda *_: None)
+
+
 def test_a_cache_gives_back_what_was_appended():
     layer = CacheLayer(0, "sliding", 2, 4, 100)
     cache, rng = Cache(PagePool([layer], 1000, 1, 200)), np.random.default_rng(0)
@@ -259,6 +289,30 @@ def test_a_folder_is_used_for_one_run(tmp_path):
     (tmp_path / "model" / "config.json").write_text("{}")
     with pytest.raises(InputError, match="holds a model"):
         distill.prepare(tmp_path / "model", plan)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"data": 5},
+        {"data": [5]},
+        {"minutes": "x"},
+        {"tokens": None},
+        {"seed": [1]},
+        {"sizes": {"hidden": "a"}},
+        {"sizes": [1]},
+        {"sizes": {"no": 1}},
+    ],
+    ids=str,
+)
+def test_a_damaged_plan_is_no_run_to_go_on_with(tmp_path, changes):
+    plan = distill.Plan(["a.txt"], minutes=1, sizes=Sizes(hidden=64))
+    plan.save(tmp_path / "work")
+    assert distill.prepare(tmp_path, None) == plan
+    path = tmp_path / "work" / distill.PLAN
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+    with pytest.raises(InputError, match="no run to go on"):
+        distill.prepare(tmp_path, None)
 
 
 def test_torch_that_is_missing_is_said_with_the_way_to_it(monkeypatch):

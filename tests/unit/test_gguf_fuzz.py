@@ -7,12 +7,18 @@ import pytest
 from checkpoints import GOLDEN
 from gguf import GGMLQuantizationType as Type
 
+from foretoken import source as sources
 from foretoken import weights
 from foretoken.errors import ForetokenError
-from foretoken.gguf.container import read_container
+from foretoken.gguf.container import Container, read_container
 from foretoken.ops import native
 from foretoken.source import open_source
 
+ODD = [
+    *(True, False, 0, -1, 62, (1 << 64) - 1, -(1 << 63), 1e308, float("inf"), float("nan")),
+    *("", "none", "\x1b\n" * 99, "{{ 'x' * 10**9 }}", [], [""] * 3, ["<eos>"] * 400),
+    *map(np.array, ([], [1], [1, 2], [True] * 3, [0.5, float("nan")], [-1, 1 << 40], [1] * 600)),
+]
 WORDS = (0, 1, 1 << 31, 1 << 32, 1 << 62, (1 << 64) - 1)
 STRIKING = (0, 1, 2, 0x7F, 0x80, 0xFF)
 
@@ -66,3 +72,42 @@ def test_damaged_files(name, part, tmp_path):
             assert str(path) in str(error) or len(str(error)) > 20
             outcomes.append("refused")
     assert outcomes.count("refused") > 5
+
+
+@pytest.mark.parametrize("name", ["e2b", "26b", "e2b-assistant", "g3-text"])
+def test_odd_values(name, tmp_path):
+    """Each field of a file, and those that only some files have, with a value of every other kind."""
+    tokenizer = gemma_tokenizer.write(tmp_path / "tokenizer")
+    path, is_drafter = tmp_path / "m.gguf", "assistant" in name
+    write = gguf_files.write_gemma3 if name.startswith("g3") else gguf_files.write
+    write(GOLDEN / name, path, tokenizer=tokenizer)
+    sound = read_container(path)
+    optional = ("rope.scaling.type", "rope.scaling.factor", "attn_logit_softcapping", "expert_count", "centroid_top_k")
+    optional = [f"{sound.architecture}.{field}" for field in optional]
+    optional += [
+        "split.count",
+        "general.sampling.temp",
+        "tokenizer.ggml.suppress_tokens",
+        "tokenizer.ggml.eot_token_id",
+    ]
+    outcomes = []
+    for field in dict.fromkeys([*sound.fields, *optional, "tokenizer.chat_template"]):
+        for value in ODD:
+            source = sources.GgufFile(path)
+            source._container = Container(path, {**sound.fields, field: value}, sound.entries)
+            try:
+                check_fields(source, is_drafter)
+                outcomes.append("taken")
+            except ForetokenError:
+                outcomes.append("refused")
+    assert outcomes.count("refused") > 200
+
+
+def check_fields(source, is_drafter):
+    _ = source.is_target
+    config = source.drafter_config() if is_drafter else source.target_config()
+    source.generation_defaults((1,))
+    source.pieces()
+    source.chat_template()
+    source.tokenizer().encode("<eos> a\n")
+    weights.fitting_plan(source.checkpoint(), config)

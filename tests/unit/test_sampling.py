@@ -88,6 +88,15 @@ def test_counts_follow_a_growing_history():
     assert sampler.token(row, history) == 0  # 2.5 − 3 is below zero
 
 
+def test_counts_that_an_interrupt_left_half_grown():
+    """The table of all tokens has grown, that of the answer has not, and nothing is counted."""
+    sampling = Sampling(temperature=0.0, presence_penalty=2.0)
+    sampler, whole = Sampler(sampling, native, 1), Sampler(sampling, native, 1)
+    sampler._seen, sampler._counted_len = np.zeros(99, dtype=np.int32), -1
+    logits = np.array([1.0, 3.0, 2.0], dtype=np.float32)
+    assert sampler.token(logits.copy(), [0, 1]) == whole.token(logits, [0, 1]) == 2
+
+
 def by_definition(row, ids, history, recent, prompt_len, repetition, presence, frequency):
     """numerics.md, token by token."""
     out = row.copy()

@@ -10,6 +10,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from foretoken import files
 from foretoken.errors import InputError, shown
 
 SETS = Path(__file__).parents[3] / "bench" / "prompts"  # of a checkout
@@ -30,11 +31,11 @@ def load(path: Path, limit: int | None = None) -> Prompts:
 
     Of every prompt only what `Model.stream` takes is kept: messages, or prompt.
     """
-    files = sorted(path.glob("*.jsonl")) if path.is_dir() else [path]
-    if not files:
+    sets = sorted(path.glob("*.jsonl")) if path.is_dir() else [path]
+    if not sets:
         raise InputError(f"{path} holds no .jsonl file.")
     found: Prompts = {}
-    for file in files:
+    for file in sets:
         for number, line in enumerate(read_text(file).splitlines(), 1):
             if line.strip():
                 domain, prompt = _prompt(line, file.stem, f"line {number} of {file}")
@@ -48,12 +49,7 @@ def load(path: Path, limit: int | None = None) -> Prompts:
 
 def read_text(file: Path) -> str:
     """The text of a UTF-8 file of at most 16 MB; raises InputError."""
-    try:
-        if file.stat().st_size > MAX_BYTES:
-            raise InputError(f"{file} has {file.stat().st_size} bytes, expected at most {MAX_BYTES}.")
-        return file.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{file} cannot be read: {error}.") from error
+    return files.read_text(file, MAX_BYTES)
 
 
 def _prompt(line: str, domain: str, where: str) -> tuple[str, dict[str, Any]]:

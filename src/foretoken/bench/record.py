@@ -99,8 +99,14 @@ def _version() -> str | None:
 
 
 def _written(file: Path, text: str) -> Path:
-    with file.open("x", encoding="utf-8") as opened:
-        opened.write(text)
+    try:
+        with file.open("x", encoding="utf-8") as opened:
+            opened.write(text)
+    except FileExistsError:
+        raise
+    except OSError:  # a full disk leaves no half of it
+        file.unlink(missing_ok=True)
+        raise
     return file
 
 

@@ -88,12 +88,12 @@ def verify_cost(
         f"read ceiling {report['read_ceiling_gb_per_s']:.1f} GB/s, "
         f"peak {report['int_peak_gmac_per_s']:.0f} GMAC/s ({report['int_peak_source']})"
     )
+    _hand_out(report, f"verify-cost {report['shape']}", where, json)
     if plot is not None:
         labels = {"over one row": "relative", "over roofline": "roofline_ratio"}
         series = {label: _points(report, name) for label, name in labels.items()}
         ideal = "a pass as quick as that of one row, or as the machine can be"
         picture.lines(plot, _title(report), "rows of the pass", "time of the pass, as a multiple", series, ideal)
-    _hand_out(report, f"verify-cost {report['shape']}", where, json)
 
 
 @app.command("draft")
@@ -125,10 +125,10 @@ def draft(
     _show(_title(report), ["", "ms", "spread"], table)
     spread = _text("spread", report["share_spread"])
     terminal.say(f"a draft token costs {report['share']:.1%} of a plain pass (spread {spread})")
+    _hand_out(report, f"draft {report['shape']}", where, json)
     if plot is not None:
         bars = {label: {"": (report[f"{case}_ms"], report["quartiles_ms"][case])} for label, case in names.items()}
         picture.bars(plot, _title(report), "ms", bars)
-    _hand_out(report, f"draft {report['shape']}", where, json)
 
 
 @app.command("prompt")
@@ -160,10 +160,10 @@ def prompt(
     _show(_title(report), ["", "ms", "spread", "of the peak", "spread"], table)
     peak = f"peak {report['int_peak_gmac_per_s']:.0f} GMAC/s ({report['int_peak_source']})"
     terminal.say(f"{report['tok_per_s']:.1f} tok/s; {peak}")
+    _hand_out(report, f"prompt {report['shape']}", where, json)
     if plot is not None:
         bars = {label: {"": _percent(report, share)} for label, (_, share) in cases.items()}
         picture.bars(plot, _title(report), "% of the peak", bars)
-    _hand_out(report, f"prompt {report['shape']}", where, json)
 
 
 @app.command("decode")
@@ -209,6 +209,7 @@ def decode(
     domains = report["domains"]
     drafted = [own for own in report["mean_by_horizon"] if own != bench.PLAIN]
     _show_decode(report, drafted)
+    _hand_out(report, f"decode {report['model']}", where, json)
     if plot is not None:
         noise = sum(len(d["noise"]) for d in domains.values())
         groups = {name: {f"horizon {own}": _point(d, "speedup", own) for own in drafted} for name, d in domains.items()}
@@ -220,7 +221,6 @@ def decode(
             groups,
             level="plain decoding",
         )
-    _hand_out(report, f"decode {report['model']}", where, json)
     if not all(d["same_text"] for d in domains.values()):
         raise typer.Exit(1)
 
@@ -377,10 +377,10 @@ def _text(name: str, value: Any) -> str:
 
 
 def _hand_out(report: dict[str, Any], what: str, where: Path | None, is_json: bool) -> None:
-    """Keep the report and print it, where that was asked for."""
+    """Print the report and keep it, where that was asked for; before any picture, which may find the disk full."""
+    if is_json:
+        terminal.print_json(report)
     if where is not None:
         from foretoken.bench import record
 
         terminal.say(f"kept as {record.save(report, what, where)}")
-    if is_json:
-        terminal.print_json(report)

@@ -58,12 +58,12 @@ def tune(
     _show(report, horizons)
     for sentence in bench.advice(report):
         terminal.say(sentence)
+    if json:
+        terminal.print_json(report)
     if plot is not None:
         from foretoken.bench import tune_plot
 
         tune_plot.draw(plot, report)
-    if json:
-        terminal.print_json(report)
     if not all(setting["same_text"] for setting in report["settings"]):
         raise typer.Exit(1)
 

@@ -30,6 +30,10 @@ DATA_ROUNDS = 4  # how often the same passages are given to the target, cut else
 TEXT_SHARE = 0.25  # of the minutes, at most, the target writes
 MIN_TEXTS = 8
 PLAN = "plan.json"
+PLAN_TYPES: dict[str, Any] = {  # `data` and `sizes` aside
+    "model": str | None, "start": str | None, "format": str, "minutes": float | int | None, "steps": int | None,
+    "tokens": int, "seed": int, "threads": int | None,
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -48,17 +52,34 @@ class Plan:
     sizes: Sizes = field(default_factory=Sizes)
 
     def save(self, work: Path) -> None:
-        write_atomically(work / PLAN, json.dumps(asdict(self), indent=1).encode())
+        """Keep it in a work folder, which is made; raises InputError."""
+        try:
+            work.mkdir(parents=True, exist_ok=True)
+            write_atomically(work / PLAN, json.dumps(asdict(self), indent=1).encode())
+        except OSError as error:
+            raise InputError(f"{work} cannot be written: {error.strerror or error}.") from error
 
     @classmethod
     def load(cls, work: Path) -> Plan:
         """Raises InputError where there is none, or it is not one of ours."""
         try:
             data = read_json(work / PLAN)
+            _check_types(data)
             known = {f.name for f in fields(cls)}
             return cls(**{k: v for k, v in data.items() if k in known - {"sizes"}}, sizes=Sizes(**data["sizes"]))
-        except (ConfigError, TypeError, KeyError) as error:
+        except (ConfigError, TypeError, KeyError, AttributeError) as error:
             raise InputError(f"{work.parent} holds no run to go on with: {error}") from error
+
+
+def _check_types(data: dict[str, Any]) -> None:
+    """Raise TypeError for a plan that is not as it was saved; what its values may be is checked where they are used."""
+    wrong = [name for name, kind in PLAN_TYPES.items() if name in data and not isinstance(data[name], kind)]
+    if not isinstance(data["data"], list) or not all(isinstance(path, str) for path in data["data"]):
+        wrong.append("data")
+    if not all(isinstance(size, int) for size in data["sizes"].values()):
+        wrong.append("sizes")
+    if wrong:
+        raise TypeError(f"{' and '.join(wrong)} in {PLAN} have values of another kind.")
 
 
 @dataclass
@@ -108,11 +129,7 @@ def prepare(out: Path, plan: Plan | None) -> Plan:
     if (out / "config.json").exists():
         raise InputError(f"{out} holds a model already. Name another folder.")
     sources.read([Path(path) for path in plan.data])  # refuse bad data before a model is loaded
-    try:
-        work.mkdir(parents=True, exist_ok=True)
-        plan.save(work)
-    except OSError as error:
-        raise InputError(f"{work} cannot be made: {error.strerror or error}.") from error
+    plan.save(work)
     return plan
 
 
@@ -121,8 +138,18 @@ def run(model: Model, plan: Plan, out: Path, to: Listener) -> Report:
 
     model   the target, loaded in the format of deployment
     returns a report that is not finished where `to.should_stop` said so
-    raises  InputError, ConfigError, WeightsError
+    raises  InputError, also where the disk is full: then what is there is whole, and a resume goes on with it;
+            ConfigError, WeightsError
     """
+    try:
+        return _run(model, plan, out, to)
+    except OSError as error:
+        raise InputError(
+            f"{out} cannot be written: {error.strerror or error}. Free some space and go on with --resume."
+        ) from error
+
+
+def _run(model: Model, plan: Plan, out: Path, to: Listener) -> Report:
     need_torch()
     import torch
 

@@ -10,6 +10,7 @@ Files of an earlier run are gone on with. All tokens of all texts lie one after 
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -108,10 +109,18 @@ def _arrays(model: Model, folder: Path, count: int) -> dict[str, np.ndarray]:
             array = np.lib.format.open_memmap(path, mode=mode, dtype=dtype, shape=(count, *shape))
             if array.shape != (count, *shape) or array.dtype != dtype:
                 raise WeightsError(f"{path} is of other texts. Delete {folder} to record anew.")
+            _reserve(path)
         except (OSError, ValueError) as error:
             raise InputError(f"{path} cannot be made or read: {error}. Free space, or write fewer tokens.") from error
         arrays[name] = array
     return arrays
+
+
+def _reserve(path: Path) -> None:
+    """Take a file's space on the disk: a map of a file with holes ends the process where the disk is full."""
+    if hasattr(os, "posix_fallocate"):
+        with path.open("r+b") as file:
+            os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
 
 
 def _done(folder: Path, first: np.ndarray) -> int:

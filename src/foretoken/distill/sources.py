@@ -7,6 +7,7 @@ or `text`. Knows a tokenizer and a chat template, nothing of models.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,7 @@ from typing import Any
 
 from foretoken.chat import ChatTemplate
 from foretoken.errors import InputError
+from foretoken.files import read_text
 from foretoken.tokenizer import Tokenizer
 
 MAX_FILE_BYTES = 256 << 20
@@ -22,6 +24,7 @@ PASSAGE_CHARS = 240  # paragraphs are joined until they have so many
 MIN_CUT, MAX_CUT = 16, 96  # tokens of a passage that the target is given
 LONGEST_PROMPT = 256  # longer chats are left out: memory goes into what the target writes
 ANSWER_ROLES = ("assistant", "model")
+SURROGATE = re.compile("[\ud800-\udfff]")  # JSON can spell one half
 
 
 @dataclass(frozen=True)
@@ -92,13 +95,7 @@ def _ids(source: Source, tokenizer: Tokenizer, template: ChatTemplate | None, rn
 
 
 def _sources(file: Path) -> list[Source]:
-    try:
-        size = file.stat().st_size
-        if size > MAX_FILE_BYTES:
-            raise InputError(f"{file} has {size} bytes, expected at most {MAX_FILE_BYTES}. Split it.")
-        text = file.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{file} cannot be read as text: {error}.") from error
+    text = read_text(file, MAX_FILE_BYTES)
     if file.suffix != ".jsonl":
         return [Source(passage) for passage in passages(text)]
     lines = enumerate(text.splitlines(), 1)
@@ -131,5 +128,7 @@ def _line(line: str, where: str) -> Source:
                 return Source("", asked)
         for name in ("prompt", "text"):
             if isinstance(value.get(name), str) and value[name].strip():
+                if SURROGATE.search(value[name]):
+                    raise InputError(f"{where} has half of a surrogate pair in its {name}, which is no text.")
                 return Source(value[name], is_prompt=name == "prompt")
     raise InputError(f"{where} is no object with messages, prompt or text.")

@@ -188,13 +188,20 @@ class Training:
                 self.best[name].copy_(x.detach())
 
     def save(self) -> None:
-        """The checkpoint, whole or not at all."""
+        """The checkpoint, whole or not at all; raises OSError."""
         weights = {name: x.detach() for name, x in self.weights.items()}
         temporary = self._path.with_suffix(".tmp")
         state = {"weights": weights, "best": self.best, "optimiser": self._optimiser.state()}
         state["course"] = vars(self.course)
-        torch.save(state, temporary)
-        os.replace(temporary, self._path)
+        try:
+            with temporary.open("wb") as file:
+                torch.save(state, file)
+            os.replace(temporary, self._path)
+        except BaseException as error:
+            temporary.unlink(missing_ok=True)
+            if isinstance(error.__context__, OSError):
+                raise error.__context__ from None  # torch hides the disk's error behind one of its own
+            raise
 
     def _load(self) -> None:
         try:

@@ -70,6 +70,12 @@ class Container:
     fields: dict[str, Any]
     entries: dict[str, Entry]
 
+    @property
+    def architecture(self) -> str:
+        """What kind of model the file says it is; of a file that says something else than a text, that thing shown."""
+        value = self.fields.get("general.architecture")
+        return value if isinstance(value, str) else repr(value)
+
 
 def read_container(path: Path) -> Container:
     """The header of a GGUF file, every size checked; raises WeightsError."""

@@ -31,7 +31,7 @@ class Fields:
 
     def __init__(self, container: Container) -> None:
         self.container = container
-        self.arch = container.fields.get("general.architecture")
+        self.arch = container.architecture
 
     def refuse(self, name: str, expected: str) -> NoReturn:
         value = self.get(name)
@@ -39,9 +39,10 @@ class Fields:
         raise ConfigError(f"{self.arch}.{name} of {self.container.path} is {got}, expected {expected}.")
 
     def get(self, *names: str) -> Any:
-        """The first of several spellings that is there, or None."""
+        """The first of several spellings that is there, or None; arrays as lists, which compare as one value."""
         found = (self.container.fields.get(f"{self.arch}.{name}") for name in names)
-        return next((value for value in found if value is not None), None)
+        value = next((value for value in found if value is not None), None)
+        return value[: MAX_LAYERS + 1].tolist() if isinstance(value, np.ndarray) else value  # none is that long
 
     def need(self, *names: str) -> Any:
         value = self.get(*names)
@@ -61,9 +62,9 @@ class Fields:
         value = self.need(name)
         if isinstance(value, int) and not isinstance(value, bool):
             return [value] * count
-        if not isinstance(value, np.ndarray) or len(value) != count or value.dtype.kind not in "iu":
+        if not isinstance(value, list) or len(value) != count or not all(type(one) is int for one in value):
             self.refuse(name, f"a whole number or a list of {count}")
-        return [int(one) for one in value]
+        return value
 
     def tensor(self, name: str) -> tuple[int, ...] | None:
         entry = self.container.entries.get(name)
@@ -112,10 +113,10 @@ def _of(container: Container, known: Sequence[str], what: str) -> Fields:
     fields = Fields(container)
     if fields.arch not in known:
         raise ConfigError(
-            f"{container.path} has architecture {str(fields.arch)[:40]!r}, expected {' or '.join(known)}: {what}."
+            f"{container.path} has architecture {fields.arch[:40]!r}, expected {' or '.join(known)}: {what}."
         )
-    if (parts := container.fields.get("split.count", 1)) not in (0, 1):
-        raise ConfigError(f"{container.path} is one of {str(parts)[:20]} parts. Join them: llama-gguf-split --merge.")
+    if (parts := str(container.fields.get("split.count", 1))) not in ("0", "1"):
+        raise ConfigError(f"{container.path} is one of {parts[:20]} parts. Join them: llama-gguf-split --merge.")
     return fields
 
 
@@ -235,7 +236,7 @@ def _is_drafter(fields: Fields) -> bool:
 
 def _pattern(fields: Fields, count: int) -> list[bool]:
     value = fields.need("attention.sliding_window_pattern")
-    if not isinstance(value, np.ndarray) or len(value) != count or not np.isin(value, (0, 1)).all():
+    if not isinstance(value, list) or len(value) != count or not all(one in (0, 1) for one in value):
         fields.refuse("attention.sliding_window_pattern", f"a list of {count} truths")
     return [bool(one) for one in value]
 

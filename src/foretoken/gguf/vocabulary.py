@@ -66,7 +66,7 @@ def read_vocabulary(container: Container) -> Vocabulary:
     pieces, types = fields.get("tokenizer.ggml.tokens"), fields.get("tokenizer.ggml.token_type")
     if kind is None or pieces is None:
         raise WeightsError(f"{path} has no tokenizer. Use a file that has one, as converters write it.")
-    if kind not in KINDS:
+    if not isinstance(kind, str) or kind not in KINDS:
         raise WeightsError(f"{path} has a tokenizer of kind {str(kind)[:40]!r}, expected {' or '.join(KINDS)}.")
     if not isinstance(pieces, list) or not 0 < len(pieces) <= MAX_PIECES:
         raise WeightsError(f"tokenizer.ggml.tokens of {path} is no list of up to {MAX_PIECES} texts.")
