@@ -11,9 +11,9 @@ import errno
 import json
 import math
 import os
+import secrets
 import shutil
 import struct
-import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -95,9 +95,9 @@ def quantize(
         if progress is not None:
             progress(done, whole)
 
-    temporary: Path | None = None
+    temporary = out.parent / f"{TEMPORARY}{secrets.token_hex(6)}"  # named before it is there: an interrupt removes it
     try:
-        temporary = Path(tempfile.mkdtemp(prefix=TEMPORARY, dir=out.parent))
+        temporary.mkdir(mode=0o700)
         for path in sides:
             shutil.copyfile(path, temporary / path.name)
         (temporary / "config.json").write_text(json.dumps(config, indent=2, ensure_ascii=False) + "\n", "utf-8")
@@ -105,15 +105,13 @@ def quantize(
         _settle(temporary)
         os.chmod(temporary, 0o755)
         os.rename(temporary, out)
-        temporary = None
     except OSError as error:
         what = (
             "the disk is full" if error.errno == errno.ENOSPC else f"it cannot be written ({error.strerror or error})"
         )
         raise InputError(f"{out} was not made: {what}. Free some, or name another place.") from error
     finally:
-        if temporary is not None:
-            shutil.rmtree(temporary, ignore_errors=True)
+        shutil.rmtree(temporary, ignore_errors=True)
     return tensors
 
 
