@@ -74,47 +74,37 @@ void quantize_row(const float* x, int64_t k, int8_t* q, float* scale, int32_t* s
     }
 }
 
-// R rows times P panels. Several panels give a single row several streams from memory at once; one panel is read once
-// and then serves all rows of the call from the cache.
-template <class V, class Dot, int R, int P>
+// R rows times one panel, which is read once and then serves all rows of the call from the cache.
+template <class V, class Dot, int R>
 void linear_blocks_tile(const LinearArgs& a, int64_t row, int64_t panel) {
     using Panel = typename Dot::Panel;
     constexpr int64_t block_len = sizeof(Panel), scale_at = block_len - kPanel * 2;
     constexpr int64_t lines = (block_len + 63) / 64, ahead = Dot::kAhead * block_len;
     const int64_t blocks = (a.k + kBlock - 1) / kBlock;
-    const int64_t panel_len = blocks * block_len;
-    const uint8_t* w = a.weight + panel * panel_len;
+    const uint8_t* w = a.weight + panel * blocks * block_len;
     const int64_t q_stride = blocks * Dot::kBlockBytes;
     const int8_t* q = a.activations.q + row * q_stride;
     const float* scale = a.activations.scale + row * blocks;
     const int32_t* start = a.activations.start + row * blocks;
-    V acc[P][R];
-    for (int p = 0; p < P; ++p) {
-        for (int r = 0; r < R; ++r) acc[p][r] = V::zero();
-    }
+    V acc[R];
+    for (int r = 0; r < R; ++r) acc[r] = V::zero();
     for (int64_t b = 0; b < blocks; ++b, w += block_len, q += Dot::kBlockBytes, ++scale, ++start) {
-        // Hardware prefetchers stop at page ends; a prefetch past the end of the weights does nothing. Near the end of
-        // a panel it is the panel that this stream takes up next.
-        const int64_t fetch = b + Dot::kAhead < blocks ? ahead : ahead + (P - 1) * panel_len;
-        for (int p = 0; p < P; ++p) {
-            const uint8_t* block = w + p * panel_len;
-            for (int64_t line = 0; line < lines; ++line) FT_PREFETCH(block + fetch + line * 64);
-            V t[R];
-            Dot::template block<R>(block, q, q_stride, start, blocks, t);
-            const V weight_scale = V::load_f16(reinterpret_cast<const uint16_t*>(block + scale_at));
-            for (int r = 0; r < R; ++r) acc[p][r] = V::fma(t[r] * V::set1(scale[r * blocks]), weight_scale, acc[p][r]);
-        }
+        // Hardware prefetchers stop at page ends; a prefetch past the end of the weights does nothing. Several panels
+        // at once, each a stream of its own, were slower.
+        for (int64_t line = 0; line < lines; ++line) FT_PREFETCH(w + ahead + line * 64);
+        V t[R];
+        Dot::template block<R>(w, q, q_stride, start, blocks, t);
+        const V weight_scale = V::load_f16(reinterpret_cast<const uint16_t*>(w + scale_at));
+        for (int r = 0; r < R; ++r) acc[r] = V::fma(t[r] * V::set1(scale[r * blocks]), weight_scale, acc[r]);
     }
-    for (int p = 0; p < P; ++p) {
-        for (int r = 0; r < R; ++r) store_outputs(acc[p][r], a, row + r, panel + p);
-    }
+    for (int r = 0; r < R; ++r) store_outputs(acc[r], a, row + r, panel);
 }
 
 // Calls the tile of `rows` rows, rows = 1 ... R.
 template <class V, class Dot, int R>
 FT_INLINE void linear_blocks_rows(const LinearArgs& a, int64_t row, int64_t rows, int64_t panel) {
     if (rows == R) {
-        linear_blocks_tile<V, Dot, R, 1>(a, row, panel);
+        linear_blocks_tile<V, Dot, R>(a, row, panel);
     } else if constexpr (R > 1) {
         linear_blocks_rows<V, Dot, R - 1>(a, row, rows, panel);
     }
@@ -123,14 +113,6 @@ FT_INLINE void linear_blocks_rows(const LinearArgs& a, int64_t row, int64_t rows
 template <class V, class Dot>
 void linear_blocks(const LinearArgs& a, int64_t row, int64_t rows, int64_t panel, int64_t last_panel) {
     constexpr int kRows = Dot::kRows;
-    if (rows == 1) {
-        for (; panel + 4 <= last_panel; panel += 4) linear_blocks_tile<V, Dot, 1, 4>(a, row, panel);
-    }
-    if constexpr (kRows >= 2) {
-        if (rows == 2) {
-            for (; panel + 2 <= last_panel; panel += 2) linear_blocks_tile<V, Dot, 2, 2>(a, row, panel);
-        }
-    }
     const int64_t groups = (rows + kRows - 1) / kRows;
     for (; panel < last_panel; ++panel) {
         for (int64_t g = 0; g < groups; ++g) {

@@ -78,7 +78,7 @@ void multiply(LinearKernel kernel, const LinearArgs& args, int64_t rows, int64_t
 }
 
 int64_t panel_grain(const Session& session, int64_t panels) {
-    return ceil_div(ceil_div(panels, 8 * static_cast<int64_t>(session.threads())), 4) * 4;
+    return ceil_div(panels, 8 * static_cast<int64_t>(session.threads()));
 }
 
 void linear(FloatRows x, const Weight& w, Rows<float> out) {

@@ -24,7 +24,7 @@ void quantize_into(Session& session, const FloatRows& x, Format weights, const A
 // All rows of a call against panels [first, last), on this thread.
 void multiply(LinearKernel kernel, const LinearArgs& args, int64_t rows, int64_t first, int64_t last);
 
-// Panels that a thread takes at a time out of `panels`: a multiple of 4, so that kernels can take several at once.
+// Panels that a thread takes at a time out of `panels`.
 int64_t panel_grain(const Session& session, int64_t panels);
 
 }  // namespace foretoken
