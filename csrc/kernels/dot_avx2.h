@@ -14,7 +14,7 @@ namespace foretoken {
 template <>
 struct DotQ8<VecAvx2> {
     using Panel = BlockQ8Panel;
-    static constexpr int kRows = 5, kAhead = 6;
+    static constexpr int kRows = 5, kAhead = 6, kFetchRows = 2;
     static constexpr int64_t kBlockBytes = 2 * kBlock;
 
     static FT_INLINE int32_t start(const int8_t* q) {
@@ -66,7 +66,7 @@ struct DotQ8<VecAvx2> {
 template <>
 struct DotQ4<VecAvx2> : ByteActivations {
     using Panel = BlockQ4Panel;
-    static constexpr int kRows = 6, kAhead = 12;
+    static constexpr int kRows = 6, kAhead = 12, kFetchRows = 2;
 
     static FT_INLINE int32_t start(const int8_t* q) {
         int32_t sum[2] = {};

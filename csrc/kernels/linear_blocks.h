@@ -4,7 +4,9 @@
 // DotQ8<V> and DotQ4<V> are the only part written per instruction set (dot_*.h):
 //     Panel                                  the block of 16 outputs, which ends with its 16 scales
 //     kRows                                  most rows it takes at once
-//     kAhead                                 blocks to prefetch ahead: about 3.3 KB for either format
+//     kAhead, kFetchRows                     blocks to prefetch ahead, about 3.3 KB for either format, and from how
+//     many
+//                                            rows on
 //     start(q)                               of a block of 32 int8 activations: see ActivationsQ8
 //     kBlockBytes, keep(codes, q)            how that block is kept; ByteActivations: as it is
 //     peak(rounds)                           does nothing but its multiply-adds, on registers, and returns how many;
@@ -35,6 +37,7 @@ constexpr int32_t kFloatBits = 0x4b400000;
 constexpr float kFloatOffset = 12582912.0f;
 
 struct ByteActivations {
+    static constexpr int kFetchRows = 1;
     static constexpr int64_t kBlockBytes = kBlock;
     static FT_INLINE void keep(const int8_t* codes, int8_t* q) { memcpy(q, codes, kBlock); }
 };
@@ -91,7 +94,9 @@ void linear_blocks_tile(const LinearArgs& a, int64_t row, int64_t panel) {
     for (int64_t b = 0; b < blocks; ++b, w += block_len, q += Dot::kBlockBytes, ++scale, ++start) {
         // Hardware prefetchers stop at page ends; a prefetch past the end of the weights does nothing. Several panels
         // at once, each a stream of its own, were slower.
-        for (int64_t line = 0; line < lines; ++line) FT_PREFETCH(w + ahead + line * 64);
+        if constexpr (R >= Dot::kFetchRows) {
+            for (int64_t line = 0; line < lines; ++line) FT_PREFETCH(w + ahead + line * 64);
+        }
         V t[R];
         Dot::template block<R>(w, q, q_stride, start, blocks, t);
         const V weight_scale = V::load_f16(reinterpret_cast<const uint16_t*>(w + scale_at));
