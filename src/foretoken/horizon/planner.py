@@ -23,7 +23,7 @@ LOOK_SHARE = 0.007  # of the time, for drafts that are only looked at
 LOOK_LEN = 2
 PROBE_LEN = 1  # draft tokens more than seem worth it, where everything was right
 FIRST_PATIENCE, LAST_PATIENCE = 2, 64  # so many times in a row; doubled where the probe found nothing
-MOST_DEBT = 2  # looks in a row behind one that found what it looked for
+MOST_DEBT = 0.5  # units ahead of time, for looks in a new text and behind one that found what it looked for
 MOST_CREDIT = 1000  # times what one round brings: drafts that cost even more are not looked at any more
 FIRST_REACH = 2  # draft tokens with a row before longer drafts have proved themselves: a wrong start must stay cheap
 RATE_FADE = 0.97  # the rate is that of about the last thirty rounds
@@ -39,15 +39,18 @@ PLAIN_ROUNDS = 4  # before the first draft, where the cost of a plain pass is no
 
 
 class Habit:
-    """What drafts were worth in the texts before, on the average: where the next one starts."""
+    """What drafts were worth in the texts before, on the average, and what time looking at them may take now."""
 
     def __init__(self) -> None:
-        self.limit = float(FIRST_REACH)
+        self.credit = 0.0  # units of time for looking: short texts one after the other must not each begin with a look
         self.worth: dict[str, list[float]] = {}  # drafter name -> by depth
+        self._num_drafts = 0
 
-    def follow(self, name: str, worth: Sequence[float], limit: int) -> None:
-        """Move a little towards what is true in the text that is being written."""
-        self.limit += HABIT_WEIGHT * (limit - self.limit)
+    def follow(self, name: str, worth: Sequence[float]) -> None:
+        """Move a little towards what is true in the text that is being written, once in a few drafts of all texts."""
+        self._num_drafts += 1
+        if self._num_drafts % HABIT_EVERY:
+            return
         own = self.worth.setdefault(name, [])
         own += worth[len(own) :]
         for i, value in enumerate(worth):
@@ -99,7 +102,6 @@ class AutoHorizon:
         self._is_rare = False  # a look, or a probe that was long in coming
         self._was_right = False  # the last draft was right throughout
         self._is_hot = True  # the last look was worth its time, or the text is new
-        self._credit = 0.0  # units of time for looking
         self._share = 0.0  # what a round adds to that
         self._due = 0.0  # the next look comes when there is so much
         self._is_parked = self._is_due = False
@@ -109,9 +111,8 @@ class AutoHorizon:
         self._seen_len = 0  # tokens whose suffixes are in there
         self._patience, self._num_right = FIRST_PATIENCE, 0  # drafts right throughout since the last probe
         self._probed = 0  # draft tokens that seemed worth it when one more was asked for; 0 if none was
-        self._num_closed = 0
-        start = min(round(self._habit.limit), FIRST_REACH, high)
-        self._limit = low or (0 if costs.level is None else start)
+        worthy = [self._worthwhile(name, worth)[0] for name, worth in self._habit.worth.items()]
+        self._limit = low or (0 if costs.level is None else min(max(worthy, default=FIRST_REACH), FIRST_REACH, high))
 
     @property
     def limit(self) -> int:
@@ -161,6 +162,9 @@ class AutoHorizon:
                 worth[i] += weight * (gain - worth[i])
             else:
                 worth.append(gain)
+        for i in range(count, num_seen):  # what was not guessed can hardly be worth more than what stands before it
+            if worth[i] > worth[i - 1]:
+                worth[i] = worth[i - 1]
         low = min(self._low, likely(chances, least)) if self._low and least else self._low
         self.applied = min(max(chosen, low), self._high, count)
         return self.applied
@@ -183,8 +187,8 @@ class AutoHorizon:
     def observe(self, state: Any, paid: Paid) -> None:
         """The pass is over: compare the draft with what the target wrote, and plan the next round."""
         if self._is_parked and not self._draft:
-            self._credit += self._share
-            if self._credit < self._due and not (self._credit > 0.0 and self._has_event(state.tokens)):
+            self._habit.credit += self._share
+            if self._habit.credit < self._due and not (self._habit.credit > 0.0 and self._has_event(state.tokens)):
                 return  # the path of plain decoding, which must cost nothing
             self._is_parked = False
             self._is_due = True
@@ -199,7 +203,7 @@ class AutoHorizon:
             plain = paid.texts / costs[min(paid.texts, MAX_ROWS)]
             self._rate = max(self._tokens / self._time, plain)
         self._share = LOOK_SHARE * costs[1]
-        self._credit = min(self._credit + self._share, MOST_CREDIT * self._share)
+        self._habit.credit = min(self._habit.credit + self._share, MOST_CREDIT * self._share)
         if self._draft:
             self._compare(state.tokens)
         if state.drafter is not None:
@@ -224,9 +228,7 @@ class AutoHorizon:
             self._is_hot = is_right
             self._back_off = 1 if self._is_hot else min(2 * self._back_off, MOST_BACK_OFF)
         self._draft = ()
-        self._num_closed += 1
-        if not self._num_closed % HABIT_EVERY:
-            self._habit.follow(self._name, self._worth, self._limit)
+        self._habit.follow(self._name, self._worth)
 
     def _next_limit(self, state: Any, paid: Paid) -> int:
         """Draft tokens worth asking for: those whose worth of late is more than guessing them costs."""
@@ -239,21 +241,27 @@ class AutoHorizon:
             self._meet(state.drafter.name)
         if not self._worth:
             return min(FIRST_REACH, self._high)
-        start, step = self._costs.draft(self._name)
-        net, best, limit, worth = -self._rate * start, 0.0, 0, 0.0
-        price, num_seen = self._rate * step, len(self._worth)
-        for i in range(min(self._reach, self._high)):
-            worth = self._worth[i] if i < num_seen else GUESSED_WORTH * worth
-            net += worth - price
-            if net > best:
-                best, limit = net, i + 1
-            elif i >= num_seen and worth < price:
-                break  # further guesses are lower still
+        limit, start, step = self._worthwhile(self._name, self._worth)
         if limit:
             self._is_look = self._is_rare = False
             return self._probe(limit, PROBE_LEN * step)
         self._probed = self._num_right = 0
         return self._look(state, start + LOOK_LEN * step)
+
+    def _worthwhile(self, name: str, worth: Sequence[float]) -> tuple[int, float, float]:
+        """Draft tokens whose worth is more than guessing them costs, and that cost: of a draft, and of each token."""
+        start, step = self._costs.draft(name)
+        rate = self._rate or 1.0
+        net, best, limit, gain = -rate * start, 0.0, 0, 0.0
+        price, num_seen = rate * step, len(worth)
+        for i in range(min(self._reach, self._high)):
+            gain = worth[i] if i < num_seen else GUESSED_WORTH * gain
+            net += gain - price
+            if net > best:
+                best, limit = net, i + 1
+            elif i >= num_seen and gain < price:
+                break  # further guesses are lower still
+        return limit, start, step
 
     def _probe(self, limit: int, cost: float) -> int:
         """One draft token more behind drafts that were right throughout: where time is left for it, or now and then."""
@@ -264,8 +272,8 @@ class AutoHorizon:
         if not self._was_right or deeper == limit:
             return limit
         self._num_right += 1
-        if self._credit >= cost:
-            self._credit -= cost
+        if self._habit.credit >= cost:
+            self._habit.credit -= cost
         elif self._num_right >= self._patience:
             self._is_rare = True
         else:
@@ -277,15 +285,15 @@ class AutoHorizon:
         """Parked: a draft to look at where there is time left for it, or something has happened in the text."""
         if self._draft:
             return 0  # the last look is not over
-        is_due = self._is_due or self._credit >= cost * self._back_off
+        is_due = self._is_due or self._habit.credit >= cost * self._back_off
         if self._is_hot:
-            is_due = is_due or self._credit > -MOST_DEBT * cost
+            is_due = is_due or self._habit.credit > -MOST_DEBT
         self._is_hot = self._is_due = False
         if not is_due:
             self._is_parked, self._due = True, min(cost * self._back_off, MOST_CREDIT * self._share)
             self._tokens = self._time = 0.0  # behind a stretch of plain decoding the rate begins anew
             return 0
-        self._credit -= cost
+        self._habit.credit -= cost
         self._is_look = self._is_rare = True
         return min(LOOK_LEN, self._high)
 
