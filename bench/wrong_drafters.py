@@ -21,10 +21,10 @@ KINDS = {"random": 0, "wrong from the second on": 1}  # how many tokens stay
 
 
 class Spoiled:
-    """Another drafter's drafts, of which the first `kept` tokens stay."""
+    """Another drafter's drafts, of which the first `kept` tokens stay; nobody knows it by its name yet."""
 
-    def __init__(self, drafter, kept, vocab_len):
-        self.name = drafter.name
+    def __init__(self, drafter, kind, kept, vocab_len):
+        self.name = f"mtp, {kind}"
         self._drafter, self._kept, self._vocab_len = drafter, kept, vocab_len
         self._draw = np.random.default_rng(1)
 
@@ -34,7 +34,7 @@ class Spoiled:
     def _spoiled(self, draft):
         count = max(len(draft.tokens) - self._kept, 0)
         wrong = self._draw.integers(0, self._vocab_len, count).tolist()
-        return Draft([*draft.tokens[: self._kept], *wrong], draft.confidence, draft.source)
+        return Draft([*draft.tokens[: self._kept], *wrong], draft.confidence, self.name)
 
 
 def measure(options):
@@ -43,12 +43,12 @@ def measure(options):
     asked = prompts.load(options.prompts or prompts.default_set(options.model is None), options.limit)
     own, found = model.drafter, {}
     for kind, kept in KINDS.items():
-        model.drafter = Spoiled(own, kept, model.target.config.vocab_len)
+        model.drafter = Spoiled(own, kind, kept, model.target.config.vocab_len)
         with terminal.progress(kind) as advance:
             report = decode_speed.measure(model, asked, ("0", "auto"), options.max_tokens, options.repeats, advance)
         found[kind] = {
-            domain: {name: own[name]["auto"] for name in ("speedup", "speedup_quartiles")} | {"same": own["same_text"]}
-            for domain, own in report["domains"].items()
+            domain: {name: d[name]["auto"] for name in ("speedup", "speedup_quartiles")} | {"same": d["same_text"]}
+            for domain, d in report["domains"].items()
         } | {"mix": {name: report[f"mix_by_horizon{end}"]["auto"] for name, end in
                      (("speedup", ""), ("speedup_quartiles", "_quartiles"))}}  # fmt: skip
     return found
@@ -72,6 +72,9 @@ def main():
     for kind, domains in found.items():
         print(kind)
         for domain, own in domains.items():
+            if own["speedup"] is None:
+                print(f"  {domain:12} loops only")
+                continue
             low, high = own["speedup_quartiles"] or (float("nan"), float("nan"))
             print(f"  {domain:12} {own['speedup']:.3f} ({low:.3f} to {high:.3f})")
 
