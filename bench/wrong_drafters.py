@@ -6,14 +6,15 @@ The model's own drafter guesses, at its own cost and as sure of itself as ever; 
 random ones, or those from the second on. Plain and drafted runs take turns, as in `foretoken bench decode`.
 """
 
-import argparse
 import json
+import sys
 from pathlib import Path
 
 import numpy as np
 
 import foretoken
-from foretoken.bench import decode_speed, prompts
+from foretoken.bench import decode_speed, prompts, script
+from foretoken.bench.answers import require_drafter
 from foretoken.cli import terminal
 from foretoken.drafters.protocol import Draft
 
@@ -41,6 +42,7 @@ def measure(options):
     """By kind of drafter: domain → speed of auto over plain, with quartiles."""
     model = foretoken.load(options.model, drafter=options.drafter, format=options.format)
     asked = prompts.load(options.prompts or prompts.default_set(options.model is None), options.limit)
+    require_drafter(model)
     own, found = model.drafter, {}
     for kind, kept in KINDS.items():
         model.drafter = Spoiled(own, kind, kept, model.target.config.vocab_len)
@@ -55,14 +57,14 @@ def measure(options):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = script.parser(__doc__)
     parser.add_argument("--model")
     parser.add_argument("--drafter", default="auto")
     parser.add_argument("--format", default="auto")
     parser.add_argument("--prompts", type=Path)
-    parser.add_argument("--limit", type=int, default=2)
-    parser.add_argument("--max-tokens", type=int, default=100)
-    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--limit", type=script.count, default=2)
+    parser.add_argument("--max-tokens", type=script.count, default=100)
+    parser.add_argument("--repeats", type=script.count, default=5)
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
     found = measure(options)
@@ -80,4 +82,4 @@ def main():
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(script.run(main, terminal.say))

@@ -33,6 +33,7 @@ def run(name, *arguments):
         (["perplexity", "nofile.txt"], ["nofile.txt"]),
         (["memory", "--shape", "tiny", "--tokens", "99999"], ["tokens is 99999", "4096"]),
         (["memory", "--horizon", "17"], ["17"]),
+        (["wrong_drafters", "--drafter", "none"], ["drafting is off"]),
     ],
 )
 def test_wrong_input_is_one_line_and_code_2(arguments, words, monkeypatch):
@@ -95,3 +96,12 @@ def test_a_count_is_a_whole_number_of_at_least_1(text):
         parser = script.parser("Doc.")
         parser.add_argument("--n", type=script.count)
         parser.parse_args(["--n", text])
+
+
+def test_drafters_that_are_wrong_change_no_text(tmp_path):
+    prompts = tmp_path / "one.jsonl"
+    prompts.write_text('{"domain": "code", "text": "def add(a, b):"}\n')
+    finished = run("wrong_drafters", "--prompts", prompts, *["--max-tokens", "12", "--repeats", "1", "--json"])
+    assert finished.code == 0, finished.err
+    assert finished.json.keys() == {"random", "wrong from the second on"}
+    assert all(found["code"]["same"] for found in finished.json.values())
