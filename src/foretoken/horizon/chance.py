@@ -22,7 +22,8 @@ MTP_PRIOR = (-0.175, 0.818, 0.421, -0.082, -0.356, 0.699)
 OTHER_PRIOR = (0.0, 1.0, 0.0, 0.0, 0.0, 0.0)  # a source that says a chance is taken at its word
 LOG_DEPTH = tuple(log(1 + depth) for depth in range(MAX_DEPTH))
 LEAST_ODDS, MOST_ODDS = -4.0, 4.5  # of a confidence of 0.018 and 0.989
-SHARED_STEP = 0.01  # of the weights
+SHARED_STEP = 0.01  # of the weights; a drafter that nobody knows yet moves them faster
+FIRST_STEP, FIRST_OUTCOMES = 0.05, 60
 TEXT_STEPS = 50  # the offset of a text soon follows about so many of its latest tokens
 LEAST_TRUST = 2  # outcomes of a text that its weights count for at first, and so many more as they have seen
 MOST_TRUST, OUTCOMES_A_TRUST = 4, 200
@@ -139,14 +140,15 @@ class Chance:
             return
         weights = self.weights
         errors, odds_errors = self._errors, self._odds_errors
+        step = SHARED_STEP if weights.count > FIRST_OUTCOMES else FIRST_STEP
         values = weights.values
-        values[0] += SHARED_STEP * errors
-        values[1] += SHARED_STEP * odds_errors
-        values[2] += SHARED_STEP * self._depth_errors
+        values[0] += step * errors
+        values[1] += step * odds_errors
+        values[2] += step * self._depth_errors
         if self._is_sampled:
-            values[3] += SHARED_STEP * errors
-            values[4] += SHARED_STEP * odds_errors
-        values[5] += SHARED_STEP * self._last_share * errors
+            values[3] += step * errors
+            values[4] += step * odds_errors
+        values[5] += step * self._last_share * errors
         weights.count += known
         weights.tally(right > 0)
         self._errors = self._odds_errors = self._depth_errors = 0.0
