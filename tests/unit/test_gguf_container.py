@@ -1,12 +1,11 @@
 """GGUF containers, sound and hostile. The bytes are put together here by hand, so that each can be wrong."""
 
 import struct
-import subprocess
-import sys
 
 import gguf
 import numpy as np
 import pytest
+from claims import refusals
 
 from foretoken.errors import WeightsError
 from foretoken.gguf import container
@@ -186,22 +185,9 @@ def test_memory_is_not_taken_for_what_a_file_only_claims(tmp_path):
     """In a process of its own with little memory to take: each claim of gigabytes is refused before it is believed."""
     for index, name in enumerate(("an endless array", "a text that never ends", "texts beyond the file")):
         (tmp_path / f"{index}.gguf").write_bytes(WRONG[name][0])
-    code = f"""
-import resource
-from pathlib import Path
-from foretoken.errors import WeightsError
-from foretoken.gguf.container import read_container
-before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-for path in sorted(Path({str(tmp_path)!r}).glob("*.gguf")):
-    try:
-        read_container(path)
-    except WeightsError:
-        print("refused")
-print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
-"""
-    lines = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
-    assert lines[:3] == ["refused"] * 3
-    assert int(lines[3]) < 16 << 10  # KiB
+    count, taken = refusals(tmp_path, ".gguf", "foretoken.gguf.container:read_container")
+    assert count == 3
+    assert taken < 16 << 10  # KiB
 
 
 def test_the_header_as_a_whole_is_bounded(read, monkeypatch):

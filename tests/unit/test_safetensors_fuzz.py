@@ -1,12 +1,11 @@
 """Damaged Hugging Face folders all the way: whatever their files say, they are loaded, or refused with our errors."""
 
 import json
-import subprocess
-import sys
 
 import numpy as np
 import pytest
 from checkpoints import copy_of, join, save, split
+from claims import refusals
 
 from foretoken import weights
 from foretoken.errors import ForetokenError, WeightsError
@@ -115,19 +114,6 @@ def test_memory_is_not_taken_for_what_a_file_only_claims(tmp_path):
             entry = {"dtype": "F32", "shape": shape, "data_offsets": [0, stop]}
             join(tmp_path / f"{index}-{stop == size}.safetensors", {"a": entry}, bytes(64))
     (tmp_path / "long.safetensors").write_bytes((1 << 33).to_bytes(8, "little") + b"{")
-    code = f"""
-import resource
-from pathlib import Path
-from foretoken.errors import WeightsError
-from foretoken.weights.safetensors import read_header
-before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-for path in sorted(Path({str(tmp_path)!r}).glob("*.safetensors")):
-    try:
-        read_header(path)
-    except WeightsError:
-        print("refused")
-print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
-"""
-    lines = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
-    assert lines[:-1] == ["refused"] * 7
-    assert int(lines[-1]) < 16 << 10  # KiB
+    count, taken = refusals(tmp_path, ".safetensors", "foretoken.weights.safetensors:read_header")
+    assert count == 7
+    assert taken < 16 << 10  # KiB

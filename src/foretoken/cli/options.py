@@ -67,11 +67,12 @@ DraftMinChance = Annotated[
         help="Do not verify a draft token that is less likely than this to be kept. Default: what pays.",
     ),
 ]
+HORIZONS = "auto|0…16|short|long"  # how help spells them
 Horizon = Annotated[
     str,
     typer.Option(
         "--horizon",
-        metavar="auto|0…16|short|long",
+        metavar=HORIZONS,
         help="Draft tokens per round; 0 is plain decoding. auto is what pays, short 2 to 3 of them, long 5 to 10.",
     ),
 ]

@@ -26,7 +26,7 @@ def selftest(
         str | None,
         typer.Option(
             "--horizon",
-            metavar="auto|0…16|short|long",
+            metavar=options.HORIZONS,
             help="This one alone. Default: all, and drafts rejected at every index.",
         ),
     ] = None,

@@ -90,7 +90,6 @@ class AutoHorizon:
         self._chance: Chance | None = None  # of the source that made the last draft
         self._judges: dict[str, Chance] = {}  # by source
         self._name = ""
-        self._curve: list[float] = []
         self._rate = 0.0  # tokens per unit of time
         self._tokens = self._time = 0.0
         self._reach = FIRST_REACH
@@ -133,7 +132,7 @@ class AutoHorizon:
         self._begin(draft, state)
         chances = self.chances
         count = min(count, len(chances))
-        costs = self._curve = self._costs.curve(len(state.tokens))
+        costs = self._costs.curve(len(state.tokens))
         before = costs[rows if rows < MAX_ROWS else MAX_ROWS]
         ahead = costs[rows + 1 : rows + count + 1]
         if rows + count > MAX_ROWS:  # further rows cost what the last one does
@@ -192,7 +191,7 @@ class AutoHorizon:
                 return  # the path of plain decoding, which must cost nothing
             self._is_parked = False
             self._is_due = True
-        costs = self._curve = self._costs.curve(paid.context)
+        costs = self._costs.curve(paid.context)
         level = self._costs.level
         if not paid.prompt_rows:
             cost = costs[min(paid.rows, MAX_ROWS)]
