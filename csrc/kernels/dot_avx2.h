@@ -17,11 +17,7 @@ struct DotQ8<VecAvx2> {
     static constexpr int kRows = 5, kAhead = 6, kFetchRows = 2;
     static constexpr int64_t kBlockBytes = 2 * kBlock;
 
-    static FT_INLINE int32_t start(const int8_t* q) {
-        int32_t sum = 0;
-        for (int i = 0; i < kBlock; ++i) sum += q[i];
-        return -128 * sum;
-    }
+    static FT_INLINE int32_t start(const int8_t* q) { return -128 * sum_of(q); }
 
     static FT_INLINE void keep(const int8_t* codes, int8_t* q) {
         int16_t wide[kBlock];

@@ -4,9 +4,8 @@
 // DotQ8<V> and DotQ4<V> are the only part written per instruction set (dot_*.h):
 //     Panel                                  the block of 16 outputs, which ends with its 16 scales
 //     kRows                                  most rows it takes at once
-//     kAhead, kFetchRows                     blocks to prefetch ahead, about 3.3 KB for either format, and from how
-//     many
-//                                            rows on
+//     kAhead                                 blocks to prefetch ahead: about 3.3 KB for either format
+//     kFetchRows                             fewest rows for which it prefetches
 //     start(q)                               of a block of 32 int8 activations: see ActivationsQ8
 //     kBlockBytes, keep(codes, q)            how that block is kept; ByteActivations: as it is
 //     peak(rounds)                           does nothing but its multiply-adds, on registers, and returns how many;
@@ -42,11 +41,13 @@ struct ByteActivations {
     static FT_INLINE void keep(const int8_t* codes, int8_t* q) { memcpy(q, codes, kBlock); }
 };
 
-static inline int32_t float_start(const int8_t* q, int32_t zero_point) {
+static inline int32_t sum_of(const int8_t* q) {
     int32_t sum = 0;
     for (int i = 0; i < kBlock; ++i) sum += q[i];
-    return kFloatBits - zero_point * sum;
+    return sum;
 }
+
+static inline int32_t float_start(const int8_t* q, int32_t zero_point) { return kFloatBits - zero_point * sum_of(q); }
 
 template <class V, class Dot>
 void quantize_row(const float* x, int64_t k, int8_t* q, float* scale, int32_t* start) {
