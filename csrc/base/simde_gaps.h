@@ -57,6 +57,27 @@ static inline __m512i emulated_srai_epi32(__m512i a) {
     return joined<__m512i>(_mm256_srai_epi32(half_of<__m256i>(a, 0), N), _mm256_srai_epi32(half_of<__m256i>(a, 1), N));
 }
 
+// Masks name the first lanes only.
+static inline __m512 emulated_maskz_loadu_ps(unsigned mask, const void* p) {
+    float lane[16] = {};
+    memcpy(lane, p, sizeof(float) * static_cast<unsigned>(__builtin_popcount(mask)));
+    __m512 result;
+    memcpy(&result, lane, sizeof result);
+    return result;
+}
+
+static inline __m256i emulated_maskz_loadu_epi16(unsigned mask, const void* p) {
+    short lane[16] = {};
+    memcpy(lane, p, sizeof(short) * static_cast<unsigned>(__builtin_popcount(mask)));
+    __m256i result;
+    memcpy(&result, lane, sizeof result);
+    return result;
+}
+
+static inline void emulated_mask_storeu_ps(void* p, unsigned mask, __m512 a) {
+    memcpy(p, &a, sizeof(float) * static_cast<unsigned>(__builtin_popcount(mask)));
+}
+
 static inline __m512 emulated_cvtph_ps(__m256i a) {
     return joined<__m512>(_mm256_cvtph_ps(half_of<__m128i>(a, 0)), _mm256_cvtph_ps(half_of<__m128i>(a, 1)));
 }
@@ -101,6 +122,10 @@ static inline __m256i emulated_dpbusd_256(__m256i sum, __m256i a, __m256i b) {
 #define _mm512_srai_epi32(a, n) emulated_srai_epi32<n>(a)
 #define _mm512_cvtph_ps emulated_cvtph_ps
 #define _mm512_cvtps_ph(a, rounding) emulated_cvtps_ph(a)
+#define _mm512_maskz_loadu_ps emulated_maskz_loadu_ps
+#define _mm256_maskz_loadu_epi16 emulated_maskz_loadu_epi16
+#define _mm512_mask_storeu_ps emulated_mask_storeu_ps
+#define _mm512_extractf32x8_ps(a, i) half_of<__m256>(a, i)
 #define _mm512_max_ps emulated_max_ps
 #define _mm512_min_ps emulated_min_ps
 #define _mm256_dpbusd_avx_epi32 emulated_dpbusd_256

@@ -31,18 +31,12 @@ struct VecAvx512 {
     static FT_INLINE VecAvx512 set1(float x) { return {_mm512_set1_ps(x)}; }
     static FT_INLINE VecAvx512 zero() { return {_mm512_setzero_ps()}; }
     static FT_INLINE VecAvx512 load(const float* p) { return {_mm512_loadu_ps(p)}; }
-    static FT_INLINE VecAvx512 load_n(const float* p, int n) {
-        alignas(64) float buffer[16] = {};
-        memcpy(buffer, p, static_cast<size_t>(n) * sizeof(float));
-        return load(buffer);
-    }
+    static FT_INLINE VecAvx512 load_n(const float* p, int n) { return {_mm512_maskz_loadu_ps(first_lanes(n), p)}; }
     static FT_INLINE VecAvx512 load_f16(const uint16_t* p) {
         return {_mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)))};
     }
     static FT_INLINE VecAvx512 load_f16_n(const uint16_t* p, int n) {
-        alignas(32) uint16_t buffer[16] = {};
-        memcpy(buffer, p, static_cast<size_t>(n) * sizeof(uint16_t));
-        return load_f16(buffer);
+        return {_mm512_cvtph_ps(_mm256_maskz_loadu_epi16(first_lanes(n), p))};
     }
     static FT_INLINE VecAvx512 load_bf16(const uint16_t* p) {
         const __m512i wide = _mm512_cvtepu16_epi32(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)));
@@ -52,11 +46,7 @@ struct VecAvx512 {
         return {_mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p))))};
     }
     FT_INLINE void store(float* p) const { _mm512_storeu_ps(p, v); }
-    FT_INLINE void store_n(float* p, int n) const {
-        alignas(64) float buffer[16];
-        store(buffer);
-        memcpy(p, buffer, static_cast<size_t>(n) * sizeof(float));
-    }
+    FT_INLINE void store_n(float* p, int n) const { _mm512_mask_storeu_ps(p, first_lanes(n), v); }
     FT_INLINE void store_f16(uint16_t* p) const {
         _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), _mm512_cvtps_ph(v, _MM_FROUND_TO_NEAREST_INT));
     }
@@ -108,21 +98,19 @@ struct VecAvx512 {
     }
     static FT_INLINE VecAvx512 to_float(Int a) { return {_mm512_cvtepi32_ps(a.v)}; }
 
+    static FT_INLINE __m256 lower(VecAvx512 v) { return _mm512_castps512_ps256(v.v); }
+    static FT_INLINE __m256 upper(VecAvx512 v) { return _mm512_extractf32x8_ps(v.v, 1); }
     static FT_INLINE float fold_add(VecAvx512 v) {
-        alignas(64) float lane[16];
-        v.store(lane);
-        const __m256 eight = _mm256_add_ps(_mm256_load_ps(lane), _mm256_load_ps(lane + 8));
+        const __m256 eight = _mm256_add_ps(lower(v), upper(v));
         const __m128 four = _mm_add_ps(_mm256_castps256_ps128(eight), _mm256_extractf128_ps(eight, 1));
         const __m128 two = _mm_add_ps(four, _mm_movehl_ps(four, four));
-        return _mm_cvtss_f32(_mm_add_ss(two, _mm_shuffle_ps(two, two, 1)));
+        return _mm_cvtss_f32(_mm_add_ss(two, _mm_movehdup_ps(two)));
     }
     static FT_INLINE float fold_max(VecAvx512 v) {
-        alignas(64) float lane[16];
-        v.store(lane);
-        for (int step = 8; step; step /= 2) {
-            for (int i = 0; i < step; ++i) lane[i] = lane[i] > lane[i + step] ? lane[i] : lane[i + step];
-        }
-        return lane[0];
+        const __m256 eight = _mm256_max_ps(lower(v), upper(v));
+        const __m128 four = _mm_max_ps(_mm256_castps256_ps128(eight), _mm256_extractf128_ps(eight, 1));
+        const __m128 two = _mm_max_ps(four, _mm_movehl_ps(four, four));
+        return _mm_cvtss_f32(_mm_max_ss(two, _mm_movehdup_ps(two)));
     }
 };
 

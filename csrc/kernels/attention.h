@@ -118,6 +118,9 @@ template <class V, class One>
 FT_INLINE void in_groups(int heads, const One& one) {
     constexpr int n = 2 / V::kRegisters;
     int h = 0;
+    if constexpr (V::kRegisters == 1) {
+        for (; h + 8 <= heads; h += 8) one.template operator()<8, n>(h);
+    }
     for (; h + 6 <= heads; h += 6) one.template operator()<6, n>(h);
     for (; h + 4 <= heads; h += 4) one.template operator()<4, n>(h);
     for (; h + 2 <= heads; h += 2) one.template operator()<2, 2 * n>(h);

@@ -8,6 +8,16 @@
 
 namespace foretoken {
 
+// Sums of 16 outputs.
+struct Sum256 {
+    __m256i lo, hi;
+};
+
+template <int R>
+static FT_INLINE void begin_dots(const int32_t* start, int64_t start_stride, Sum256* dot) {
+    for (int r = 0; r < R; ++r) dot[r].lo = dot[r].hi = _mm256_set1_epi32(start[r * start_stride]);
+}
+
 // Four inputs of a row for all outputs.
 static FT_INLINE __m256i broadcast(const int8_t* q) {
     int32_t four;

@@ -14,7 +14,8 @@ namespace foretoken {
 template <>
 struct DotQ8<VecAvx2> {
     using Panel = BlockQ8Panel;
-    static constexpr int kRows = 5, kAhead = 6, kFetchRows = 2;
+    using Sum = Sum256;
+    static constexpr int kRows = 5, kPanels = 1, kAhead = 3300, kFetchRows = 2;
     static constexpr int64_t kBlockBytes = 2 * kBlock;
 
     static FT_INLINE int32_t start(const int8_t* q) { return -128 * sum_of(q); }
@@ -33,12 +34,13 @@ struct DotQ8<VecAvx2> {
                2;
     }
 
-    template <int R>
-    static FT_INLINE void block(const uint8_t* w, const int8_t* q, int64_t q_stride, const int32_t* start,
-                                int64_t start_stride, VecAvx2* t) {
+    static FT_INLINE VecAvx2 value(const Sum& dot) { return {_mm256_cvtepi32_ps(dot.lo), _mm256_cvtepi32_ps(dot.hi)}; }
+
+    template <int R, int P>
+    static FT_INLINE void block(const uint8_t* w, int64_t, const int8_t* q, int64_t q_stride, const int32_t* start,
+                                int64_t start_stride, Sum* dot) {
         const __m256i low_bytes = _mm256_set1_epi16(255);
-        __m256i dot[R][2];
-        for (int r = 0; r < R; ++r) dot[r][0] = dot[r][1] = _mm256_set1_epi32(start[r * start_stride]);
+        begin_dots<R>(start, start_stride, dot);
         FT_UNROLL(8) for (int g = 0; g < kBlock / 4; ++g) {
             for (int part = 0; part < 2; ++part) {
                 __m256i weight[2];
@@ -48,21 +50,21 @@ struct DotQ8<VecAvx2> {
                 }
                 for (int r = 0; r < R; ++r) {
                     const __m256i x = broadcast(q + r * q_stride + g * 8 + part * 4);
-                    for (int h = 0; h < 2; ++h) {
-                        dot[r][h] = _mm256_add_epi32(dot[r][h], _mm256_madd_epi16(weight[h], x));
-                        FT_PIN(dot[r][h]);
-                    }
+                    dot[r].lo = _mm256_add_epi32(dot[r].lo, _mm256_madd_epi16(weight[0], x));
+                    FT_PIN(dot[r].lo);
+                    dot[r].hi = _mm256_add_epi32(dot[r].hi, _mm256_madd_epi16(weight[1], x));
+                    FT_PIN(dot[r].hi);
                 }
             }
         }
-        for (int r = 0; r < R; ++r) t[r] = {_mm256_cvtepi32_ps(dot[r][0]), _mm256_cvtepi32_ps(dot[r][1])};
     }
 };
 
 template <>
 struct DotQ4<VecAvx2> : ByteActivations {
     using Panel = BlockQ4Panel;
-    static constexpr int kRows = 6, kAhead = 12, kFetchRows = 2;
+    using Sum = Sum256;
+    static constexpr int kRows = 6, kPanels = 1, kAhead = 3300, kFetchRows = 2;
 
     static FT_INLINE int32_t start(const int8_t* q) {
         int32_t sum[2] = {};
@@ -77,27 +79,27 @@ struct DotQ4<VecAvx2> : ByteActivations {
         });
     }
 
-    template <int R>
-    static FT_INLINE void block(const uint8_t* w, const int8_t* q, int64_t q_stride, const int32_t* start,
-                                int64_t start_stride, VecAvx2* t) {
+    static FT_INLINE VecAvx2 value(const Sum& dot) {
         const __m256i ones = _mm256_set1_epi16(1);
-        __m256i dot[R][2];
-        for (int r = 0; r < R; ++r) dot[r][0] = dot[r][1] = _mm256_set1_epi32(start[r * start_stride]);
+        return {_mm256_cvtepi32_ps(_mm256_madd_epi16(dot.lo, ones)),
+                _mm256_cvtepi32_ps(_mm256_madd_epi16(dot.hi, ones))};
+    }
+
+    template <int R, int P>
+    static FT_INLINE void block(const uint8_t* w, int64_t, const int8_t* q, int64_t q_stride, const int32_t* start,
+                                int64_t start_stride, Sum* dot) {
+        begin_dots<R>(start, start_stride, dot);
         FT_UNROLL(4) for (int g = 0; g < kBlock / 8; ++g) {
             for (int part = 0; part < 2; ++part) {
                 const __m256i codes[2] = {unpack_codes(w, g, 0, part), unpack_codes(w, g, 1, part)};
                 for (int r = 0; r < R; ++r) {
                     const __m256i x = broadcast(q + r * q_stride + part * 16 + g * 4);
-                    for (int h = 0; h < 2; ++h) {
-                        dot[r][h] = _mm256_add_epi16(dot[r][h], _mm256_maddubs_epi16(codes[h], x));
-                        FT_PIN(dot[r][h]);
-                    }
+                    dot[r].lo = _mm256_add_epi16(dot[r].lo, _mm256_maddubs_epi16(codes[0], x));
+                    FT_PIN(dot[r].lo);
+                    dot[r].hi = _mm256_add_epi16(dot[r].hi, _mm256_maddubs_epi16(codes[1], x));
+                    FT_PIN(dot[r].hi);
                 }
             }
-        }
-        for (int r = 0; r < R; ++r) {
-            t[r].lo = _mm256_cvtepi32_ps(_mm256_madd_epi16(dot[r][0], ones));
-            t[r].hi = _mm256_cvtepi32_ps(_mm256_madd_epi16(dot[r][1], ones));
         }
     }
 };

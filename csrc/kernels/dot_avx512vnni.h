@@ -7,10 +7,28 @@
 
 namespace foretoken {
 
-template <int R>
-static FT_INLINE void floats_of(const __m512i* dot, VecAvx512* t) {
-    const __m512 offset = _mm512_set1_ps(kFloatOffset);
-    for (int r = 0; r < R; ++r) t[r].v = _mm512_sub_ps(_mm512_castsi512_ps(dot[r]), offset);
+template <int R, int P>
+static FT_INLINE void begin_dots(const int32_t* start, int64_t start_stride, __m512i* dot) {
+    for (int r = 0; r < R; ++r) {
+        for (int p = 0; p < P; ++p) dot[r * P + p] = _mm512_set1_epi32(start[r * start_stride]);
+    }
+}
+
+// Four inputs of a row for all outputs.
+static FT_INLINE __m512i broadcast(const int8_t* q) {
+    int32_t four;
+    memcpy(&four, q, 4);
+    return _mm512_set1_epi32(four);
+}
+
+// weight: four inputs of 16 outputs, of P panels
+template <int P>
+static FT_INLINE void add_dots(const __m512i* weight, __m512i x, __m512i* dot) {
+    for (int p = 0; p < P; ++p) dot[p] = _mm512_dpbusd_epi32(dot[p], weight[p], x);
+}
+
+static FT_INLINE VecAvx512 floats_of(__m512i dot) {
+    return {_mm512_sub_ps(_mm512_castsi512_ps(dot), _mm512_set1_ps(kFloatOffset))};
 }
 
 static FT_INLINE int64_t vnni_peak(int64_t rounds) {
@@ -26,55 +44,57 @@ static FT_INLINE int64_t vnni_peak(int64_t rounds) {
 template <>
 struct DotQ8<VecAvx512> : ByteActivations {
     using Panel = BlockQ8Panel;
-    static constexpr int kRows = 9, kAhead = 6;
+    using Sum = __m512i;
+    static constexpr int kRows = 9, kPanels = 2, kAhead = 8000;
 
     static FT_INLINE int32_t start(const int8_t* q) { return float_start(q, 128); }
     static int64_t peak(int64_t rounds) { return vnni_peak(rounds); }
+    static FT_INLINE VecAvx512 value(Sum dot) { return floats_of(dot); }
 
-    template <int R>
-    static FT_INLINE void block(const uint8_t* w, const int8_t* q, int64_t q_stride, const int32_t* start,
-                                int64_t start_stride, VecAvx512* t) {
-        __m512i dot[R];
-        for (int r = 0; r < R; ++r) dot[r] = _mm512_set1_epi32(start[r * start_stride]);
-        for (int g = 0; g < kBlock / 4; ++g) {
-            const __m512i weight = _mm512_loadu_si512(reinterpret_cast<const void*>(w + g * 64));
-            for (int r = 0; r < R; ++r) {
-                int32_t four;
-                memcpy(&four, q + r * q_stride + g * 4, 4);
-                dot[r] = _mm512_dpbusd_epi32(dot[r], weight, _mm512_set1_epi32(four));
+    template <int R, int P>
+    static FT_INLINE void block(const uint8_t* w, int64_t w_stride, const int8_t* q, int64_t q_stride,
+                                const int32_t* start, int64_t start_stride, Sum* dot) {
+        begin_dots<R, P>(start, start_stride, dot);
+        FT_UNROLL(8) for (int g = 0; g < kBlock / 4; ++g) {
+            __m512i weight[P];
+            for (int p = 0; p < P; ++p) {
+                weight[p] = _mm512_loadu_si512(reinterpret_cast<const void*>(w + p * w_stride + g * 64));
             }
+            FT_UNROLL(16)
+            for (int r = 0; r < R; ++r) add_dots<P>(weight, broadcast(q + r * q_stride + g * 4), dot + r * P);
         }
-        floats_of<R>(dot, t);
     }
 };
 
 template <>
 struct DotQ4<VecAvx512> : ByteActivations {
     using Panel = BlockQ4Panel;
-    static constexpr int kRows = 9, kAhead = 12;
+    using Sum = __m512i;
+    static constexpr int kRows = 9, kPanels = 2, kAhead = 8000;
 
     static FT_INLINE int32_t start(const int8_t* q) { return float_start(q, 8); }
     static int64_t peak(int64_t rounds) { return vnni_peak(rounds); }
+    static FT_INLINE VecAvx512 value(Sum dot) { return floats_of(dot); }
 
-    template <int R>
-    static FT_INLINE void block(const uint8_t* w, const int8_t* q, int64_t q_stride, const int32_t* start,
-                                int64_t start_stride, VecAvx512* t) {
+    template <int R, int P>
+    static FT_INLINE void block(const uint8_t* w, int64_t w_stride, const int8_t* q, int64_t q_stride,
+                                const int32_t* start, int64_t start_stride, Sum* dot) {
         const __m512i low_bits = _mm512_set1_epi8(15);
-        __m512i dot[R];
-        for (int r = 0; r < R; ++r) dot[r] = _mm512_set1_epi32(start[r * start_stride]);
-        for (int g = 0; g < kBlock / 8; ++g) {
-            const __m512i pair = _mm512_loadu_si512(reinterpret_cast<const void*>(w + g * 64));
-            const __m512i low = _mm512_and_si512(pair, low_bits);
-            const __m512i high = _mm512_and_si512(_mm512_srli_epi16(pair, 4), low_bits);
-            for (int r = 0; r < R; ++r) {
-                int32_t first, second;
-                memcpy(&first, q + r * q_stride + g * 4, 4);
-                memcpy(&second, q + r * q_stride + 16 + g * 4, 4);
-                dot[r] = _mm512_dpbusd_epi32(dot[r], low, _mm512_set1_epi32(first));
-                dot[r] = _mm512_dpbusd_epi32(dot[r], high, _mm512_set1_epi32(second));
+        begin_dots<R, P>(start, start_stride, dot);
+        FT_UNROLL(4) for (int g = 0; g < kBlock / 8; ++g) {
+            __m512i low[P], high[P];
+            for (int p = 0; p < P; ++p) {
+                const __m512i pair = _mm512_loadu_si512(reinterpret_cast<const void*>(w + p * w_stride + g * 64));
+                low[p] = _mm512_and_si512(pair, low_bits);
+                high[p] = _mm512_and_si512(_mm512_srli_epi16(pair, 4), low_bits);
+            }
+            FT_UNROLL(16) for (int r = 0; r < R; ++r) {
+                const __m512i first = broadcast(q + r * q_stride + g * 4);
+                const __m512i second = broadcast(q + r * q_stride + 16 + g * 4);
+                add_dots<P>(low, first, dot + r * P);
+                add_dots<P>(high, second, dot + r * P);
             }
         }
-        floats_of<R>(dot, t);
     }
 };
 

@@ -7,27 +7,19 @@
 
 namespace foretoken {
 
-template <int R>
-static FT_INLINE void begin_dots(const int32_t* start, int64_t start_stride, __m256i (*dot)[2]) {
-    for (int r = 0; r < R; ++r) dot[r][0] = dot[r][1] = _mm256_set1_epi32(start[r * start_stride]);
-}
-
 // weight: four inputs of 16 outputs; q: the four inputs of R rows
 template <int R>
-static FT_INLINE void add_dots(const __m256i* weight, const int8_t* q, int64_t q_stride, __m256i (*dot)[2]) {
+static FT_INLINE void add_dots(const __m256i* weight, const int8_t* q, int64_t q_stride, Sum256* dot) {
     for (int r = 0; r < R; ++r) {
         const __m256i x = broadcast(q + r * q_stride);
-        for (int h = 0; h < 2; ++h) dot[r][h] = _mm256_dpbusd_avx_epi32(dot[r][h], weight[h], x);
+        dot[r].lo = _mm256_dpbusd_avx_epi32(dot[r].lo, weight[0], x);
+        dot[r].hi = _mm256_dpbusd_avx_epi32(dot[r].hi, weight[1], x);
     }
 }
 
-template <int R>
-static FT_INLINE void floats_of(const __m256i (*dot)[2], VecAvx2* t) {
+static FT_INLINE VecAvx2 floats_of(const Sum256& dot) {
     const __m256 offset = _mm256_set1_ps(kFloatOffset);
-    for (int r = 0; r < R; ++r) {
-        t[r].lo = _mm256_sub_ps(_mm256_castsi256_ps(dot[r][0]), offset);
-        t[r].hi = _mm256_sub_ps(_mm256_castsi256_ps(dot[r][1]), offset);
-    }
+    return {_mm256_sub_ps(_mm256_castsi256_ps(dot.lo), offset), _mm256_sub_ps(_mm256_castsi256_ps(dot.hi), offset)};
 }
 
 static FT_INLINE int64_t vnni_peak(int64_t rounds) {
@@ -37,36 +29,37 @@ static FT_INLINE int64_t vnni_peak(int64_t rounds) {
 
 struct DotQ8AvxVnni : ByteActivations {
     using Panel = BlockQ8Panel;
-    static constexpr int kRows = 6, kAhead = 6;
+    using Sum = Sum256;
+    static constexpr int kRows = 6, kAhead = 3300;
 
     static FT_INLINE int32_t start(const int8_t* q) { return float_start(q, 128); }
     static int64_t peak(int64_t rounds) { return vnni_peak(rounds); }
+    static FT_INLINE VecAvx2 value(const Sum& dot) { return floats_of(dot); }
 
-    template <int R>
-    static FT_INLINE void block(const uint8_t* w, const int8_t* q, int64_t q_stride, const int32_t* start,
-                                int64_t start_stride, VecAvx2* t) {
-        __m256i dot[R][2];
+    template <int R, int P>
+    static FT_INLINE void block(const uint8_t* w, int64_t, const int8_t* q, int64_t q_stride, const int32_t* start,
+                                int64_t start_stride, Sum* dot) {
         begin_dots<R>(start, start_stride, dot);
         for (int g = 0; g < kBlock / 4; ++g) {
             const __m256i* at = reinterpret_cast<const __m256i*>(w + g * 64);
             const __m256i weight[2] = {_mm256_loadu_si256(at), _mm256_loadu_si256(at + 1)};
             add_dots<R>(weight, q + g * 4, q_stride, dot);
         }
-        floats_of<R>(dot, t);
     }
 };
 
 struct DotQ4AvxVnni : ByteActivations {
     using Panel = BlockQ4Panel;
-    static constexpr int kRows = 6, kAhead = 12;
+    using Sum = Sum256;
+    static constexpr int kRows = 6, kAhead = 3300;
 
     static FT_INLINE int32_t start(const int8_t* q) { return float_start(q, 8); }
     static int64_t peak(int64_t rounds) { return vnni_peak(rounds); }
+    static FT_INLINE VecAvx2 value(const Sum& dot) { return floats_of(dot); }
 
-    template <int R>
-    static FT_INLINE void block(const uint8_t* w, const int8_t* q, int64_t q_stride, const int32_t* start,
-                                int64_t start_stride, VecAvx2* t) {
-        __m256i dot[R][2];
+    template <int R, int P>
+    static FT_INLINE void block(const uint8_t* w, int64_t, const int8_t* q, int64_t q_stride, const int32_t* start,
+                                int64_t start_stride, Sum* dot) {
         begin_dots<R>(start, start_stride, dot);
         FT_UNROLL(4) for (int g = 0; g < kBlock / 8; ++g) {
             for (int part = 0; part < 2; ++part) {
@@ -74,7 +67,6 @@ struct DotQ4AvxVnni : ByteActivations {
                 add_dots<R>(codes, q + part * 16 + g * 4, q_stride, dot);
             }
         }
-        floats_of<R>(dot, t);
     }
 };
 

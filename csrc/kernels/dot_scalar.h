@@ -9,17 +9,20 @@ namespace foretoken {
 template <>
 struct DotQ8<VecScalar> : ByteActivations {
     using Panel = BlockQ8Panel;
-    static constexpr int kRows = 1, kAhead = 6;
+    using Sum = VecScalar::Int;
+    static constexpr int kRows = 1, kAhead = 3300;
 
     static FT_INLINE int32_t start(const int8_t*) { return 0; }
     static int64_t peak(int64_t) { return 0; }
+    static FT_INLINE VecScalar value(const Sum& dot) { return VecScalar::to_float(dot); }
 
-    template <int R>
-    static FT_INLINE void block(const uint8_t* w, const int8_t* q, int64_t, const int32_t*, int64_t, VecScalar* t) {
+    template <int R, int P>
+    static FT_INLINE void block(const uint8_t* w, int64_t, const int8_t* q, int64_t, const int32_t*, int64_t,
+                                Sum* dot) {
         for (int o = 0; o < kPanel; ++o) {
-            int32_t dot = 0;
-            for (int i = 0; i < kBlock; ++i) dot += (w[(i / 4) * 64 + o * 4 + i % 4] - 128) * q[i];
-            t[0].lane[o] = static_cast<float>(dot);
+            int32_t sum = 0;
+            for (int i = 0; i < kBlock; ++i) sum += (w[(i / 4) * 64 + o * 4 + i % 4] - 128) * q[i];
+            dot[0].lane[o] = static_cast<uint32_t>(sum);
         }
     }
 };
@@ -27,20 +30,23 @@ struct DotQ8<VecScalar> : ByteActivations {
 template <>
 struct DotQ4<VecScalar> : ByteActivations {
     using Panel = BlockQ4Panel;
-    static constexpr int kRows = 1, kAhead = 12;
+    using Sum = VecScalar::Int;
+    static constexpr int kRows = 1, kAhead = 3300;
 
     static FT_INLINE int32_t start(const int8_t*) { return 0; }
     static int64_t peak(int64_t) { return 0; }
+    static FT_INLINE VecScalar value(const Sum& dot) { return VecScalar::to_float(dot); }
 
-    template <int R>
-    static FT_INLINE void block(const uint8_t* w, const int8_t* q, int64_t, const int32_t*, int64_t, VecScalar* t) {
+    template <int R, int P>
+    static FT_INLINE void block(const uint8_t* w, int64_t, const int8_t* q, int64_t, const int32_t*, int64_t,
+                                Sum* dot) {
         for (int o = 0; o < kPanel; ++o) {
-            int32_t dot = 0;
+            int32_t sum = 0;
             for (int i = 0; i < kBlock / 2; ++i) {
                 const int pair = w[(i / 4) * 64 + o * 4 + i % 4];
-                dot += ((pair & 15) - 8) * q[i] + ((pair >> 4) - 8) * q[i + 16];
+                sum += ((pair & 15) - 8) * q[i] + ((pair >> 4) - 8) * q[i + 16];
             }
-            t[0].lane[o] = static_cast<float>(dot);
+            dot[0].lane[o] = static_cast<uint32_t>(sum);
         }
     }
 };

@@ -4,15 +4,23 @@
 // DotQ8<V> and DotQ4<V> are the only part written per instruction set (dot_*.h):
 //     Panel                                  the block of 16 outputs, which ends with its 16 scales
 //     kRows                                  most rows it takes at once
-//     kAhead                                 blocks to prefetch ahead: about 3.3 KB for either format
+//     kPanels                                panels it takes at once where there are two rows or more
+//     kAhead                                 bytes to prefetch ahead, of all panels together
 //     kFetchRows                             fewest rows for which it prefetches
 //     start(q)                               of a block of 32 int8 activations: see ActivationsQ8
 //     kBlockBytes, keep(codes, q)            how that block is kept; ByteActivations: as it is
 //     peak(rounds)                           does nothing but its multiply-adds, on registers, and returns how many;
 //                                            0 where that can't be told
-//     block<R>(w, q, q_stride, start, start_stride, t)
-//         w: a panel block; q in bytes, start: row r at + r * stride; t[r] = float of the 16 dots
+//     Sum                                    16 integer dots, as they are summed
+//     block<R, P>(w, w_stride, q, q_stride, start, start_stride, dot)
+//         w: a block of P panels, panel p at + p * w_stride; q in bytes, start: row r at + r * stride;
+//         dot[r * P + p] is a Sum
+//     value(dot)                             its floats
 #pragma once
+
+#ifdef __SSE2__
+#include <emmintrin.h>
+#endif
 
 #include "base/half.h"
 #include "base/inline.h"
@@ -36,15 +44,24 @@ constexpr int32_t kFloatBits = 0x4b400000;
 constexpr float kFloatOffset = 12582912.0f;
 
 struct ByteActivations {
-    static constexpr int kFetchRows = 1;
+    static constexpr int kPanels = 1, kFetchRows = 1;
     static constexpr int64_t kBlockBytes = kBlock;
     static FT_INLINE void keep(const int8_t* codes, int8_t* q) { memcpy(q, codes, kBlock); }
 };
 
 static inline int32_t sum_of(const int8_t* q) {
+#ifdef __SSE2__
+    // Halves, as they were stored: a load over two stores would wait for both. Bytes plus 128 have a sum of their own.
+    const __m128i zero = _mm_setzero_si128(), flip = _mm_set1_epi8(-128);
+    const __m128i low = _mm_xor_si128(_mm_loadu_si128(reinterpret_cast<const __m128i*>(q)), flip);
+    const __m128i high = _mm_xor_si128(_mm_loadu_si128(reinterpret_cast<const __m128i*>(q + 16)), flip);
+    const __m128i sums = _mm_add_epi64(_mm_sad_epu8(low, zero), _mm_sad_epu8(high, zero));
+    return _mm_cvtsi128_si32(_mm_add_epi64(sums, _mm_unpackhi_epi64(sums, sums))) - 128 * kBlock;
+#else
     int32_t sum = 0;
     for (int i = 0; i < kBlock; ++i) sum += q[i];
     return sum;
+#endif
 }
 
 static inline int32_t float_start(const int8_t* q, int32_t zero_point) { return kFloatBits - zero_point * sum_of(q); }
@@ -78,54 +95,76 @@ void quantize_row(const float* x, int64_t k, int8_t* q, float* scale, int32_t* s
     }
 }
 
-// R rows times one panel, which is read once and then serves all rows of the call from the cache.
-template <class V, class Dot, int R>
+// R rows times P panels, which are read once and then serve all rows of the call from the cache.
+template <class V, class Dot, int R, int P>
 void linear_blocks_tile(const LinearArgs& a, int64_t row, int64_t panel) {
     using Panel = typename Dot::Panel;
     constexpr int64_t block_len = sizeof(Panel), scale_at = block_len - kPanel * 2;
-    constexpr int64_t lines = (block_len + 63) / 64, ahead = Dot::kAhead * block_len;
-    const int64_t blocks = (a.k + kBlock - 1) / kBlock;
-    const uint8_t* w = a.weight + panel * blocks * block_len;
+    constexpr int64_t ahead = Dot::kAhead / (P * block_len);
+    const int64_t blocks = (a.k + kBlock - 1) / kBlock, w_stride = blocks * block_len;
+    const uint8_t* w = a.weight + panel * w_stride;
     const int64_t q_stride = blocks * Dot::kBlockBytes;
     const int8_t* q = a.activations.q + row * q_stride;
     const float* scale = a.activations.scale + row * blocks;
     const int32_t* start = a.activations.start + row * blocks;
-    V acc[R];
-    for (int r = 0; r < R; ++r) acc[r] = V::zero();
+    V acc[R * P];
+    for (int i = 0; i < R * P; ++i) acc[i] = V::zero();
     for (int64_t b = 0; b < blocks; ++b, w += block_len, q += Dot::kBlockBytes, ++scale, ++start) {
-        // Hardware prefetchers stop at page ends; a prefetch past the end of the weights does nothing. Several panels
-        // at once, each a stream of its own, were slower.
         if constexpr (R >= Dot::kFetchRows) {
-            for (int64_t line = 0; line < lines; ++line) FT_PREFETCH(w + ahead + line * 64);
+            // Behind its panel a stream goes on at the panels after these. What lies past the weights does nothing.
+            const uint8_t* next = w + ahead * block_len + (b + ahead >= blocks ? (P - 1) * w_stride : 0);
+            for (int p = 0; p < P; ++p) {
+                for (int64_t at = 0; at < block_len; at += 64) FT_PREFETCH(next + p * w_stride + at);
+            }
         }
-        V t[R];
-        Dot::template block<R>(w, q, q_stride, start, blocks, t);
-        const V weight_scale = V::load_f16(reinterpret_cast<const uint16_t*>(w + scale_at));
-        for (int r = 0; r < R; ++r) acc[r] = V::fma(t[r] * V::set1(scale[r * blocks]), weight_scale, acc[r]);
+        typename Dot::Sum dot[R * P];
+        Dot::template block<R, P>(w, w_stride, q, q_stride, start, blocks, dot);
+        V weight_scale[P];
+        for (int p = 0; p < P; ++p) {
+            weight_scale[p] = V::load_f16(reinterpret_cast<const uint16_t*>(w + p * w_stride + scale_at));
+        }
+        FT_UNROLL(16) for (int r = 0; r < R; ++r) {
+            const V own = V::set1(scale[r * blocks]);
+            for (int p = 0; p < P; ++p) {
+                V& sum = acc[r * P + p];
+                sum = V::fma(Dot::value(dot[r * P + p]) * own, weight_scale[p], sum);
+            }
+        }
     }
-    for (int r = 0; r < R; ++r) store_outputs(acc[r], a, row + r, panel);
+    for (int r = 0; r < R; ++r) {
+        for (int p = 0; p < P; ++p) store_outputs(acc[r * P + p], a, row + r, panel + p);
+    }
 }
 
 // Calls the tile of `rows` rows, rows = 1 ... R.
-template <class V, class Dot, int R>
+template <class V, class Dot, int R, int P>
 FT_INLINE void linear_blocks_rows(const LinearArgs& a, int64_t row, int64_t rows, int64_t panel) {
     if (rows == R) {
-        linear_blocks_tile<V, Dot, R>(a, row, panel);
+        linear_blocks_tile<V, Dot, R, P>(a, row, panel);
     } else if constexpr (R > 1) {
-        linear_blocks_rows<V, Dot, R - 1>(a, row, rows, panel);
+        linear_blocks_rows<V, Dot, R - 1, P>(a, row, rows, panel);
     }
 }
 
+template <class V, class Dot, int P>
+FT_INLINE void linear_blocks_panels(const LinearArgs& a, int64_t row, int64_t rows, int64_t panel) {
+    const int64_t groups = (rows + Dot::kRows - 1) / Dot::kRows;
+    for (int64_t g = 0; g < groups; ++g) {
+        const int64_t from = rows * g / groups, to = rows * (g + 1) / groups;
+        linear_blocks_rows<V, Dot, Dot::kRows, P>(a, row + from, to - from, panel);
+    }
+}
+
+// Several rows share what they read of two panels, activations too; one row waits for memory, and two streams of it
+// were slower than one.
 template <class V, class Dot>
 void linear_blocks(const LinearArgs& a, int64_t row, int64_t rows, int64_t panel, int64_t last_panel) {
-    constexpr int kRows = Dot::kRows;
-    const int64_t groups = (rows + kRows - 1) / kRows;
-    for (; panel < last_panel; ++panel) {
-        for (int64_t g = 0; g < groups; ++g) {
-            const int64_t from = rows * g / groups, to = rows * (g + 1) / groups;
-            linear_blocks_rows<V, Dot, kRows>(a, row + from, to - from, panel);
+    if constexpr (Dot::kPanels > 1) {
+        for (; rows > 1 && panel + Dot::kPanels <= last_panel; panel += Dot::kPanels) {
+            linear_blocks_panels<V, Dot, Dot::kPanels>(a, row, rows, panel);
         }
     }
+    for (; panel < last_panel; ++panel) linear_blocks_panels<V, Dot, 1>(a, row, rows, panel);
 }
 
 template <class V, class ForQ8, class ForQ4>

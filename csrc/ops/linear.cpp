@@ -6,7 +6,8 @@
 namespace foretoken {
 namespace {
 
-constexpr int64_t kRowTile = 32;  // rows that a thread keeps in its cache beside one panel
+constexpr int64_t kSmallRows = 1 << 13;  // numbers whose quantising takes no longer than waking threads
+constexpr int64_t kRowTile = 16;         // rows that a thread keeps in its cache beside one panel
 
 int64_t activation_block_bytes(Format weights) {
     const BlockKernels& blocks = kernels().blocks;
@@ -63,22 +64,29 @@ QuantizeKernel quantize_kernel(Format weights) {
 
 void quantize_into(Session& session, const FloatRows& x, Format weights, const ActivationsQ8& a) {
     const QuantizeKernel quantize_row = quantize_kernel(weights);
-    session.each(x.rows, x.rows >= 16 ? 4 : x.rows, [&](int64_t first, int64_t last) {
-        for (int64_t t = first; t < last; ++t) {
-            const ActivationsQ8 to = from_row(a, t, x.cols);
-            quantize_row(x.row(t), x.cols, to.q, to.scale, to.start);
-        }
-    });
+    const bool is_small = x.rows * x.cols < kSmallRows;
+    session.each(x.rows,
+                 is_small       ? x.rows
+                 : x.rows >= 16 ? 4
+                                : 1,
+                 [&](int64_t first, int64_t last) {
+                     for (int64_t t = first; t < last; ++t) {
+                         const ActivationsQ8 to = from_row(a, t, x.cols);
+                         quantize_row(x.row(t), x.cols, to.q, to.scale, to.start);
+                     }
+                 });
 }
 
 void multiply(LinearKernel kernel, const LinearArgs& args, int64_t rows, int64_t first, int64_t last) {
-    for (int64_t row = 0; row < rows; row += kRowTile) {
-        kernel(args, row, rows - row < kRowTile ? rows - row : kRowTile, first, last);
+    const int64_t tiles = ceil_div(rows, kRowTile);
+    for (int64_t t = 0; t < tiles; ++t) {
+        const int64_t from = rows * t / tiles, to = rows * (t + 1) / tiles;
+        kernel(args, from, to - from, first, last);
     }
 }
 
 int64_t panel_grain(const Session& session, int64_t panels) {
-    return ceil_div(panels, 8 * static_cast<int64_t>(session.threads()));
+    return 2 * ceil_div(panels, 16 * static_cast<int64_t>(session.threads()));  // kernels like pairs
 }
 
 void linear(FloatRows x, const Weight& w, Rows<float> out) {

@@ -128,3 +128,29 @@ def test_too_few_texts_are_said(tmp_path):
     data.write_text("one passage")
     with pytest.raises(InputError, match="Give more passages"):
         run(tmp_path / "out", Plan([str(data)], steps=1, tokens=1000, threads=1))
+
+
+@pytest.mark.parametrize("has_repeats", [False, True])
+def test_the_loss_looks_at_few_scores_and_means_all(has_repeats):
+    """Its value and gradient are those of whole distributions; likely rows repeat where tokens share a cluster."""
+    torch.manual_seed(3)
+    n, rows, most = 40, 90, 12
+    scores = (3 * torch.randn(n, rows)).requires_grad_()
+    labels, chance = torch.randint(-1, rows, (n,)), 0.9 * torch.rand(n, most).softmax(-1)
+    likely = torch.stack([torch.randperm(rows)[:most] for _ in range(n)])
+    likely[:, 3] = -1
+    if has_repeats:
+        likely = torch.randint(-1, 8, (n, most))
+    share = training._merged(likely, chance) if has_repeats else chance
+    found = training._loss(scores, labels, likely, share)
+
+    logq = scores.log_softmax(-1)
+    hard = -logq.gather(1, labels.clamp_min(0)[:, None])[:, 0] * (labels >= 0)
+    p = torch.zeros_like(logq).scatter_add_(1, likely.clamp_min(0), chance * (likely >= 0))
+    overlap = torch.minimum(p, logq.exp()).sum(1)
+    weight = torch.exp(-3 * overlap.detach())
+    expected = 0.5 * hard + 0.5 * (weight * -(p * logq).sum(1) + (1 - weight) * (1 - overlap))
+
+    assert torch.allclose(found, expected, atol=1e-5)
+    gradients = [torch.autograd.grad(loss.sum(), scores, retain_graph=True)[0] for loss in (found, expected)]
+    assert torch.allclose(*gradients, atol=1e-6)

@@ -27,7 +27,7 @@ from foretoken.errors import InputError
 from foretoken.models.gemma4 import Gemma4
 from foretoken.models.gemma4_assistant import Assistant
 from foretoken.ops import Packed, native
-from foretoken.ops.arena import aligned
+from foretoken.ops.arena import SMALLEST, aligned
 from foretoken.weights import FORMATS
 from foretoken.weights.formats import in_format
 from foretoken.weights.gemma4 import PANEL, Part, assemble, embed_scale, plan
@@ -35,6 +35,7 @@ from foretoken.weights.memory import packed_bytes, refuse_too_large
 from foretoken.weights.pack import packed
 from foretoken.weights.store import mapped
 
+SLAB_BYTES = 1 << 28
 POOL_VALUES = 2 << 20  # random weights packed per width
 SLIDING, FULL = "sliding_attention", "full_attention"
 Progress = Callable[[int, int], None]
@@ -164,6 +165,7 @@ class RandomParts:
         self._total, self._done = total, 0
         self._rng = np.random.default_rng(1)
         self._pools: dict[tuple[str, str, int, float], np.ndarray] = {}
+        self._slab = np.empty(0, np.uint8)
 
     def make(self, part: Part) -> Any:
         """A part as `weights.pack.Packer.make` gives it."""
@@ -175,7 +177,7 @@ class RandomParts:
         count = -(-part.size[0] // (PANEL if part.layout == "panels" else 1))
         if part.is_mapped:
             return packed(part, _sparse(count * pool.shape[1]))
-        data = aligned(count * pool.shape[1])
+        data = self._take(count * pool.shape[1])
         units = data.reshape(count, -1)
         at = int(self._rng.integers(max(len(pool) - count, 0) + 1))
         filled = 0
@@ -185,6 +187,13 @@ class RandomParts:
             filled, at = filled + step, 0
         self._tell(data.nbytes)
         return packed(part, data)
+
+    def _take(self, count: int) -> np.ndarray:
+        """(count,) uint8 out of large pieces, as a loaded model lies in one: small arrays alone get no huge pages."""
+        if count > len(self._slab):
+            self._slab = aligned(max(count, SLAB_BYTES))
+        taken, self._slab = self._slab[:count], self._slab[-(-count // SMALLEST) * SMALLEST :]
+        return taken
 
     def _vector(self, part: Part) -> np.ndarray:
         """(n,) float32 within 40 % of its centre; scalars of layers are 1."""

@@ -20,11 +20,11 @@ def orthogonalise(g: torch.Tensor, steps: int = 4) -> torch.Tensor:
 class Muon:
     """Momentum, orthogonalised per matrix; matrices of one shape are stacked into one product."""
 
-    def __init__(self, params: list[torch.Tensor], momentum: float = 0.95):
+    def __init__(self, params: list[torch.Tensor], momentum: float = 0.95, dtype: torch.dtype = torch.float32):
         self.groups: dict[tuple, list[torch.Tensor]] = {}
         for p in params:
             self.groups.setdefault(tuple(p.shape), []).append(p)
-        self.momentum = momentum
+        self.momentum, self.dtype = momentum, dtype  # of the iteration, which is rough anyway
         self.buffers = {shape: torch.zeros(len(ps), *shape) for shape, ps in self.groups.items()}
 
     @torch.no_grad()
@@ -32,7 +32,7 @@ class Muon:
         for shape, params in self.groups.items():
             g = torch.stack([p.grad for p in params if p.grad is not None])
             buffer = self.buffers[shape].mul_(self.momentum).add_(g)
-            update = orthogonalise(g + self.momentum * buffer)
+            update = orthogonalise((g + self.momentum * buffer).to(self.dtype)).to(g.dtype)
             scale = lr * max(1.0, shape[0] / shape[1]) ** 0.5
             for p, u in zip(params, update, strict=True):
                 p.add_(u, alpha=-scale)
@@ -47,8 +47,14 @@ class Muon:
 class Optimiser:
     """Muon on the named matrices, AdamW on groups with their own peak rates; `step(scale)` scales all rates."""
 
-    def __init__(self, matrices: list[torch.Tensor], muon_lr: float, others: list[tuple[list[torch.Tensor], float]]):
-        self.muon, self.muon_lr = Muon(matrices), muon_lr
+    def __init__(
+        self,
+        matrices: list[torch.Tensor],
+        muon_lr: float,
+        others: list[tuple[list[torch.Tensor], float]],
+        dtype: torch.dtype = torch.float32,
+    ):
+        self.muon, self.muon_lr = Muon(matrices, dtype=dtype), muon_lr
         self.adam = torch.optim.AdamW(
             [{"params": ps, "lr": lr, "peak": lr} for ps, lr in others],
             betas=(0.9, 0.95),

@@ -24,6 +24,7 @@ from foretoken.distill.batches import STEPS, Batch, Rounds
 from foretoken.distill.model import CENTROIDS, ORDERING, TABLE, Weights, guesses, step
 from foretoken.distill.optim import Optimiser
 from foretoken.distill.rounding import rounded
+from foretoken.distill.speed import LogSoftmaxAt, keep_memory, product_dtype
 from foretoken.errors import WeightsError
 
 TEXTS, ROUNDS = 8, 32  # of a batch, where the head is small
@@ -76,21 +77,26 @@ def loss_of(w: Weights, config: DrafterConfig, batch: Batch, cluster: torch.Tens
         z, hidden = step(w, config, batch.embedded[:, :, i], hidden, batch.rotated, batch.seen, batch.stored)
         flat, weight = z.flatten(0, 1), batch.weight[:, :, i].flatten()
         labels, likely, chance = (x[:, :, i].flatten(0, 1) for x in (batch.labels, batch.likely, batch.chance))
-        own = _loss(F.linear(flat, w[TABLE]).log_softmax(-1), labels, likely, chance)
+        own = _loss(F.linear(flat, w[TABLE]), labels, likely, chance)
         if cluster is not None:
             hard, soft = (torch.where(x < 0, x, cluster[x.clamp_min(0)]) for x in (labels, likely))
-            own = own + _loss(F.linear(flat, w[CENTROIDS]).log_softmax(-1), hard, soft, chance)
+            own = own + _loss(F.linear(flat, w[CENTROIDS]), hard, soft, _merged(soft, chance))
         total = total + (own * weight).sum() / weight.sum().clamp_min(1)
     return total / STEPS
 
 
-def _loss(logq: torch.Tensor, labels: torch.Tensor, likely: torch.Tensor, chance: torch.Tensor) -> torch.Tensor:
-    """(N,) from log-probabilities (N, H), labels (N,), likeliest (N, L) rows and their probabilities; −1 is no row."""
-    has_label = labels >= 0
-    hard = -logq.gather(1, labels.clamp_min(0)[:, None])[:, 0] * has_label
-    p = torch.zeros_like(logq).scatter_add_(
-        1, likely.clamp_min(0), chance * (likely >= 0)
-    )  # several may share a cluster
+def _merged(ids: torch.Tensor, chance: torch.Tensor) -> torch.Tensor:
+    """Probabilities (N, L) of ids (N, L) that may repeat: an id's first place has all of it, its others none."""
+    same = ids[:, :, None] == ids[:, None, :]
+    return (same * chance[:, None]).sum(2) * ~same.tril(-1).any(2)
+
+
+def _loss(scores: torch.Tensor, labels: torch.Tensor, likely: torch.Tensor, chance: torch.Tensor) -> torch.Tensor:
+    """(N,) from scores (N, H), labels (N,), likeliest (N, L) rows and their probabilities; −1 is no row."""
+    rows = torch.cat([labels[:, None], likely], 1).clamp_min(0)
+    logq = LogSoftmaxAt.apply(scores, rows)
+    hard, logq = -logq[:, 0] * (labels >= 0), logq[:, 1:]
+    p = chance * (likely >= 0)
     cross = -(p * logq).sum(1)
     overlap = torch.minimum(p, logq.exp()).sum(1)
     share = torch.exp(-3 * overlap.detach())
@@ -125,8 +131,11 @@ class Training:
         tables = [w[name] for name in (TABLE, CENTROIDS) if name in w]
         matrices = [x for n, x in w.items() if x.dim() == 2 and n not in (TABLE, CENTROIDS)]
         norms = [x for x in w.values() if x.dim() == 1 and x.is_floating_point()]
-        self._optimiser = Optimiser(matrices, MATRIX_RATE, [(tables, TABLE_RATE), (norms, NORM_RATE)])
+        self._products = product_dtype()
+        rates = [(tables, TABLE_RATE), (norms, NORM_RATE)]
+        self._optimiser = Optimiser(matrices, MATRIX_RATE, rates, self._products)
         self._cluster = clusters_of(w, config)
+        keep_memory()
         if path.exists():
             self._load()
         for x in w.values():
@@ -161,7 +170,8 @@ class Training:
         rows = max(TEXTS, min(TEXTS * ROUNDS, MAX_SCORES // self._config.head_vocab_len))
         batch = self._rounds.random(self._seed * 1_000_003 + self.course.step, TEXTS, rows // TEXTS)
         w = rounded(self.weights, "q8") if progress > ROUND_FROM else self.weights
-        loss = loss_of(w, self._config, batch, self._cluster)
+        with torch.autocast("cpu", torch.bfloat16, enabled=self._products == torch.bfloat16):
+            loss = loss_of(w, self._config, batch, self._cluster)
         if not torch.isfinite(loss):
             raise WeightsError(f"the loss is {loss.item()} at step {self.course.step}: training went astray.")
         loss.backward()
