@@ -15,7 +15,7 @@ template <>
 struct DotQ8<VecAvx2> {
     using Panel = BlockQ8Panel;
     using Sum = Sum256;
-    static constexpr int kRows = 5, kPanels = 1, kAhead = 3300, kFetchRows = 2;
+    static constexpr int kRows = 5, kPanels = 1;
     static constexpr int64_t kBlockBytes = 2 * kBlock;
 
     static FT_INLINE int32_t start(const int8_t* q) { return -128 * sum_of(q); }
@@ -64,7 +64,7 @@ template <>
 struct DotQ4<VecAvx2> : ByteActivations {
     using Panel = BlockQ4Panel;
     using Sum = Sum256;
-    static constexpr int kRows = 6, kPanels = 1, kAhead = 3300, kFetchRows = 2;
+    static constexpr int kRows = 6, kPanels = 1;
 
     static FT_INLINE int32_t start(const int8_t* q) {
         int32_t sum[2] = {};

@@ -45,7 +45,7 @@ template <>
 struct DotQ8<VecAvx512> : ByteActivations {
     using Panel = BlockQ8Panel;
     using Sum = __m512i;
-    static constexpr int kRows = 9, kPanels = 2, kAhead = 8000;
+    static constexpr int kRows = 9, kPanels = 2;
 
     static FT_INLINE int32_t start(const int8_t* q) { return float_start(q, 128); }
     static int64_t peak(int64_t rounds) { return vnni_peak(rounds); }
@@ -70,7 +70,7 @@ template <>
 struct DotQ4<VecAvx512> : ByteActivations {
     using Panel = BlockQ4Panel;
     using Sum = __m512i;
-    static constexpr int kRows = 9, kPanels = 2, kAhead = 8000;
+    static constexpr int kRows = 9, kPanels = 2;
 
     static FT_INLINE int32_t start(const int8_t* q) { return float_start(q, 8); }
     static int64_t peak(int64_t rounds) { return vnni_peak(rounds); }

@@ -30,7 +30,7 @@ static FT_INLINE int64_t vnni_peak(int64_t rounds) {
 struct DotQ8AvxVnni : ByteActivations {
     using Panel = BlockQ8Panel;
     using Sum = Sum256;
-    static constexpr int kRows = 6, kAhead = 3300;
+    static constexpr int kRows = 6;
 
     static FT_INLINE int32_t start(const int8_t* q) { return float_start(q, 128); }
     static int64_t peak(int64_t rounds) { return vnni_peak(rounds); }
@@ -51,7 +51,7 @@ struct DotQ8AvxVnni : ByteActivations {
 struct DotQ4AvxVnni : ByteActivations {
     using Panel = BlockQ4Panel;
     using Sum = Sum256;
-    static constexpr int kRows = 6, kAhead = 3300;
+    static constexpr int kRows = 6;
 
     static FT_INLINE int32_t start(const int8_t* q) { return float_start(q, 8); }
     static int64_t peak(int64_t rounds) { return vnni_peak(rounds); }

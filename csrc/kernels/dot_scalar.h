@@ -10,7 +10,7 @@ template <>
 struct DotQ8<VecScalar> : ByteActivations {
     using Panel = BlockQ8Panel;
     using Sum = VecScalar::Int;
-    static constexpr int kRows = 1, kAhead = 3300;
+    static constexpr int kRows = 1;
 
     static FT_INLINE int32_t start(const int8_t*) { return 0; }
     static int64_t peak(int64_t) { return 0; }
@@ -31,7 +31,7 @@ template <>
 struct DotQ4<VecScalar> : ByteActivations {
     using Panel = BlockQ4Panel;
     using Sum = VecScalar::Int;
-    static constexpr int kRows = 1, kAhead = 3300;
+    static constexpr int kRows = 1;
 
     static FT_INLINE int32_t start(const int8_t*) { return 0; }
     static int64_t peak(int64_t) { return 0; }

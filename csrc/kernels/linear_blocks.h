@@ -5,8 +5,6 @@
 //     Panel                                  the block of 16 outputs, which ends with its 16 scales
 //     kRows                                  most rows it takes at once
 //     kPanels                                panels it takes at once where there are two rows or more
-//     kAhead                                 bytes to prefetch ahead, of all panels together
-//     kFetchRows                             fewest rows for which it prefetches
 //     start(q)                               of a block of 32 int8 activations: see ActivationsQ8
 //     kBlockBytes, keep(codes, q)            how that block is kept; ByteActivations: as it is
 //     peak(rounds)                           does nothing but its multiply-adds, on registers, and returns how many;
@@ -44,7 +42,7 @@ constexpr int32_t kFloatBits = 0x4b400000;
 constexpr float kFloatOffset = 12582912.0f;
 
 struct ByteActivations {
-    static constexpr int kPanels = 1, kFetchRows = 1;
+    static constexpr int kPanels = 1;
     static constexpr int64_t kBlockBytes = kBlock;
     static FT_INLINE void keep(const int8_t* codes, int8_t* q) { memcpy(q, codes, kBlock); }
 };
@@ -95,12 +93,15 @@ void quantize_row(const float* x, int64_t k, int8_t* q, float* scale, int32_t* s
     }
 }
 
+constexpr int64_t kAhead =
+    8000;  // bytes to prefetch, of all panels of a tile: what memory brings while it takes to come
+
 // R rows times P panels, which are read once and then serve all rows of the call from the cache.
 template <class V, class Dot, int R, int P>
 void linear_blocks_tile(const LinearArgs& a, int64_t row, int64_t panel) {
     using Panel = typename Dot::Panel;
     constexpr int64_t block_len = sizeof(Panel), scale_at = block_len - kPanel * 2;
-    constexpr int64_t ahead = Dot::kAhead / (P * block_len);
+    constexpr int64_t ahead = kAhead / (P * block_len);
     const int64_t blocks = (a.k + kBlock - 1) / kBlock, w_stride = blocks * block_len;
     const uint8_t* w = a.weight + panel * w_stride;
     const int64_t q_stride = blocks * Dot::kBlockBytes;
@@ -110,12 +111,10 @@ void linear_blocks_tile(const LinearArgs& a, int64_t row, int64_t panel) {
     V acc[R * P];
     for (int i = 0; i < R * P; ++i) acc[i] = V::zero();
     for (int64_t b = 0; b < blocks; ++b, w += block_len, q += Dot::kBlockBytes, ++scale, ++start) {
-        if constexpr (R >= Dot::kFetchRows) {
-            // Behind its panel a stream goes on at the panels after these. What lies past the weights does nothing.
-            const uint8_t* next = w + ahead * block_len + (b + ahead >= blocks ? (P - 1) * w_stride : 0);
-            for (int p = 0; p < P; ++p) {
-                for (int64_t at = 0; at < block_len; at += 64) FT_PREFETCH(next + p * w_stride + at);
-            }
+        // Behind its panel a stream goes on at the panels after these. What lies past the weights does nothing.
+        const uint8_t* next = w + ahead * block_len + (b + ahead >= blocks ? (P - 1) * w_stride : 0);
+        for (int p = 0; p < P; ++p) {
+            for (int64_t at = 0; at < block_len; at += 64) FT_PREFETCH(next + p * w_stride + at);
         }
         typename Dot::Sum dot[R * P];
         Dot::template block<R, P>(w, w_stride, q, q_stride, start, blocks, dot);
