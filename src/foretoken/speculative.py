@@ -21,8 +21,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from foretoken.drafters.protocol import NO_DRAFT, Draft, Drafter
-from foretoken.errors import DraftError
+from foretoken.drafters.protocol import NO_DRAFT, Draft, Drafter, check
 from foretoken.horizon import Horizon
 
 
@@ -93,15 +92,6 @@ def guess(states: Sequence[State]) -> list[Draft]:
         for i, draft in zip(members, found, strict=True):
             drafts[i], states[i].source = draft, draft.source or drafter.name
     return drafts
-
-
-def check(draft: Draft, limit: int, vocab_len: int) -> None:
-    """Raise DraftError for a draft that the pass could not take: others share it, and must not pay for that."""
-    count = len(draft.tokens)
-    if count > limit or len(draft.confidence) != count:
-        raise DraftError(f"{count} tokens with {len(draft.confidence)} confidences, expected up to {limit} of each.")
-    if count and not 0 <= min(draft.tokens) <= max(draft.tokens) < vocab_len:
-        raise DraftError(f"token ids from {min(draft.tokens)} to {max(draft.tokens)}, expected 0 to {vocab_len - 1}.")
 
 
 def settle(state: State, asked: Sequence[int], scored: Scored) -> None:

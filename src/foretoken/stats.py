@@ -139,7 +139,7 @@ class Stats:
         """Plain sentences on what to change; empty when all is well."""
         sentences = []
         if self.drafter_error is not None:
-            sentences.append(f"The drafter failed ({self.drafter_error}); the rest was decoded one token at a time.")
+            sentences.append(f"A drafter failed ({self.drafter_error}); the rest was decoded without it.")
         if self.hopeless:
             return [*sentences, self.hopeless]
         if self._is_horizon_long:

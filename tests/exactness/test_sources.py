@@ -207,3 +207,34 @@ def test_what_stood_before_is_copied():
     lines = "".join(f"{word} is entry number {i} of the list;\n" for i, word in enumerate(ENTRY.split()))
     result = embedded(drafter="suffix").generate(lines + lines, horizon=8, temperature=0.0, max_tokens=40)
     assert result.stats.tokens_per_round > 2 and set(result.stats.drafter_rounds) == {"suffix"}
+
+
+class Broken:
+    """Guesses what the plain text has until a position, then fails."""
+
+    name = "broken"
+
+    def __init__(self, plain, until):
+        self._good, self._until = OracleDrafter(plain, lambda position: True), until
+
+    def propose(self, states, limits):
+        if any(len(state.tokens) > self._until for state in states):
+            raise OSError("its file is gone")
+        return self._good.propose(states, limits)
+
+
+@pytest.mark.usefixtures("no_time")
+def test_a_model_that_fails_leaves_the_others_at_work():
+    plain = write().tokens
+    drafted = write(horizon=4, drafter=Choice([Broken(plain, 20), named(OracleDrafter(plain, bool), "good")], None))
+    assert drafted.tokens == plain
+    assert drafted.stats.drafter_error == "broken: OSError: its file is gone"
+    assert "decoded without it" in drafted.stats.advice[0]
+    assert drafted.stats.drafter_rounds["good"] and "error" not in drafted.stats.fallbacks
+
+
+def test_where_only_the_broken_model_would_guess_the_rest_is_plain():
+    plain = write().tokens
+    drafted = write(horizon=4, drafter=Choice([Broken(plain, 20)], None))
+    assert drafted.tokens == plain
+    assert drafted.stats.drafter_error and drafted.stats.fallbacks["error"]

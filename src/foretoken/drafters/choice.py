@@ -17,7 +17,7 @@ from weakref import WeakKeyDictionary
 
 import numpy as np
 
-from foretoken.drafters.protocol import NO_DRAFT, Draft, Drafter
+from foretoken.drafters.protocol import NO_DRAFT, Draft, Drafter, check
 from foretoken.drafters.suffix import SuffixDrafter, SuffixText
 
 PRIOR = 0.7  # chance of a model's token while nothing is known
@@ -167,7 +167,15 @@ class Choice:
     def _ask(self, model: Drafter, rounds: Sequence[_Round]) -> None:
         name, limits = model.name, [r.asked[model.name] for r in rounds]
         begun = perf_counter()
-        found = model.propose([r.state for r in rounds], limits)
+        try:
+            found = model.propose([r.state for r in rounds], limits)
+            for r, draft, limit in zip(rounds, found, limits, strict=True):
+                check(draft, limit, r.state.vocab_len)
+        except MemoryError:
+            raise
+        except Exception as error:  # a broken model costs its drafts, never those of the others
+            self._set_aside(name, rounds, error)
+            return
         step_s = (perf_counter() - begun) / max(limits)
         before = self._step_s[name]
         # The first draft of a shape is slow, and so is one that the system interrupts: no sample counts for much more.
@@ -175,6 +183,15 @@ class Choice:
         for r, draft in zip(rounds, found, strict=True):
             r.drafts[name] = draft
             r.memory.tracks[name].note(len(r.state.tokens), draft)
+
+    def _set_aside(self, name: str, rounds: Sequence[_Round], error: Exception) -> None:
+        """Do without a model in these texts; raises its error where nobody else would guess."""
+        if self.suffix is None and any(set(r.memory.tracks) == {name} for r in rounds):
+            raise error
+        for r in rounds:
+            del r.memory.tracks[name]
+            r.leader = "" if r.leader == name else r.leader
+            r.state.stats.drafter_error = f"{name}: {type(error).__name__}: {error}"
 
 
 def _bins(draft: Draft) -> list[int]:

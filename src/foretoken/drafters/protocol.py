@@ -8,6 +8,8 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from foretoken.errors import DraftError
+
 
 @dataclass(frozen=True)
 class Draft:
@@ -23,6 +25,15 @@ class Draft:
 
 
 NO_DRAFT = Draft((), np.empty(0, dtype=np.float32))
+
+
+def check(draft: Draft, limit: int, vocab_len: int) -> None:
+    """Raise DraftError for a draft that the pass could not take: others share it, and must not pay for that."""
+    count = len(draft.tokens)
+    if count > limit or len(draft.confidence) != count:
+        raise DraftError(f"{count} tokens with {len(draft.confidence)} confidences, expected up to {limit} of each.")
+    if count and not 0 <= min(draft.tokens) <= max(draft.tokens) < vocab_len:
+        raise DraftError(f"token ids from {min(draft.tokens)} to {max(draft.tokens)}, expected 0 to {vocab_len - 1}.")
 
 
 class Drafter(Protocol):
