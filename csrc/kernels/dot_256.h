@@ -1,9 +1,8 @@
 // What the integer dots on 256 bits share.
 #pragma once
 
-#include <string.h>
-
 #include "base/vec_avx2.h"
+#include "kernels/dot_x86.h"
 #include "kernels/peak.h"
 
 namespace foretoken {
@@ -19,11 +18,7 @@ static FT_INLINE void begin_dots(const int32_t* start, int64_t start_stride, Sum
 }
 
 // Four inputs of a row for all outputs.
-static FT_INLINE __m256i broadcast(const int8_t* q) {
-    int32_t four;
-    memcpy(&four, q, 4);
-    return _mm256_set1_epi32(four);
-}
+static FT_INLINE __m256i broadcast(const int8_t* q) { return _mm256_set1_epi32(four_of(q)); }
 
 // Group g of a q4 panel block, outputs 8h ... 8h + 7: codes of the inputs 16 * part + 4g ... 4g + 3. A part is unpacked
 // when it is needed: with codes[2], x and a product beside 12 sums, six rows fit the registers.

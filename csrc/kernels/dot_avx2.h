@@ -64,7 +64,7 @@ template <>
 struct DotQ4<VecAvx2> : ByteActivations {
     using Panel = BlockQ4Panel;
     using Sum = Sum256;
-    static constexpr int kRows = 6, kPanels = 1;
+    static constexpr int kRows = 6;
 
     static FT_INLINE int32_t start(const int8_t* q) {
         int32_t sum[2] = {};

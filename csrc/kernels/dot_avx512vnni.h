@@ -2,6 +2,7 @@
 #pragma once
 
 #include "base/vec_avx512.h"
+#include "kernels/dot_x86.h"
 #include "kernels/linear_blocks.h"
 #include "kernels/peak.h"
 
@@ -15,11 +16,7 @@ static FT_INLINE void begin_dots(const int32_t* start, int64_t start_stride, __m
 }
 
 // Four inputs of a row for all outputs.
-static FT_INLINE __m512i broadcast(const int8_t* q) {
-    int32_t four;
-    memcpy(&four, q, 4);
-    return _mm512_set1_epi32(four);
-}
+static FT_INLINE __m512i broadcast(const int8_t* q) { return _mm512_set1_epi32(four_of(q)); }
 
 // weight: four inputs of 16 outputs, of P panels
 template <int P>

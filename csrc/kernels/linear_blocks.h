@@ -16,10 +16,6 @@
 //     value(dot)                             its floats
 #pragma once
 
-#ifdef __SSE2__
-#include <emmintrin.h>
-#endif
-
 #include "base/half.h"
 #include "base/inline.h"
 #include "base/math.h"
@@ -35,34 +31,11 @@ struct DotQ8;
 template <class V>
 struct DotQ4;
 
-// A dot t that begins here, the zero point times sum(x) below kFloatBits, ends as the bits of the float 1.5 * 2^23 + t,
-// |t| < 2^20: one subtraction makes it float(t), exactly, and may run beside the multiplier, where a conversion may
-// not.
-constexpr int32_t kFloatBits = 0x4b400000;
-constexpr float kFloatOffset = 12582912.0f;
-
 struct ByteActivations {
     static constexpr int kPanels = 1;
     static constexpr int64_t kBlockBytes = kBlock;
     static FT_INLINE void keep(const int8_t* codes, int8_t* q) { memcpy(q, codes, kBlock); }
 };
-
-static inline int32_t sum_of(const int8_t* q) {
-#ifdef __SSE2__
-    // Halves, as they were stored: a load over two stores would wait for both. Bytes plus 128 have a sum of their own.
-    const __m128i zero = _mm_setzero_si128(), flip = _mm_set1_epi8(-128);
-    const __m128i low = _mm_xor_si128(_mm_loadu_si128(reinterpret_cast<const __m128i*>(q)), flip);
-    const __m128i high = _mm_xor_si128(_mm_loadu_si128(reinterpret_cast<const __m128i*>(q + 16)), flip);
-    const __m128i sums = _mm_add_epi64(_mm_sad_epu8(low, zero), _mm_sad_epu8(high, zero));
-    return _mm_cvtsi128_si32(_mm_add_epi64(sums, _mm_unpackhi_epi64(sums, sums))) - 128 * kBlock;
-#else
-    int32_t sum = 0;
-    for (int i = 0; i < kBlock; ++i) sum += q[i];
-    return sum;
-#endif
-}
-
-static inline int32_t float_start(const int8_t* q, int32_t zero_point) { return kFloatBits - zero_point * sum_of(q); }
 
 template <class V, class Dot>
 void quantize_row(const float* x, int64_t k, int8_t* q, float* scale, int32_t* start) {
@@ -93,15 +66,15 @@ void quantize_row(const float* x, int64_t k, int8_t* q, float* scale, int32_t* s
     }
 }
 
-constexpr int64_t kAhead =
-    8000;  // bytes to prefetch, of all panels of a tile: what memory brings while it takes to come
+// How far ahead weights are prefetched, all panels of a tile together: what is read while memory takes to answer.
+constexpr int64_t kAheadBytes = 8000;
 
-// R rows times P panels, which are read once and then serve all rows of the call from the cache.
+// R rows times P panels, which come from the cache for the later rows of a call.
 template <class V, class Dot, int R, int P>
 void linear_blocks_tile(const LinearArgs& a, int64_t row, int64_t panel) {
     using Panel = typename Dot::Panel;
     constexpr int64_t block_len = sizeof(Panel), scale_at = block_len - kPanel * 2;
-    constexpr int64_t ahead = kAhead / (P * block_len);
+    constexpr int64_t ahead = kAheadBytes / (P * block_len);
     const int64_t blocks = (a.k + kBlock - 1) / kBlock, w_stride = blocks * block_len;
     const uint8_t* w = a.weight + panel * w_stride;
     const int64_t q_stride = blocks * Dot::kBlockBytes;

@@ -1,4 +1,5 @@
 // Matrix products, and the pieces of ops/products.h.
+#include <algorithm>
 #include <atomic>
 
 #include "ops/products.h"
@@ -6,8 +7,9 @@
 namespace foretoken {
 namespace {
 
-constexpr int64_t kSmallRows = 1 << 13;  // numbers whose quantising takes no longer than waking threads
-constexpr int64_t kRowTile = 16;         // rows that a thread keeps in its cache beside one panel
+constexpr int64_t kSmallCount = 1 << 13;       // numbers whose quantising takes no longer than waking threads
+constexpr int64_t kRowTile = 16;               // rows that a thread keeps in its cache beside its panels
+constexpr int64_t kPanelsInCache = 512 << 10;  // bytes of panels that it keeps there for the next tile of rows
 
 int64_t activation_block_bytes(Format weights) {
     const BlockKernels& blocks = kernels().blocks;
@@ -64,17 +66,14 @@ QuantizeKernel quantize_kernel(Format weights) {
 
 void quantize_into(Session& session, const FloatRows& x, Format weights, const ActivationsQ8& a) {
     const QuantizeKernel quantize_row = quantize_kernel(weights);
-    const bool is_small = x.rows * x.cols < kSmallRows;
-    session.each(x.rows,
-                 is_small       ? x.rows
-                 : x.rows >= 16 ? 4
-                                : 1,
-                 [&](int64_t first, int64_t last) {
-                     for (int64_t t = first; t < last; ++t) {
-                         const ActivationsQ8 to = from_row(a, t, x.cols);
-                         quantize_row(x.row(t), x.cols, to.q, to.scale, to.start);
-                     }
-                 });
+    const bool is_small = x.rows * x.cols < kSmallCount;
+    const int64_t grain = is_small ? x.rows : ceil_div(x.rows, 8 * static_cast<int64_t>(session.threads()));
+    session.each(x.rows, grain, [&](int64_t first, int64_t last) {
+        for (int64_t t = first; t < last; ++t) {
+            const ActivationsQ8 to = from_row(a, t, x.cols);
+            quantize_row(x.row(t), x.cols, to.q, to.scale, to.start);
+        }
+    });
 }
 
 void multiply(LinearKernel kernel, const LinearArgs& args, int64_t rows, int64_t first, int64_t last) {
@@ -86,7 +85,8 @@ void multiply(LinearKernel kernel, const LinearArgs& args, int64_t rows, int64_t
 }
 
 int64_t panel_grain(const Session& session, int64_t panels) {
-    return 2 * ceil_div(panels, 16 * static_cast<int64_t>(session.threads()));  // kernels like pairs
+    const int64_t threads = session.threads(), grain = ceil_div(panels, 8 * threads);
+    return panels < 4 * threads ? grain : grain + grain % 2;  // kernels like pairs, but no thread shall go without
 }
 
 void linear(FloatRows x, const Weight& w, Rows<float> out) {
@@ -100,7 +100,10 @@ void linear(FloatRows x, const Weight& w, Rows<float> out) {
     const LinearKernel kernel = linear_kernel(w.format);
     const int64_t panels = ceil_div(w.n, kPanel);
     const bool is_small = x.rows * w.k * panels * kPanel < kSmallWork;
-    session.each(panels, is_small ? panels : panel_grain(session, panels),
+    const int64_t most = 2 * ceil_div(kPanelsInCache / 2, unit_bytes(w.format, w.layout, w.k));
+    const int64_t grain =
+        x.rows > kRowTile ? std::min(panel_grain(session, panels), most) : panel_grain(session, panels);
+    session.each(panels, is_small ? panels : grain,
                  [&](int64_t first, int64_t last) { multiply(kernel, args, x.rows, first, last); });
 }
 

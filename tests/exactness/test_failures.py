@@ -4,7 +4,9 @@ import numpy as np
 import pytest
 from pair import CODE, embedded
 
+from foretoken.drafters.choice import Choice
 from foretoken.drafters.protocol import Draft
+from foretoken.drafters.suffix import SuffixDrafter
 from foretoken.errors import ShapeError
 from foretoken.sampling import Sampler
 
@@ -111,7 +113,8 @@ def test_a_drafter_that_breaks_its_promise_costs_drafts_only(name, horizon):
 
 @pytest.mark.parametrize("confidence", [float("nan"), float("inf"), -5.0])
 @pytest.mark.parametrize("horizon", [4, "auto"])
-def test_a_confidence_that_is_no_chance_changes_no_token(confidence, horizon):
+@pytest.mark.parametrize("chosen", [False, True], ids=["alone", "beside the text"])
+def test_a_confidence_that_is_no_chance_changes_no_token(confidence, horizon, chosen):
     class Unsure:
         name = "unsure"
 
@@ -119,7 +122,8 @@ def test_a_confidence_that_is_no_chance_changes_no_token(confidence, horizon):
             return [Draft([3] * limit, np.full(limit, confidence, np.float32)) for limit in limits]
 
     model = embedded()
-    stream = model.start(model._request(CODE, horizon=horizon, **OPTIONS), 512, Unsure())
+    drafter = Choice([Unsure()], SuffixDrafter()) if chosen else Unsure()
+    stream = model.start(model._request(CODE, horizon=horizon, **OPTIONS), 512, drafter)
     for _ in stream:
         pass
     assert stream.result.tokens == model.generate(CODE, horizon=0, **OPTIONS).tokens

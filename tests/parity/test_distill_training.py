@@ -24,6 +24,7 @@ WORDS = ["harbor", "salt", "heron", "river", "stone", "letter", "winter", "garde
 def small(monkeypatch, tmp_path):
     monkeypatch.setattr(training, "ROUNDS", 12)
     monkeypatch.setattr(training, "EVALUATIONS", 2)
+    monkeypatch.setattr(training, "product_dtype", lambda: torch.float32)  # not by the clock
     monkeypatch.setenv("FORETOKEN_CACHE_DIR", str(tmp_path / "cache"))
 
 

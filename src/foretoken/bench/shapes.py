@@ -35,7 +35,7 @@ from foretoken.weights.memory import packed_bytes, refuse_too_large
 from foretoken.weights.pack import packed
 from foretoken.weights.store import mapped
 
-SLAB_BYTES = 1 << 28
+PIECE_BYTES = 1 << 28  # of memory that several parts share
 POOL_VALUES = 2 << 20  # random weights packed per width
 SLIDING, FULL = "sliding_attention", "full_attention"
 Progress = Callable[[int, int], None]
@@ -165,7 +165,7 @@ class RandomParts:
         self._total, self._done = total, 0
         self._rng = np.random.default_rng(1)
         self._pools: dict[tuple[str, str, int, float], np.ndarray] = {}
-        self._slab = np.empty(0, np.uint8)
+        self._piece = np.empty(0, np.uint8)
 
     def make(self, part: Part) -> Any:
         """A part as `weights.pack.Packer.make` gives it."""
@@ -190,9 +190,9 @@ class RandomParts:
 
     def _take(self, count: int) -> np.ndarray:
         """(count,) uint8 out of large pieces, as a loaded model lies in one: small arrays alone get no huge pages."""
-        if count > len(self._slab):
-            self._slab = aligned(max(count, SLAB_BYTES))
-        taken, self._slab = self._slab[:count], self._slab[-(-count // SMALLEST) * SMALLEST :]
+        if count > len(self._piece):
+            self._piece = aligned(max(count, PIECE_BYTES))
+        taken, self._piece = self._piece[:count], self._piece[-(-count // SMALLEST) * SMALLEST :]
         return taken
 
     def _vector(self, part: Part) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Muon for matrices and AdamW for the rest, both in f32, and a schedule that follows the clock."""
+"""Muon for matrices and AdamW for the rest, weights in f32, and a schedule that follows the clock."""
 
 from __future__ import annotations
 

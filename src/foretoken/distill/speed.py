@@ -10,7 +10,8 @@ import torch
 
 TRIM_THRESHOLD, MMAP_MAX = -1, -4  # of mallopt, from glibc's malloc.h
 NEAR = 16  # rows of scores that stay in the caches
-WIDTH, TRIES = 512, 5
+WIDTH, TRIES = 512, 5  # of the products that are timed
+PRODUCTS = (torch.float32, torch.bfloat16)
 ENOUGH = 1.5  # times as fast, or bf16 isn't worth its rounding
 
 
@@ -32,7 +33,7 @@ class LogSoftmaxAt(torch.autograd.Function):
         found = torch.empty_like(scores)
         for parts in zip(*(x.split(NEAR) for x in (found, scores, rows, norms, gradient)), strict=True):
             out, own, at, norm, slope = parts
-            dense = own.float().sub_(norm).exp_().mul_(-slope.sum(1, keepdim=True))
+            dense = (own - norm).exp_().mul_(-slope.sum(1, keepdim=True))
             out.copy_(dense.scatter_add_(1, at, slope))
         return found, None
 
@@ -49,7 +50,7 @@ def keep_memory() -> None:
 
 def product_dtype() -> torch.dtype:
     """The dtype of matrix products while training: bf16 where this processor multiplies it faster, else f32."""
-    seconds = {dtype: _seconds(torch.ones(WIDTH, WIDTH, dtype=dtype)) for dtype in (torch.float32, torch.bfloat16)}
+    seconds = {dtype: _seconds(torch.ones(WIDTH, WIDTH, dtype=dtype)) for dtype in PRODUCTS}
     return torch.bfloat16 if seconds[torch.bfloat16] * ENOUGH < seconds[torch.float32] else torch.float32
 
 

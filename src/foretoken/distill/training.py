@@ -24,7 +24,7 @@ from foretoken.distill.batches import STEPS, Batch, Rounds
 from foretoken.distill.model import CENTROIDS, ORDERING, TABLE, Weights, guesses, step
 from foretoken.distill.optim import Optimiser
 from foretoken.distill.rounding import rounded
-from foretoken.distill.speed import LogSoftmaxAt, keep_memory, product_dtype
+from foretoken.distill.speed import PRODUCTS, LogSoftmaxAt, keep_memory, product_dtype
 from foretoken.errors import WeightsError
 
 TEXTS, ROUNDS = 8, 32  # of a batch, where the head is small
@@ -32,8 +32,8 @@ MAX_SCORES = 1 << 23  # scores of one step of a batch: a large head takes fewer 
 HELD_OUT_TEXTS, HELD_OUT_ROUNDS = 48, 16
 EVALUATIONS = 20
 SAVE_S = 60.0
-MATRIX_RATE, TABLE_RATE, NORM_RATE = 0.005, 7e-4, 1e-3  # a good start is lost at four times as much,
-WEAK_START, BOLDNESS = 0.2, 3.0  # but one whose first drafts are right less often gains by three times
+MATRIX_RATE, TABLE_RATE, NORM_RATE = 0.005, 7e-4, 1e-3  # a good start is lost at four times as much
+WEAK_START, BOLDNESS = 0.2, 3.0  # a start whose first drafts are right less often gains by three times the rates
 ROUND_FROM = 0.7  # of the way: from here on weights are rounded to q8 in the forward pass
 WARM_UP, FLOOR = 0.03, 0.02
 
@@ -203,8 +203,8 @@ class Training:
         """The checkpoint, whole or not at all; raises OSError."""
         weights = {name: x.detach() for name, x in self.weights.items()}
         temporary = self._path.with_suffix(".tmp")
-        state = {"weights": weights, "best": self.best, "optimiser": self._optimiser.state()}
-        state["course"] = vars(self.course)
+        state: dict[str, Any] = {"weights": weights, "best": self.best, "optimiser": self._optimiser.state()}
+        state |= {"course": vars(self.course), "products": str(self._products)}
         try:
             with temporary.open("wb") as file:
                 torch.save(state, file)
@@ -223,5 +223,7 @@ class Training:
                 self.best[name].copy_(state["best"][name])
             self._optimiser.load(state["optimiser"])
             self.course = Course(**state["course"])
+            self._products = {str(dtype): dtype for dtype in PRODUCTS}[state["products"]]
+            self._optimiser.muon.dtype = self._products
         except Exception as error:  # whatever a damaged file makes of itself
             raise WeightsError(f"checkpoint {self._path} is damaged or of another drafter: {error}.") from error

@@ -185,14 +185,17 @@ class Choice:
             r.memory.tracks[name].note(len(r.state.tokens), draft)
 
     def _set_aside(self, name: str, rounds: Sequence[_Round], error: Exception) -> None:
-        """Do without a model in these texts; raises its error where nobody else would guess."""
-        if self.suffix is None and any(set(r.memory.tracks) == {name} for r in rounds):
-            raise error
+        """Do without a model in these texts; those for which nobody else would guess are decoded plainly."""
         for r in rounds:
             del r.memory.tracks[name]
             r.leader = "" if r.leader == name else r.leader
-            r.state.stats.drafter_error = f"{name}: {type(error).__name__}: {error}"
+            if r.memory.tracks or self.suffix is not None:
+                r.state.stats.drafter_error = f"{name}: {type(error).__name__}: {error}"
+            else:
+                r.state.drafting_failed(error)
 
 
 def _bins(draft: Draft) -> list[int]:
-    return [min(int(chance * BINS), BINS - 1) for chance in draft.confidence.tolist()]
+    """The bin of each confidence, whatever number it is."""
+    scaled = np.nan_to_num(draft.confidence.astype(np.float64) * BINS)
+    return [int(x) for x in np.clip(scaled, 0, BINS - 1)]
