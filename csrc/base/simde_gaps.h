@@ -58,20 +58,14 @@ static inline __m512i emulated_srai_epi32(__m512i a) {
 }
 
 // Masks name the first lanes only.
-static inline __m512 emulated_maskz_loadu_ps(unsigned mask, const void* p) {
-    float lane[16] = {};
-    memcpy(lane, p, sizeof(float) * static_cast<unsigned>(__builtin_popcount(mask)));
-    __m512 result;
-    memcpy(&result, lane, sizeof result);
-    return result;
-}
-
-static inline __m256i emulated_maskz_loadu_epi16(unsigned mask, const void* p) {
-    short lane[16] = {};
-    memcpy(lane, p, sizeof(short) * static_cast<unsigned>(__builtin_popcount(mask)));
-    __m256i result;
-    memcpy(&result, lane, sizeof result);
-    return result;
+template <class Whole, class Lane>
+static inline Whole emulated_maskz_loadu(unsigned mask, const void* p) {
+    Lane lane[16] = {};
+    memcpy(lane, p, sizeof(Lane) * static_cast<unsigned>(__builtin_popcount(mask)));
+    Whole whole;
+    static_assert(sizeof whole == sizeof lane, "sixteen lanes");
+    memcpy(&whole, lane, sizeof whole);
+    return whole;
 }
 
 static inline void emulated_mask_storeu_ps(void* p, unsigned mask, __m512 a) {
@@ -122,8 +116,8 @@ static inline __m256i emulated_dpbusd_256(__m256i sum, __m256i a, __m256i b) {
 #define _mm512_srai_epi32(a, n) emulated_srai_epi32<n>(a)
 #define _mm512_cvtph_ps emulated_cvtph_ps
 #define _mm512_cvtps_ph(a, rounding) emulated_cvtps_ph(a)
-#define _mm512_maskz_loadu_ps emulated_maskz_loadu_ps
-#define _mm256_maskz_loadu_epi16 emulated_maskz_loadu_epi16
+#define _mm512_maskz_loadu_ps emulated_maskz_loadu<__m512, float>
+#define _mm256_maskz_loadu_epi16 emulated_maskz_loadu<__m256i, short>
 #define _mm512_mask_storeu_ps emulated_mask_storeu_ps
 #define _mm512_extractf32x8_ps(a, i) half_of<__m256>(a, i)
 #define _mm512_max_ps emulated_max_ps

@@ -118,7 +118,7 @@ template <class V, class One>
 FT_INLINE void in_groups(int heads, const One& one) {
     constexpr int n = 2 / V::kRegisters;
     int h = 0;
-    if constexpr (V::kRegisters == 1) {
+    if constexpr (V::kRegisters == 1) {  // AVX-512, which has 32 of them
         for (; h + 8 <= heads; h += 8) one.template operator()<8, n>(h);
     }
     for (; h + 6 <= heads; h += 6) one.template operator()<6, n>(h);

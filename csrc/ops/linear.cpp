@@ -100,10 +100,9 @@ void linear(FloatRows x, const Weight& w, Rows<float> out) {
     const LinearKernel kernel = linear_kernel(w.format);
     const int64_t panels = ceil_div(w.n, kPanel);
     const bool is_small = x.rows * w.k * panels * kPanel < kSmallWork;
-    const int64_t most = 2 * ceil_div(kPanelsInCache / 2, unit_bytes(w.format, w.layout, w.k));
-    const int64_t grain =
-        x.rows > kRowTile ? std::min(panel_grain(session, panels), most) : panel_grain(session, panels);
-    session.each(panels, is_small ? panels : grain,
+    const int64_t near = 2 * ceil_div(kPanelsInCache / 2, unit_bytes(w.format, w.layout, w.k));
+    const int64_t most = x.rows > kRowTile ? near : panels;
+    session.each(panels, is_small ? panels : std::min(panel_grain(session, panels), most),
                  [&](int64_t first, int64_t last) { multiply(kernel, args, x.rows, first, last); });
 }
 

@@ -196,6 +196,5 @@ class Choice:
 
 
 def _bins(draft: Draft) -> list[int]:
-    """The bin of each confidence, whatever number it is."""
-    scaled = np.nan_to_num(draft.confidence.astype(np.float64) * BINS)
-    return [int(x) for x in np.clip(scaled, 0, BINS - 1)]
+    """The bin of each confidence, whatever number it is; NaN counts as 0, for it is larger than nothing."""
+    return [int(min(max(0.0, chance * BINS), BINS - 1)) for chance in draft.confidence.tolist()]
