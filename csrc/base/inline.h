@@ -7,6 +7,7 @@
 #if defined(__GNUC__) || defined(__clang__)
 #define FT_INLINE inline __attribute__((always_inline))
 #define FT_PREFETCH(address) __builtin_prefetch(address)
+#define FT_PREFETCH_FAR(address) __builtin_prefetch(address, 0, 2)  // into the second cache
 #define FT_PRAGMA(text) _Pragma(#text)
 #define FT_UNROLL(n) FT_PRAGMA(GCC unroll n)
 
@@ -17,6 +18,7 @@
 #else
 #define FT_INLINE inline
 #define FT_PREFETCH(address) ((void)0)
+#define FT_PREFETCH_FAR(address) ((void)0)
 #define FT_UNROLL(n)
 #define FT_PIN(value) ((void)0)
 #define FT_RENEW(value) ((void)0)

@@ -67,7 +67,18 @@ void quantize_row(const float* x, int64_t k, int8_t* q, float* scale, int32_t* s
 }
 
 // How far ahead weights are prefetched, all panels of a tile together: what is read while memory takes to answer.
-constexpr int64_t kAheadBytes = 8000;
+constexpr int64_t kAheadBytes = 14000;
+
+// Several rows let the second cache take them: the first has room for few reads in flight, and a loop that waits for
+// one of them multiplies nothing. One row does nothing but wait.
+template <int R>
+static FT_INLINE void prefetch(const uint8_t* w) {
+    if constexpr (R > 1) {
+        FT_PREFETCH_FAR(w);
+    } else {
+        FT_PREFETCH(w);
+    }
+}
 
 // R rows times P panels, which come from the cache for the later rows of a call.
 template <class V, class Dot, int R, int P>
@@ -87,7 +98,7 @@ void linear_blocks_tile(const LinearArgs& a, int64_t row, int64_t panel) {
         // Behind its panel a stream goes on at the panels after these. What lies past the weights does nothing.
         const uint8_t* next = w + ahead * block_len + (b + ahead >= blocks ? (P - 1) * w_stride : 0);
         for (int p = 0; p < P; ++p) {
-            for (int64_t at = 0; at < block_len; at += 64) FT_PREFETCH(next + p * w_stride + at);
+            for (int64_t at = 0; at < block_len; at += 64) prefetch<R>(next + p * w_stride + at);
         }
         typename Dot::Sum dot[R * P];
         Dot::template block<R, P>(w, w_stride, q, q_stride, start, blocks, dot);
