@@ -47,16 +47,27 @@ void scores(const float* x, int64_t n, float largest, float temperature, float* 
     });
 }
 
+// 32-bit words k -> k + 1/2, rounded once.
+template <class V>
+FT_INLINE V halfway(typename V::Int words) {
+    const auto low_bits = V::int_set1(0xffff);
+    const V high = V::to_float(V::bit_and(V::template shift_right<16>(words), low_bits));
+    const V low = V::to_float(V::bit_and(words, low_bits)) + V::set1(0.5f);  // exact: 17 bits
+    return V::fma(high, V::set1(65536.0f), low);
+}
+
 // 32-bit words k -> g = -log(-log1p(-u)), u = (k + 1/2) * 2^-32 rounded to float32 and at most 1 - 2^-24.
 // Small u wins, and there float32 is fine: u = 2^-33 gives 22.87.
 template <class V>
 FT_INLINE V noise_of(typename V::Int words) {
-    const auto low_bits = V::int_set1(0xffff);
-    const V high = V::to_float(V::bit_and(V::template shift_right<16>(words), low_bits));
-    const V low = V::to_float(V::bit_and(words, low_bits)) + V::set1(0.5f);  // exact: 17 bits
-    const V k = V::fma(high, V::set1(65536.0f), low);                        // k + 1/2, rounded once
-    const V u = V::min(V::set1(0.99999994f), k * V::set1(0x1p-32f));
+    const V u = V::min(V::set1(0.99999994f), halfway<V>(words) * V::set1(0x1p-32f));
     return negate(log(negate(log1p(negate(u)))));
+}
+
+// At least the noise of a word k, given k + 1/2: g <= -log(u), and a float's bits, read as a number, are no more than
+// its logarithm. The margin covers the rounding of g and of sums with it.
+static FT_INLINE float most_noise(float halfway) {
+    return 0.6931472f * (32.0f + 127.0f - static_cast<float>(bits_of(halfway)) * 0x1p-23f) + 0.001f;
 }
 
 template <class V>
@@ -93,11 +104,16 @@ FT_INLINE void philox_words(const uint32_t* key, const uint32_t* position, uint3
     words[3] = c3;
 }
 
-// out[i] = score[i] + noise of token 4 * first_quad + i, i < 64; returns the largest.
+// out[i] = score[i] + noise of token 4 * first_quad + i, i < 64; returns the largest. Where none of that noise reaches
+// `least`, minus infinity and out as it was: two logarithms each take longer than the words.
 template <class V>
-float noisy_scores(const float* score, const uint32_t* key, const uint32_t* position, uint32_t first_quad, float* out) {
+float noisy_scores(const float* score, const uint32_t* key, const uint32_t* position, uint32_t first_quad, float least,
+                   float* out) {
     typename V::Int words[4];
     philox_words<V>(key, position, first_quad, words);
+    V smallest = halfway<V>(words[0]);
+    for (int j = 1; j < 4; ++j) smallest = V::min(smallest, halfway<V>(words[j]));
+    if (most_noise(-V::fold_max(negate(smallest))) < least) return float_of(0xff800000u);
     float g[4][16];
     for (int j = 0; j < 4; ++j) noise_of<V>(words[j]).store(g[j]);
     for (int i = 0; i < 16; ++i) {

@@ -92,9 +92,9 @@ struct Kernels {
     void (*scores)(const float* x, int64_t n, float largest, float temperature, float* out);
     void (*noise)(const uint32_t* words, int64_t n, float* out);
 
-    // 64 tokens from 4 * first_quad on: out = score + noise; returns the largest.
+    // 64 tokens from 4 * first_quad on: out = score + noise; returns the largest, or less if no noise reaches `least`.
     float (*noisy_scores)(const float* score, const uint32_t* key, const uint32_t* position, uint32_t first_quad,
-                          float* out);
+                          float least, float* out);
     void (*exp_row)(const float* x, int64_t n, float* out);
 
     // name: exp, log, log1p or tanh; false if unknown.

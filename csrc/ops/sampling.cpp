@@ -90,7 +90,7 @@ class Contest {
         float top, value[64];
         kernels().largest(score, 64, &top);
         if (top < floor || top + kLargestNoise < best_) return;
-        if (kernels().noisy_scores(score, key_, counter_, first_quad, value) < best_) return;
+        if (kernels().noisy_scores(score, key_, counter_, first_quad, best_ - top, value) < best_) return;
         for (int i = 0; i < 64; ++i) {
             if (score[i] >= floor) take(value[i], static_cast<int32_t>(4 * first_quad) + i);
         }

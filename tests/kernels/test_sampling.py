@@ -130,6 +130,17 @@ def test_whole_vocabulary(rng, size):
             assert draw(logits, seed=2**64 - 1, position=2**40, **how) == expected
 
 
+@pytest.mark.parametrize("scale", [0.0, 0.5, 3, 12])
+def test_passing_over_noise_that_cannot_win_changes_no_token(scale, rng):
+    """Flat rows let small scores win, steep ones hardly ever."""
+    for seed in range(60):
+        logits = floats(rng, 2000, scale=scale)
+        expected = draw(logits, module=reference, seed=seed, position=3 * seed)
+        for isa in native.isas():
+            native.set_isa(isa)
+            assert draw(logits, seed=seed, position=3 * seed) == expected
+
+
 def test_the_longest_row_and_one_longer():
     """Equal scores weigh most: their whole numbers fill the sum of top-p to the last bit but one."""
     logits = np.zeros((1 << 19) - 1, np.float32)
