@@ -12,7 +12,8 @@ from pair import CODE, ENTRY, embedded  # noqa: E402
 
 import foretoken  # noqa: E402
 from foretoken import distill  # noqa: E402
-from foretoken.distill import Listener, Plan, Sizes, copying, training  # noqa: E402
+from foretoken.distill import Listener, Plan, Sizes, copying, records, shape, training, writing  # noqa: E402
+from foretoken.distill.batches import Rounds  # noqa: E402
 from foretoken.errors import InputError  # noqa: E402
 
 pytestmark = pytest.mark.torch
@@ -122,6 +123,22 @@ def test_places_to_copy_from_are_those_where_copying_is_right():
     ids = [7, 8, 9, 7, 8, 5, 9, 7, 8]
     assert list(copying.places(ids, 1)) == [(3, 1), (6, 3), (7, 4)]  # 8 at 4 is followed by 5, not by 9
     assert list(copying.places(ids, 6)) == [(6, 3), (7, 4)]
+
+
+def test_of_a_given_passage_is_learnt_what_the_target_would_say(tmp_path):
+    target = embedded(drafter="none")
+    ids = target.tokenizer.encode("def add(first, second):\n    return first + second\n", add_bos=True)
+    some = [writing.Text(1, 1, 1, 0.0, ids, is_given=given) for given in (False, True)]
+    recorded = records.record(target, some, tmp_path / "records", lambda: False, lambda *_: None)
+    config = shape.checked(target.target.config, shape.config_data(target.target.config, plan_of(tmp_path).sizes))
+    rounds = Rounds(recorded, config, target.target, np.arange(config.vocab_len))
+    own, given = (rounds.fixed([index], 4) for index in (0, 1))
+    at = np.linspace(1, len(ids) - 2, 4).astype(int)
+    first = int(recorded.first[1])
+    assert own.labels[0, :, 0].tolist() == [ids[b + 1] for b in at]
+    assert given.labels[0, :, 0].tolist() == recorded.likely[first + at, 0].tolist()
+    assert given.labels[0, :, 0].tolist() != own.labels[0, :, 0].tolist()
+    assert torch.equal(own.embedded, given.embedded), "what is fed is the text's"
 
 
 def test_too_few_texts_are_said(tmp_path):

@@ -118,6 +118,23 @@ def test_texts_are_the_targets_own_and_survive_in_their_file(tmp_path):
     assert again.texts == written.texts and again.asked == written.asked and again.loops == written.loops
 
 
+def test_as_many_tokens_of_passages_are_read_as_were_written(tmp_path):
+    model, path = embedded(drafter="none"), tmp_path / "texts.jsonl"
+    written = texts(path, 120)
+    lines = [sources.Source(f"passage {i} of several, each with words enough to be read") for i in range(60)]
+    found = [*lines, sources.Source("a prompt is no passage, however many words", is_prompt=True)]
+    writing.add_given(written, sources.passages_whole(found, model.tokenizer, 1), path)
+    given = [text for text in written.texts if text.is_given]
+    longest = max(len(text.ids) for text in given)
+    assert written.tokens <= sum(len(text.ids) for text in given) < written.tokens + longest
+    assert all(text.ids == model.tokenizer.encode(lines[text.source].text, add_bos=True) for text in given)
+    assert not any(text.is_held_out for text in given) and len({text.source for text in given}) == len(given)
+    again = writing.load(path)
+    assert again.texts == written.texts and again.tokens == written.tokens and again.asked == written.asked
+    writing.add_given(again, sources.passages_whole(found, model.tokenizer, 1), path)
+    assert writing.load(path).texts == written.texts, "a resume adds none twice"
+
+
 def test_a_line_cut_off_is_dropped_and_a_damaged_one_said(tmp_path):
     path = tmp_path / "texts.jsonl"
     line = json.dumps({"number": 4, "seconds": 1.5, "left_out": "loop"}) + "\n"

@@ -222,17 +222,24 @@ def _write(model: Model, plan: Plan, work: Path, report: Report, to: Listener) -
         found = sources.read([Path(p) for p in plan.data])
         prompts = sources.prompts(found, model.tokenizer, model.chat_template, plan.seed, DATA_ROUNDS)
         written = writing.write(model, prompts, path, plan.seed, plan.tokens, seconds, to.should_stop, to.advance)
-    report.texts, report.tokens, report.loops = len(written.texts), written.tokens, written.loops
+    own = written.own
+    report.texts, report.tokens, report.loops = len(own), written.tokens, written.loops
     if to.should_stop():
         return written
-    held_out = sum(text.is_held_out for text in written.texts)
-    if len(written.texts) < MIN_TEXTS or not 0 < held_out < len(written.texts):
+    held_out = sum(text.is_held_out for text in own)
+    if len(own) < MIN_TEXTS or not 0 < held_out < len(own):
         raise InputError(
-            f"the target wrote {len(written.texts)} texts that can be used, {held_out} of them held out; "
+            f"the target wrote {len(own)} texts that can be used, {held_out} of them held out; "
             f"{written.loops} were left out as loops. Give more passages, more minutes or more tokens."
         )
-    ready.touch()
-    to.say(f"{len(written.texts)} texts of {written.tokens} tokens, {written.loops} left out because they loop")
+    if not ready.exists():
+        writing.add_given(written, sources.passages_whole(found, model.tokenizer, plan.seed), path)
+        ready.touch()
+    given = len(written.texts) - len(own)
+    to.say(
+        f"{len(own)} texts of {written.tokens} tokens, {written.loops} left out because they loop; "
+        f"{given} of your passages are read as well"
+    )
     return written
 
 

@@ -26,7 +26,8 @@ class Batch:
 
     embedded (B, R, STEPS, D), hidden (B, R, D); rotated, seen, stored as `model.step` takes them
     likely   (B, R, STEPS, L) head rows of the target's likeliest tokens, −1 where the head lacks them; chance alike
-    labels   (B, R, STEPS) head rows of the tokens that the target chose, −1 where the head lacks them
+    labels   (B, R, STEPS) head rows of the tokens that the target chose, of a given passage those that it likes best;
+             −1 where the head lacks them
     weight   (B, R, STEPS) 1 where the text has such a token, also for tokens that the head lacks
     """
 
@@ -78,7 +79,7 @@ class Rounds:
         records, config = self._records, self._config
         size = (len(texts), rounds)
         bonus, weight = np.ones(size, np.int64), np.zeros((*size, STEPS), np.float32)
-        tokens = np.zeros((*size, STEPS + 1), np.int32)
+        tokens, is_given = np.zeros((*size, STEPS + 1), np.int32), np.zeros((len(texts), 1, 1), bool)
         rows = np.zeros((*size, STEPS + 1), np.int64)  # records of what chose these tokens
         for r, (index, at) in enumerate(zip(texts, places, strict=True)):
             ids, first, count = np.array(records.texts[index].ids, np.int32), int(records.first[index]), len(at)
@@ -87,6 +88,8 @@ class Rounds:
             weight[r, :count] = reach[:, 1:] < len(ids)
             reach = np.minimum(reach, len(ids) - 1)
             tokens[r, :count], rows[r, :count] = ids[reach], first + reach - 1
+            is_given[r] = records.texts[index].is_given
+        chosen = np.where(is_given, records.likely[rows[..., 1:], 0], tokens[..., 1:])
         embedded = self._target.embed(tokens[..., :STEPS].reshape(-1)).reshape(*size, STEPS, -1)
         b = torch.from_numpy(bonus)
         longest = max(len(records.texts[index].ids) for index in texts)
@@ -98,7 +101,7 @@ class Rounds:
             stored={layer.kind: self._stored(layer.kind, texts, longest) for layer in config.layers},
             likely=torch.from_numpy(self._row_of[records.likely[rows[..., 1:]]]),
             chance=torch.from_numpy(records.chance[rows[..., 1:]]),
-            labels=torch.from_numpy(self._row_of[tokens[..., 1:]]),
+            labels=torch.from_numpy(self._row_of[chosen]),
             weight=torch.from_numpy(weight),
         )
 

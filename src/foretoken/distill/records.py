@@ -13,6 +13,7 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ from foretoken.cache import Cache, segments
 from foretoken.distill.writing import Text
 from foretoken.errors import InputError, WeightsError
 from foretoken.files import write_atomically
+from foretoken.ops import native
 
 LIKELY = 32
 GROUP = 64  # tokens whose largest is found first
@@ -67,13 +69,14 @@ def record(
     folder.mkdir(exist_ok=True)
     first = np.cumsum([0, *(len(text.ids) for text in texts)])
     arrays, done = _arrays(model, folder, int(first[-1])), _done(folder, first)
-    for index in range(done, len(texts)):
-        if should_stop():
-            _keep(folder, arrays, first, index)
-            return None
-        own = slice(int(first[index]), int(first[index + 1]))
-        _read(model, texts[index], {name: array[own] for name, array in arrays.items()})
-        told(int(first[index + 1]), int(first[-1]), "")
+    with ThreadPoolExecutor(native.threads()) as workers:
+        for index in range(done, len(texts)):
+            if should_stop():
+                _keep(folder, arrays, first, index)
+                return None
+            own = slice(int(first[index]), int(first[index + 1]))
+            _read(model, texts[index], {name: array[own] for name, array in arrays.items()}, workers)
+            told(int(first[index + 1]), int(first[-1]), "")
     _keep(folder, arrays, first, len(texts))
     kinds = model.target.config.donor
     keys, values = ({kind: arrays[f"{what}.{kind}"] for kind in kinds} for what in ("keys", "values"))
@@ -138,7 +141,7 @@ def _keep(folder: Path, arrays: dict[str, Any], first: np.ndarray, done: int) ->
     write_atomically(folder / DONE, json.dumps({"done": done, "first": first.tolist()}).encode())
 
 
-def _read(model: Model, text: Text, out: dict[str, np.ndarray]) -> None:
+def _read(model: Model, text: Text, out: dict[str, np.ndarray], workers: ThreadPoolExecutor) -> None:
     """One text through the target, in passes whose keys are read back before a sliding layer drops them."""
     target, rows = model.target, np.array(text.ids, dtype=np.int32)
     cache = Cache(engine.Engine(target, PASS_ROWS).pool(len(rows)))
@@ -154,7 +157,9 @@ def _read(model: Model, text: Text, out: dict[str, np.ndarray]) -> None:
         for at in range(max(own.start, text.start - 1), own.stop, LOGIT_ROWS):
             piece = slice(at, min(at + LOGIT_ROWS, own.stop))
             logits = target.logits(hidden[piece.start - start : piece.stop - start])
-            out["likely"][piece], out["chance"][piece] = _likeliest(logits)
+            # NumPy leaves the interpreter to others, and a row of a large vocabulary takes it long.
+            parts = list(workers.map(_likeliest, np.array_split(logits, native.threads())))
+            out["likely"][piece], out["chance"][piece] = map(np.concatenate, zip(*parts, strict=True))
     cache.release()
 
 

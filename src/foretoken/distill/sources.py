@@ -1,7 +1,7 @@
 """Data of `foretoken distill`: passages of text files and prompts of JSON lines, as prompts that the target continues.
 
 A .txt file is split at blank lines; short paragraphs are joined. A .jsonl line is an object with `messages`, `prompt`
-or `text`. Knows a tokenizer and a chat template, nothing of models.
+or `text`. Passages are also read by the target as they are. Knows a tokenizer and a chat template, nothing of models.
 """
 
 from __future__ import annotations
@@ -78,6 +78,15 @@ def prompts(
             if ids:
                 yield Prompt(number, index, ids)
             number += 1
+
+
+def passages_whole(sources: Sequence[Source], tokenizer: Tokenizer, seed: int) -> Iterator[Prompt]:
+    """Beginnings of LONGEST_PROMPT tokens of all passages, in an order that the seed decides."""
+    order = [index for index, source in enumerate(sources) if source.messages is None and not source.is_prompt]
+    Random(seed).shuffle(order)
+    for index in order:
+        ids = tokenizer.encode(sources[index].text, add_bos=True)
+        yield Prompt(index, index, ids[:LONGEST_PROMPT])
 
 
 def _ids(source: Source, tokenizer: Tokenizer, template: ChatTemplate | None, rng: Random) -> list[int]:
