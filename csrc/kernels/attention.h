@@ -60,7 +60,7 @@ FT_INLINE void soften(float* scores, int first_slab, int last_slab, float* large
 }
 
 // Adds to the D * 16 outputs from `at` (n of them in the last vector) of H heads the weighted values of keys
-// [first, last), ascending.
+// [first, last) of one page, ascending.
 template <class V, int H, int D>
 FT_INLINE void weigh_values(const AttentionArgs& a, const float* weights, int first, int last, int at, int n,
                             float* part) {
@@ -72,8 +72,8 @@ FT_INLINE void weigh_values(const AttentionArgs& a, const float* weights, int fi
             acc[h][d] = n < 16 ? V::load_n(from, n) : V::load(from);
         }
     }
-    for (int key = first; key < last; ++key) {
-        const uint16_t* row = a.values[key / kPage] + static_cast<int64_t>(key % kPage) * a.head_len + at;
+    const uint16_t* row = a.values[first / kPage] + static_cast<int64_t>(first % kPage) * a.head_len + at;
+    for (int key = first; key < last; ++key, row += a.head_len) {
         V value[D];
         FT_PREFETCH(row + kSlab * a.head_len);  // harmless past the end of the page
         for (int d = 0; d < D; ++d) value[d] = n < 16 ? V::load_f16_n(row, n) : V::load_f16(row + d * 16);
@@ -127,8 +127,7 @@ FT_INLINE void in_groups(int heads, const One& one) {
     for (; h < heads; ++h) one.template operator()<1, 4>(h);
 }
 
-// At most kMostHeads heads. What they read of the chunk, a page of keys or kSlab values, stays in the nearest caches
-// until all of them have.
+// At most kMostHeads heads. A page that they read of the chunk stays in the nearest caches until all of them have.
 template <class V>
 void attention_heads(const AttentionArgs& a, int head, int heads) {
     float scores[kMostHeads * kChunk];
@@ -150,7 +149,7 @@ void attention_heads(const AttentionArgs& a, int head, int heads) {
         for (int d = 0; d < a.head_len; ++d) own[d] = 0.0f;
     }
     for (int key = a.first; key < a.last;) {
-        const int end = (key / kSlab + 1) * kSlab < a.last ? (key / kSlab + 1) * kSlab : a.last;
+        const int end = (key / kPage + 1) * kPage < a.last ? (key / kPage + 1) * kPage : a.last;
         in_groups<V>(heads, [&]<int H, int N>(int h) {
             weigh_heads<V, H, N>(a, scores + h * kChunk, key, end, part + h * part_len);
         });
