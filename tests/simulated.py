@@ -49,7 +49,7 @@ class World:
         )
         total = 0.0
         while len(tokens) < self.length:
-            limit = horizon.limit
+            limit = min(horizon.limit, self.length - len(tokens) - 1)  # as the engine does
             draft = self.draft(len(tokens), limit) if limit else NO_DRAFT
             count = horizon.choose(draft, state, 1)
             at, right = len(tokens), 0

@@ -118,7 +118,7 @@ def test_texts_are_the_targets_own_and_survive_in_their_file(tmp_path):
     assert again.texts == written.texts and again.asked == written.asked and again.loops == written.loops
 
 
-def test_as_many_tokens_of_passages_are_read_as_were_written(tmp_path):
+def test_passages_are_read_beside_what_was_written(tmp_path):
     model, path = embedded(drafter="none"), tmp_path / "texts.jsonl"
     written = texts(path, 120)
     lines = [sources.Source(f"passage {i} of several, each with words enough to be read") for i in range(60)]
@@ -126,7 +126,8 @@ def test_as_many_tokens_of_passages_are_read_as_were_written(tmp_path):
     writing.add_given(written, sources.passages_whole(found, model.tokenizer, 1), path)
     given = [text for text in written.texts if text.is_given]
     longest = max(len(text.ids) for text in given)
-    assert written.tokens <= sum(len(text.ids) for text in given) < written.tokens + longest
+    room = writing.GIVEN_SHARE * written.tokens
+    assert room <= sum(len(text.ids) for text in given) < room + longest
     assert all(text.ids == model.tokenizer.encode(lines[text.source].text, add_bos=True) for text in given)
     assert not any(text.is_held_out for text in given) and len({text.source for text in given}) == len(given)
     again = writing.load(path)

@@ -23,6 +23,7 @@ from foretoken.errors import WeightsError
 PARALLEL, ANSWER_TOKENS = 16, 200  # answers in one pass; most tokens of one
 TEMPERATURES = (0.7, 0.8, 1.0)  # of the half that is not greedy
 HELD_OUT = 10  # every tenth source is never trained on
+GIVEN_SHARE = 0.5  # tokens of given passages to one that the target wrote: reading them takes its time as well
 SHORTEST = 8  # an answer of fewer tokens teaches nothing
 
 
@@ -128,9 +129,9 @@ def write(
 
 
 def add_given(written: Written, passages: Iterator[Prompt], path: Path) -> None:
-    """Add as many tokens of given passages as the target wrote, none of held-out sources, to the file too."""
+    """Add given passages to them and to the file, GIVEN_SHARE of what the target wrote, none of held-out sources."""
     known = {text.source for text in written.texts if text.is_given}
-    room = written.tokens - sum(len(text.ids) for text in written.texts if text.is_given)
+    room = GIVEN_SHARE * written.tokens - sum(len(text.ids) for text in written.texts if text.is_given)
     with path.open("a", encoding="utf-8", buffering=1) as file:
         for passage in passages:
             text = Text(-1, passage.source, 1, 0.0, passage.ids, is_given=True)

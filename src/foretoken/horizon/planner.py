@@ -26,7 +26,9 @@ FIRST_PATIENCE, LAST_PATIENCE = 2, 64  # so many times in a row; doubled where t
 MOST_DEBT = 0.5  # units ahead of time, for looks in a new text and behind one that found what it looked for
 MOST_CREDIT = 1000  # times what one round brings: drafts that cost even more are not looked at any more
 FIRST_REACH = 2  # draft tokens with a row before longer drafts have proved themselves: a wrong start must stay cheap
-RATE_FADE = 0.97  # the rate is that of about the last thirty rounds
+REACH_WEIGHT = 0.05
+RATE_FADE = 0.97  # the rate is that of about the last thirty rounds,
+RATE_KEPT = 0.5  # of which those of the text before count so much at first: at half the rate drafts are far too long
 WORTH_WEIGHT = 0.25
 LOOK_WEIGHT = 0.4  # looks and probes are few, so each says more
 HABIT_WEIGHT, HABIT_EVERY = 0.1, 8  # of texts on the habit, once in so many drafts
@@ -39,15 +41,19 @@ PLAIN_ROUNDS = 4  # before the first draft, where the cost of a plain pass is no
 
 
 class Habit:
-    """What drafts were worth in the texts before, on the average, and what time looking at them may take now."""
+    """How it went in the texts before; a new one begins with that, for a short one would be over before it knew."""
 
     def __init__(self) -> None:
         self.credit = 0.0  # units of time for looking: short texts one after the other must not each begin with a look
         self.worth: dict[str, list[float]] = {}  # drafter name -> by depth
+        self.reach: dict[str, float] = {}  # drafter name -> draft tokens with a row
+        self.tokens = self.time = 0.0  # as the last round left them
         self._num_drafts = 0
 
-    def follow(self, name: str, worth: Sequence[float]) -> None:
-        """Move a little towards what is true in the text that is being written, once in a few drafts of all texts."""
+    def follow(self, name: str, worth: Sequence[float], reach: int) -> None:
+        """Move a little towards what is true in the text that is being written, `worth` once in a few drafts."""
+        before = self.reach.get(name, FIRST_REACH)
+        self.reach[name] = before + REACH_WEIGHT * (reach - before)
         self._num_drafts += 1
         if self._num_drafts % HABIT_EVERY:
             return
@@ -90,9 +96,10 @@ class AutoHorizon:
         self._chance: Chance | None = None  # of the source that made the last draft
         self._judges: dict[str, Chance] = {}  # by source
         self._name = ""
-        self._rate = 0.0  # tokens per unit of time
-        self._tokens = self._time = 0.0
-        self._reach = FIRST_REACH
+        before = self._habit
+        self._tokens, self._time = RATE_KEPT * before.tokens, RATE_KEPT * before.time
+        self._rate = self._tokens / self._time if self._time else 0.0  # tokens per unit of time
+        self._reach = round(max(before.reach.values(), default=FIRST_REACH))
         self._worth: list[float] = []  # what a draft token at each depth has added lately, in tokens
         self._at = 0  # where in the text the last draft begins
         self._draft: Sequence[int] = ()
@@ -110,8 +117,8 @@ class AutoHorizon:
         self._seen_len = 0  # tokens whose suffixes are in there
         self._patience, self._num_right = FIRST_PATIENCE, 0  # drafts right throughout since the last probe
         self._probed = 0  # draft tokens that seemed worth it when one more was asked for; 0 if none was
-        worthy = [self._worthwhile(name, worth)[0] for name, worth in self._habit.worth.items()]
-        self._limit = low or (0 if costs.level is None else min(max(worthy, default=FIRST_REACH), FIRST_REACH, high))
+        worthy = [self._worthwhile(name, worth)[0] for name, worth in before.worth.items()]
+        self._limit = low or (0 if costs.level is None else min(max(worthy, default=FIRST_REACH), self._reach, high))
 
     @property
     def limit(self) -> int:
@@ -182,6 +189,7 @@ class AutoHorizon:
     def _meet(self, name: str) -> None:
         """A drafter that this text has not used yet, or not just before."""
         self._name, self._worth = name, list(self._habit.worth.get(name, ()))
+        self._reach = round(self._habit.reach.get(name, FIRST_REACH))
 
     def observe(self, state: Any, paid: Paid) -> None:
         """The pass is over: compare the draft with what the target wrote, and plan the next round."""
@@ -201,6 +209,7 @@ class AutoHorizon:
             self._time = RATE_FADE * self._time + cost
             plain = paid.texts / costs[min(paid.texts, MAX_ROWS)]
             self._rate = max(self._tokens / self._time, plain)
+            self._habit.tokens, self._habit.time = self._tokens, self._time
         self._share = LOOK_SHARE * costs[1]
         self._habit.credit = min(self._habit.credit + self._share, MOST_CREDIT * self._share)
         if self._draft:
@@ -227,7 +236,7 @@ class AutoHorizon:
             self._is_hot = is_right
             self._back_off = 1 if self._is_hot else min(2 * self._back_off, MOST_BACK_OFF)
         self._draft = ()
-        self._habit.follow(self._name, self._worth)
+        self._habit.follow(self._name, self._worth, self._reach)
 
     def _next_limit(self, state: Any, paid: Paid) -> int:
         """Draft tokens worth asking for: those whose worth of late is more than guessing them costs."""
@@ -291,6 +300,7 @@ class AutoHorizon:
         if not is_due:
             self._is_parked, self._due = True, min(cost * self._back_off, MOST_CREDIT * self._share)
             self._tokens = self._time = 0.0  # behind a stretch of plain decoding the rate begins anew
+            self._habit.tokens = self._habit.time = 0.0
             return 0
         self._habit.credit -= cost
         self._is_look = self._is_rare = True
