@@ -123,7 +123,7 @@ def test_passages_are_read_beside_what_was_written(tmp_path):
     written = texts(path, 120)
     lines = [sources.Source(f"passage {i} of several, each with words enough to be read") for i in range(60)]
     found = [*lines, sources.Source("a prompt is no passage, however many words", is_prompt=True)]
-    writing.add_given(written, sources.passages_whole(found, model.tokenizer, 1), path)
+    writing.add_given(written, sources.beginnings(found, model.tokenizer, 1, 256), path, lambda: False)
     given = [text for text in written.texts if text.is_given]
     longest = max(len(text.ids) for text in given)
     room = writing.GIVEN_SHARE * written.tokens
@@ -132,8 +132,15 @@ def test_passages_are_read_beside_what_was_written(tmp_path):
     assert not any(text.is_held_out for text in given) and len({text.source for text in given}) == len(given)
     again = writing.load(path)
     assert again.texts == written.texts and again.tokens == written.tokens and again.asked == written.asked
-    writing.add_given(again, sources.passages_whole(found, model.tokenizer, 1), path)
+    writing.add_given(again, sources.beginnings(found, model.tokenizer, 1, 256), path, lambda: False)
     assert writing.load(path).texts == written.texts, "a resume adds none twice"
+
+
+def test_a_passage_is_no_longer_than_the_target_can_read():
+    found = [sources.Source("one word after the other " * 400), sources.Source("short")]
+    for longest in (40, 10_000):
+        lengths = {len(p.ids) for p in sources.beginnings(found, embedded().tokenizer, 1, longest)}
+        assert max(lengths) == min(longest, sources.LONGEST_PROMPT) and min(lengths) < 10
 
 
 def test_a_line_cut_off_is_dropped_and_a_damaged_one_said(tmp_path):

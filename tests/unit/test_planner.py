@@ -1,5 +1,6 @@
 """The planner on a simulated machine: costs and chances are known, so the best horizon is as well."""
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -102,6 +103,38 @@ def test_short_texts_begin_with_what_those_before_have_shown(machine):
                 best += [world.fixed(horizon) for horizon in (0, 1, 2, 3, 4, 6, 8, 10)]
         shares.append(best.min() / auto)
     assert np.mean(shares) > 0.96
+
+
+def test_behind_good_texts_a_hopeless_drafter_is_soon_found_out():
+    """It is sure of itself; its first texts may begin with drafts as long as the good ones were."""
+    learned, auto, plain = Learned(), 0.0, 0.0
+    for seed in range(10):
+        World(STEEP, 0.01, lambda position, depth: 0.97, length=200, seed=seed).auto(learned=learned)
+    for seed in range(30):
+        world = World(STEEP, 0.01, lambda position, depth: 0.0, lambda position, depth: 0.9, length=64, seed=seed)
+        seconds = world.auto(learned=learned)
+        if seed >= 5:
+            auto, plain = auto + seconds, plain + world.fixed(0)
+    assert plain / auto > 0.985
+
+
+def test_the_rate_of_several_texts_together_is_not_that_of_the_next_one():
+    costs, habit = Costs(), Habit()
+    paid = Paid(24, 0, 8, 20, 20, 2.8, {}, 0.0)
+    for _ in range(8):
+        costs.add(paid)
+    horizon = AutoHorizon(costs, lambda name: Chance(Weights(name)), habit=habit)
+    horizon.observe(state(20), paid)
+    assert (habit.tokens, habit.time) == (0.0, 0.0)
+    horizon.observe(state(20), replace(paid, rows=3, texts=1, tokens=2))
+    assert habit.tokens > 0
+
+
+def test_far_between_measured_row_counts_costs_are_a_slope():
+    costs = Costs()
+    for rows in 17 * [1, 17]:  # filled anew after 32 that count
+        costs.add(Paid(rows, 0, 1, 1, 20, {1: 1.0, 17: 3.4}[rows], {}, 0.0))
+    assert costs.curve(20)[9] == pytest.approx((costs.curve(20)[1] + costs.curve(20)[17]) / 2)
 
 
 def test_steps_of_costs_are_found():

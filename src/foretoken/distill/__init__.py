@@ -233,7 +233,10 @@ def _write(model: Model, plan: Plan, work: Path, report: Report, to: Listener) -
             f"{written.loops} were left out as loops. Give more passages, more minutes or more tokens."
         )
     if not ready.exists():
-        writing.add_given(written, sources.passages_whole(found, model.tokenizer, plan.seed), path)
+        passages = sources.beginnings(found, model.tokenizer, plan.seed, model.context_len)
+        writing.add_given(written, passages, path, to.should_stop)
+        if to.should_stop():
+            return written
         ready.touch()
     given = len(written.texts) - len(own)
     to.say(

@@ -52,11 +52,18 @@ class Rounds:
         usable = [i for i, text in enumerate(records.texts) if len(text.ids) - max(text.start, 1) >= 2]
         self.training = [i for i in usable if not records.texts[i].is_held_out]
         self.held_out = [i for i in usable if records.texts[i].is_held_out]
+        lengths = np.array([len(self._places(i)) for i in self.training], np.float64)
+        self._shares = lengths / lengths.sum()
+
+    @property
+    def own(self) -> list[int]:
+        """Training texts that the target wrote."""
+        return [i for i in self.training if not self._records.texts[i].is_given]
 
     def random(self, seed: int, count: int, rounds: int) -> Batch:
-        """A batch of `count` training texts and up to `rounds` rounds of each; the seed alone decides which."""
+        """A batch of `count` training texts, long ones more often, and up to `rounds` rounds of each; by the seed."""
         rng = np.random.default_rng(seed)
-        texts = rng.choice(self.training, min(count, len(self.training)), replace=False).tolist()
+        texts = rng.choice(self.training, min(count, len(self.training)), replace=False, p=self._shares).tolist()
         return self._batch(texts, [self._some(rng, index, rounds) for index in texts], rounds)
 
     def fixed(self, texts: Sequence[int], rounds: int) -> Batch:
@@ -67,7 +74,7 @@ class Rounds:
         )
 
     def _places(self, index: int) -> np.ndarray:
-        """Indices at which a round may begin: tokens that the target wrote, with one more after them."""
+        """Indices at which a round may begin: tokens of the answer, with one more after them."""
         text = self._records.texts[index]
         return np.arange(max(text.start, 1), len(text.ids) - 1)
 

@@ -77,7 +77,8 @@ def _gather(config: DrafterConfig, target: Gemma4, records: Records) -> tuple[to
     found: list[tuple[np.ndarray, ...]] = []
     left, scale = PLACES, np.float32(target.weights.embed_scale)
     for index, text in enumerate(records.texts):
-        pairs = [] if text.is_held_out or left <= 0 else list(places(text.ids, max(text.start, 1)))
+        is_out = text.is_held_out or text.is_given or left <= 0
+        pairs = [] if is_out else list(places(text.ids, max(text.start, 1)))
         if not pairs:
             continue
         b, j = np.array(pairs).T

@@ -22,6 +22,7 @@ from foretoken.tokenizer import Tokenizer
 MAX_FILE_BYTES = 256 << 20
 PASSAGE_CHARS = 240  # paragraphs are joined until they have so many
 MIN_CUT, MAX_CUT = 16, 96  # tokens of a passage that the target is given
+MOST_TOKEN_CHARS = 16  # of a passage that is read from its beginning: tokens are shorter on the average
 LONGEST_PROMPT = 256  # longer chats are left out: memory goes into what the target writes
 ANSWER_ROLES = ("assistant", "model")
 SURROGATE = re.compile("[\ud800-\udfff]")  # JSON can spell one half
@@ -80,13 +81,14 @@ def prompts(
             number += 1
 
 
-def passages_whole(sources: Sequence[Source], tokenizer: Tokenizer, seed: int) -> Iterator[Prompt]:
-    """Beginnings of LONGEST_PROMPT tokens of all passages, in an order that the seed decides."""
+def beginnings(sources: Sequence[Source], tokenizer: Tokenizer, seed: int, longest: int) -> Iterator[Prompt]:
+    """Beginnings of all passages, LONGEST_PROMPT tokens and `longest` at most, in an order that the seed decides."""
+    longest = min(longest, LONGEST_PROMPT)
     order = [index for index, source in enumerate(sources) if source.messages is None and not source.is_prompt]
     Random(seed).shuffle(order)
     for index in order:
-        ids = tokenizer.encode(sources[index].text, add_bos=True)
-        yield Prompt(index, index, ids[:LONGEST_PROMPT])
+        ids = tokenizer.encode(sources[index].text[: longest * MOST_TOKEN_CHARS], add_bos=True)
+        yield Prompt(index, index, ids[:longest])
 
 
 def _ids(source: Source, tokenizer: Tokenizer, template: ChatTemplate | None, rng: Random) -> list[int]:

@@ -1,8 +1,8 @@
 """Training of the drafter: rollouts of 4 draft steps, target frozen, checkpoints that a resume goes on with exactly.
 
-Loss of a step: half cross-entropy on the token that the target chose; half the hybrid of KL divergence and total
-variation to its distribution, KL while they hardly overlap. Through the whole head, and the same through the centroids
-for the clusters, because nothing is learnt through a choice of the best.
+Loss of a step: half cross-entropy on the token that the target chose, or would choose in a given passage; half the
+hybrid of KL divergence and total variation to its distribution, KL while they hardly overlap. Through the whole head,
+and the same through the centroids for the clusters, because nothing is learnt through a choice of the best.
 Source: LK losses, arXiv 2602.23881; rollouts on the drafter's own hidden row, EAGLE-3, arXiv 2503.01840.
 """
 
@@ -67,7 +67,7 @@ def clusters_of(w: Weights, config: DrafterConfig) -> torch.Tensor | None:
 
 def better(one: Weights, other: Weights, config: DrafterConfig, rounds: Rounds) -> Weights:
     """The start that guesses more tokens of some training texts; its loss says less, for it may be too sure."""
-    texts = rounds.training[:HELD_OUT_TEXTS]
+    texts = rounds.own[:HELD_OUT_TEXTS]
     return one if sum(survival(one, config, rounds, texts)) >= sum(survival(other, config, rounds, texts)) else other
 
 

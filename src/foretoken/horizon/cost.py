@@ -13,7 +13,8 @@ from foretoken.errors import InputError
 from foretoken.horizon.protocol import Paid
 
 MAX_ROWS = 64  # of the table; further rows cost what the last ones do
-PRIOR_ROW = 0.04  # units that a row more costs at most before that is measured; low, or it would never be tried
+PRIOR_ROW = 0.04  # units that a row more costs before that is measured; low, or it would never be tried
+STEP_ROWS = 4  # between measured row counts no further apart there may be a step, else a slope
 PRIOR_DRAFT = 0.02  # units of a draft token before one is measured
 CLAMP = 1.25  # a time counts for at most this factor over or under what was expected
 FIRST_CLAMP = 2.0  # while fewer than FEW times are known
@@ -112,7 +113,7 @@ class Costs:
         return False
 
     def _fill(self, kind: int) -> list[float]:
-        """Measured entries; between them, and beyond the last one, a slope that invites a try: costs have steps."""
+        """Measured entries; between near ones and beyond the last a slope that invites a try, for costs have steps."""
         if kind not in self._units:
             self._units[kind] = [0.0] * (MAX_ROWS + 1)
             self._counts[kind] = [0] * (MAX_ROWS + 1)
@@ -130,8 +131,9 @@ class Costs:
             filled[rows] = units[first] * (1.0 + PRIOR_ROW * (rows - 1)) / (1.0 + PRIOR_ROW * (first - 1))
         for low, high in pairwise(known):
             for rows in range(low, high):
-                line = units[low] + (units[high] - units[low]) * (rows - low) / (high - low)
-                filled[rows] = min(line, units[low] + PRIOR_ROW * (rows - low))
+                filled[rows] = units[low] + (units[high] - units[low]) * (rows - low) / (high - low)
+                if high - low <= STEP_ROWS:
+                    filled[rows] = min(filled[rows], units[low] + PRIOR_ROW * (rows - low))
         filled[last] = units[last]
         slope = (units[last] - units[first]) / max(last - first, 1)
         slope = max(0.5 * (slope + PRIOR_ROW * units[first]), 0.0)

@@ -26,7 +26,7 @@ FIRST_PATIENCE, LAST_PATIENCE = 2, 64  # so many times in a row; doubled where t
 MOST_DEBT = 0.5  # units ahead of time, for looks in a new text and behind one that found what it looked for
 MOST_CREDIT = 1000  # times what one round brings: drafts that cost even more are not looked at any more
 FIRST_REACH = 2  # draft tokens with a row before longer drafts have proved themselves: a wrong start must stay cheap
-REACH_WEIGHT = 0.05
+REACH_WEIGHT = 0.05  # of a draft, on the reach that later texts begin with
 RATE_FADE = 0.97  # the rate is that of about the last thirty rounds,
 RATE_KEPT = 0.5  # of which those of the text before count so much at first: at half the rate drafts are far too long
 WORTH_WEIGHT = 0.25
@@ -46,14 +46,21 @@ class Habit:
     def __init__(self) -> None:
         self.credit = 0.0  # units of time for looking: short texts one after the other must not each begin with a look
         self.worth: dict[str, list[float]] = {}  # drafter name -> by depth
-        self.reach: dict[str, float] = {}  # drafter name -> draft tokens with a row
-        self.tokens = self.time = 0.0  # as the last round left them
+        self.reach: dict[str, float] = {}  # drafter name -> twice the draft tokens that were right
+        self.tokens = self.time = 0.0  # of the last text that had a pass to itself
         self._num_drafts = 0
 
-    def follow(self, name: str, worth: Sequence[float], reach: int) -> None:
-        """Move a little towards what is true in the text that is being written, `worth` once in a few drafts."""
+    def reach_of(self, name: str) -> int:
+        """Draft tokens that get a row before longer drafts have proved themselves."""
+        return max(round(self.reach.get(name, FIRST_REACH)), 1)
+
+    def prove(self, name: str, right: int) -> None:
+        """So many tokens of a draft with rows were right: move a little towards twice as many."""
         before = self.reach.get(name, FIRST_REACH)
-        self.reach[name] = before + REACH_WEIGHT * (reach - before)
+        self.reach[name] = before + REACH_WEIGHT * (2 * right - before)
+
+    def follow(self, name: str, worth: Sequence[float]) -> None:
+        """Move a little towards what is true in the text that is being written, once in a few drafts of all texts."""
         self._num_drafts += 1
         if self._num_drafts % HABIT_EVERY:
             return
@@ -99,7 +106,7 @@ class AutoHorizon:
         before = self._habit
         self._tokens, self._time = RATE_KEPT * before.tokens, RATE_KEPT * before.time
         self._rate = self._tokens / self._time if self._time else 0.0  # tokens per unit of time
-        self._reach = round(max(before.reach.values(), default=FIRST_REACH))
+        self._reach = max(map(before.reach_of, before.reach), default=FIRST_REACH)
         self._worth: list[float] = []  # what a draft token at each depth has added lately, in tokens
         self._at = 0  # where in the text the last draft begins
         self._draft: Sequence[int] = ()
@@ -189,7 +196,7 @@ class AutoHorizon:
     def _meet(self, name: str) -> None:
         """A drafter that this text has not used yet, or not just before."""
         self._name, self._worth = name, list(self._habit.worth.get(name, ()))
-        self._reach = round(self._habit.reach.get(name, FIRST_REACH))
+        self._reach = self._habit.reach_of(name)
 
     def observe(self, state: Any, paid: Paid) -> None:
         """The pass is over: compare the draft with what the target wrote, and plan the next round."""
@@ -209,7 +216,8 @@ class AutoHorizon:
             self._time = RATE_FADE * self._time + cost
             plain = paid.texts / costs[min(paid.texts, MAX_ROWS)]
             self._rate = max(self._tokens / self._time, plain)
-            self._habit.tokens, self._habit.time = self._tokens, self._time
+            if paid.texts == 1:  # the rate of several is theirs together
+                self._habit.tokens, self._habit.time = self._tokens, self._time
         self._share = LOOK_SHARE * costs[1]
         self._habit.credit = min(self._habit.credit + self._share, MOST_CREDIT * self._share)
         if self._draft:
@@ -227,6 +235,8 @@ class AutoHorizon:
         if is_right and known < len(draft) and not self.applied:
             return  # only looked at: the next rounds tell the rest
         self._chance.close(right, known)
+        if self.applied:
+            self._habit.prove(self._name, right)
         if right >= self._reach and self.applied >= self._reach:
             self._reach = min(2 * self._reach, self._high)
         elif not right and self.applied and self._reach <= FIRST_REACH:
@@ -236,7 +246,7 @@ class AutoHorizon:
             self._is_hot = is_right
             self._back_off = 1 if self._is_hot else min(2 * self._back_off, MOST_BACK_OFF)
         self._draft = ()
-        self._habit.follow(self._name, self._worth, self._reach)
+        self._habit.follow(self._name, self._worth)
 
     def _next_limit(self, state: Any, paid: Paid) -> int:
         """Draft tokens worth asking for: those whose worth of late is more than guessing them costs."""
@@ -300,7 +310,6 @@ class AutoHorizon:
         if not is_due:
             self._is_parked, self._due = True, min(cost * self._back_off, MOST_CREDIT * self._share)
             self._tokens = self._time = 0.0  # behind a stretch of plain decoding the rate begins anew
-            self._habit.tokens = self._habit.time = 0.0
             return 0
         self._habit.credit -= cost
         self._is_look = self._is_rare = True
