@@ -107,7 +107,7 @@ void multiply_groups(Session& session, const Wave& wave, const Inputs& in, const
                                   n,
                                   out + at * n,
                                   n};
-            multiply(kernel, args, group.count, first, last);
+            multiply(kernel, args, unit, group.count, first, last);
             from += last - first;
         }
     });

@@ -76,11 +76,15 @@ void quantize_into(Session& session, const FloatRows& x, Format weights, const A
     });
 }
 
-void multiply(LinearKernel kernel, const LinearArgs& args, int64_t rows, int64_t first, int64_t last) {
+void multiply(LinearKernel kernel, const LinearArgs& args, int64_t panel_bytes, int64_t rows, int64_t first,
+              int64_t last) {
     const int64_t tiles = ceil_div(rows, kRowTile);
-    for (int64_t t = 0; t < tiles; ++t) {
-        const int64_t from = rows * t / tiles, to = rows * (t + 1) / tiles;
-        kernel(args, from, to - from, first, last);
+    const int64_t near = tiles > 1 ? 2 * ceil_div(kPanelsInCache / 2, panel_bytes) : last - first;
+    for (; first < last; first += near) {
+        for (int64_t t = 0; t < tiles; ++t) {
+            const int64_t from = rows * t / tiles, to = rows * (t + 1) / tiles;
+            kernel(args, from, to - from, first, std::min(first + near, last));
+        }
     }
 }
 
@@ -100,10 +104,9 @@ void linear(FloatRows x, const Weight& w, Rows<float> out) {
     const LinearKernel kernel = linear_kernel(w.format);
     const int64_t panels = ceil_div(w.n, kPanel);
     const bool is_small = x.rows * w.k * panels * kPanel < kSmallWork;
-    const int64_t near = 2 * ceil_div(kPanelsInCache / 2, unit_bytes(w.format, w.layout, w.k));
-    const int64_t most = x.rows > kRowTile ? near : panels;
-    session.each(panels, is_small ? panels : std::min(panel_grain(session, panels), most),
-                 [&](int64_t first, int64_t last) { multiply(kernel, args, x.rows, first, last); });
+    const int64_t panel_bytes = unit_bytes(w.format, w.layout, w.k);
+    session.each(panels, is_small ? panels : panel_grain(session, panels),
+                 [&](int64_t first, int64_t last) { multiply(kernel, args, panel_bytes, x.rows, first, last); });
 }
 
 int64_t multiply_peak(Format format, int64_t rounds) {

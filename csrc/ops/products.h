@@ -21,8 +21,9 @@ ActivationsQ8 from_row(const ActivationsQ8& a, int64_t row, int64_t k);
 QuantizeKernel quantize_kernel(Format weights);
 void quantize_into(Session& session, const FloatRows& x, Format weights, const ActivationsQ8& a);
 
-// All rows of a call against panels [first, last), on this thread.
-void multiply(LinearKernel kernel, const LinearArgs& args, int64_t rows, int64_t first, int64_t last);
+// All rows of a call against panels [first, last) of so many bytes each, on this thread.
+void multiply(LinearKernel kernel, const LinearArgs& args, int64_t panel_bytes, int64_t rows, int64_t first,
+              int64_t last);
 
 // Panels that a thread takes at a time out of `panels`.
 int64_t panel_grain(const Session& session, int64_t panels);
