@@ -118,6 +118,19 @@ def test_behind_good_texts_a_hopeless_drafter_is_soon_found_out():
     assert plain / auto > 0.985
 
 
+def test_nearly_free_rows_do_not_keep_a_hopeless_drafter_going():
+    """Rows cost hardly anything, a guess little; what is never right still is not worth it."""
+    costs = [0.0, *(1.0 + 0.005 * (rows - 1) for rows in range(1, 18))]
+    learned, auto, plain = Learned(), 0.0, 0.0
+    for seed in range(30):
+        noise = np.random.default_rng(seed).beta(2, 2, (200, 17))  # what it says of itself
+        world = World(costs, 0.024, lambda p, d: 0.0, lambda p, d, said=noise: said[p, d], length=74, seed=seed)
+        seconds = world.auto(learned=learned)
+        if seed >= 3:
+            auto, plain = auto + seconds, plain + world.fixed(0)
+    assert plain / auto > 0.985
+
+
 def test_the_rate_of_several_texts_together_is_not_that_of_the_next_one():
     costs, habit = Costs(), Habit()
     paid = Paid(24, 0, 8, 20, 20, 2.8, {}, 0.0)

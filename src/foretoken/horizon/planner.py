@@ -260,7 +260,9 @@ class AutoHorizon:
         if not self._worth:
             return min(FIRST_REACH, self._high)
         limit, start, step = self._worthwhile(self._name, self._worth)
-        if limit:
+        # What is never right keeps some chance for long, and where a row is nearly free that would do.
+        is_useless = self._chance is not None and self._chance.weights.is_useless
+        if limit and not is_useless:
             self._is_look = self._is_rare = False
             return self._probe(limit, PROBE_LEN * step)
         self._probed = self._num_right = 0
