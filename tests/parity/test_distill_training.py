@@ -17,7 +17,7 @@ from foretoken.distill.batches import Rounds  # noqa: E402
 from foretoken.errors import InputError  # noqa: E402
 
 pytestmark = pytest.mark.torch
-STEPS = 24
+STEPS = 40
 WORDS = ["harbor", "salt", "heron", "river", "stone", "letter", "winter", "garden", "music", "silver"]
 
 
