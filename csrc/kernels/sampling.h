@@ -66,8 +66,8 @@ FT_INLINE V noise_of(typename V::Int words) {
 
 // At least the noise of a word k, given k + 1/2: g <= -log(u), and a float's bits, read as a number, are no more than
 // its logarithm. The margin covers the rounding of g and of sums with it.
-static FT_INLINE float most_noise(float halfway) {
-    return 0.6931472f * (32.0f + 127.0f - static_cast<float>(bits_of(halfway)) * 0x1p-23f) + 0.001f;
+static FT_INLINE float most_noise(float k) {
+    return 0.6931472f * (32.0f + 127.0f - static_cast<float>(bits_of(k)) * 0x1p-23f) + 0.001f;
 }
 
 template <class V>

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from random import Random
-from typing import Any
+from typing import Any, TextIO
 
 from foretoken.api import Model
 from foretoken.bench.loops import is_loop
@@ -48,18 +48,17 @@ class Text:
 
 @dataclass
 class Written:
-    """What is in the file: texts, answers left out because they loop or are too short, seconds spent on it."""
+    """What is in the file: texts, answers left out because they loop or are too short, seconds spent on it.
+
+    `tokens` are those that the target wrote, in texts that stay; asked for at every step, so they are counted once.
+    """
 
     texts: list[Text]
+    tokens: int = 0
     loops: int = 0
     short: int = 0
     seconds: float = 0.0
     asked: int = 0  # prompts up to this number were given to the target
-
-    @property
-    def tokens(self) -> int:
-        """Tokens that the target wrote, in texts that stay."""
-        return sum(len(text.ids) - text.start for text in self.own)
 
     @property
     def own(self) -> list[Text]:
@@ -121,9 +120,7 @@ def write(
             scheduler.step()
             for key in [key for key, (answer, _, _) in asked.items() if answer.is_done]:
                 answer, prompt, temperature = asked.pop(key)
-                line = _line(prompt, temperature, answer.result.tokens, written.seconds)
-                file.write(json.dumps(line) + "\n")
-                _take(written, line)
+                _add(written, file, _line(prompt, temperature, answer.result.tokens, written.seconds))
             told(min(written.tokens, tokens), tokens, f"{len(written.texts)} texts, {written.loops} loops left out")
     return written
 
@@ -140,8 +137,7 @@ def add_given(written: Written, passages: Iterator[Prompt], path: Path, should_s
             if text.source in known or text.is_held_out or len(text.ids) <= SHORTEST:
                 continue
             line = {"number": text.number, "seconds": round(written.seconds, 3), "text": asdict(text)}
-            file.write(json.dumps(line) + "\n")
-            _take(written, line)
+            _add(written, file, line)
             room -= len(text.ids)
 
 
@@ -161,11 +157,18 @@ def _line(prompt: Prompt, temperature: float, answer: Sequence[int], seconds: fl
     return line | {"text": asdict(text)}
 
 
+def _add(written: Written, file: TextIO, line: dict[str, Any]) -> None:
+    file.write(json.dumps(line) + "\n")
+    _take(written, line)
+
+
 def _take(written: Written, line: dict[str, Any]) -> None:
     written.asked = max(written.asked, int(line["number"]) + 1)
     written.seconds = max(written.seconds, float(line["seconds"]))
     if "text" in line:
-        written.texts.append(Text(**line["text"]))
+        text = Text(**line["text"])
+        written.texts.append(text)
+        written.tokens += 0 if text.is_given else len(text.ids) - text.start
     else:
         written.loops += line["left_out"] == "loop"
         written.short += line["left_out"] == "short"
