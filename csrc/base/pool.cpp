@@ -1,5 +1,7 @@
 #include "base/pool.h"
 
+#include <algorithm>
+
 #if defined(__x86_64__) || defined(_M_X64)
 #include <immintrin.h>
 #endif
@@ -30,6 +32,10 @@ void wait_change(const std::atomic<uint32_t>& value, uint32_t old) {
     value.wait(old, std::memory_order_acquire);
 }
 
+uint64_t share(uint32_t first, uint32_t last) { return static_cast<uint64_t>(first) << 32 | last; }
+uint32_t first_of(uint64_t share) { return static_cast<uint32_t>(share >> 32); }
+uint32_t last_of(uint64_t share) { return static_cast<uint32_t>(share); }
+
 std::atomic<Pool*> the_pool{nullptr};
 
 }  // namespace
@@ -54,7 +60,7 @@ void Pool::set_threads(int n) {
     stop_workers();
     const uint32_t seen = generation_.load();
     for (int i = 1; i < n; ++i) {
-        workers_.emplace_back([this, seen] { worker(seen); });
+        workers_.emplace_back([this, i, seen] { worker(i, seen); });
         threads_ = i + 1;
     }
 }
@@ -82,16 +88,38 @@ unsigned char* Pool::scratch(size_t bytes) {
     return memory_.get() + ((64 - start % 64) % 64);
 }
 
-void Pool::take_items() {
-    for (;;) {
-        const int64_t first = next_.fetch_add(grain_, std::memory_order_relaxed);
-        if (first >= items_) return;
-        work_(context_, first, first + grain_ < items_ ? first + grain_ : items_);
+void Pool::take_runs(int own) {
+    for (uint32_t run = 0; next_run(own, run);) {
+        const int64_t first = run * grain_;
+        work_(context_, first, std::min(first + grain_, items_));
     }
 }
 
+// The next run for thread `own`; false if no thread has one left.
+bool Pool::next_run(int own, uint32_t& run) {
+    uint64_t left = shares_[own].runs.load(std::memory_order_relaxed);
+    while ((run = first_of(left)) < last_of(left)) {
+        if (shares_[own].runs.compare_exchange_weak(left, share(run + 1, last_of(left)), std::memory_order_relaxed)) {
+            return true;
+        }
+    }
+    for (int i = 1; i < threads(); ++i) {
+        std::atomic<uint64_t>& other = shares_[(own + i) % threads()].runs;
+        left = other.load(std::memory_order_relaxed);
+        while (first_of(left) < last_of(left)) {
+            const uint32_t last = last_of(left);
+            run = first_of(left) + (last - first_of(left)) / 2;
+            if (other.compare_exchange_weak(left, share(first_of(left), run), std::memory_order_relaxed)) {
+                shares_[own].runs.store(share(run + 1, last), std::memory_order_relaxed);
+                return true;
+            }
+        }
+    }
+    return false;
+}
+
 // A worker that wakes up late finds the job closed and goes back to sleep; nobody waits for it.
-void Pool::worker(uint32_t seen) {
+void Pool::worker(int own, uint32_t seen) {
     const FloatEnvironment environment;
     for (;;) {
         wait_change(generation_, seen);
@@ -101,7 +129,7 @@ void Pool::worker(uint32_t seen) {
         }
         if (!(inside & kOpen)) continue;
         const bool is_stopping = is_stopping_;
-        if (!is_stopping) take_items();
+        if (!is_stopping) take_runs(own);
         if (inside_.fetch_sub(1, std::memory_order_acq_rel) == 1) inside_.notify_one();  // last one out, job closed
         if (is_stopping) return;
     }
@@ -113,15 +141,20 @@ void Pool::run(int64_t items, int64_t grain, Work work, const void* context) {
         work(context, 0, items);
         return;
     }
+    grain *= (items / grain >> 31) + 1;  // runs are counted in 32 bits
     work_ = work;
     context_ = context;
     items_ = items;
     grain_ = grain;
-    next_.store(0, std::memory_order_relaxed);
+    const int64_t runs = (items + grain - 1) / grain, n = threads();
+    for (int64_t t = 0; t < n; ++t) {
+        const auto first = static_cast<uint32_t>(runs * t / n), last = static_cast<uint32_t>(runs * (t + 1) / n);
+        shares_[t].runs.store(share(first, last), std::memory_order_relaxed);
+    }
     inside_.store(kOpen, std::memory_order_release);
     generation_.fetch_add(1, std::memory_order_release);
     generation_.notify_all();
-    take_items();
+    take_runs(0);
     uint32_t left = inside_.fetch_and(~kOpen, std::memory_order_acq_rel) & ~kOpen;
     while (left) {
         wait_change(inside_, left);

@@ -1,6 +1,8 @@
 // The persistent thread pool of this process, and the scratch memory of the call that holds it.
 //
-// Work is cut into items; threads take runs of `grain` items off one counter. No result may depend on who takes what.
+// Work is cut into runs of `grain` items. Each thread has a row of neighbouring runs of its own, so that it reads
+// memory from one place onwards, and one that is done takes half of what another has left. No result may depend on who
+// takes what.
 #pragma once
 
 #include <atomic>
@@ -30,8 +32,9 @@ class Pool {
     using Work = void (*)(const void* context, int64_t first, int64_t last);
 
     void run(int64_t items, int64_t grain, Work work, const void* context);
-    void take_items();
-    void worker(uint32_t seen);
+    void take_runs(int own);
+    bool next_run(int own, uint32_t& run);
+    void worker(int own, uint32_t seen);
     void stop_workers();
     unsigned char* scratch(size_t bytes);
 
@@ -41,6 +44,11 @@ class Pool {
     std::unique_ptr<unsigned char[]> memory_;
     size_t memory_len_ = 0;
 
+    // The runs that a thread has left: the first in the upper half, one past the last in the lower.
+    struct alignas(64) Share {
+        std::atomic<uint64_t> runs{0};
+    };
+
     // The job; written only while no worker is inside.
     Work work_ = nullptr;
     const void* context_ = nullptr;
@@ -49,7 +57,7 @@ class Pool {
 
     alignas(64) std::atomic<uint32_t> generation_{0};  // raised for every job; idle workers sleep on it
     alignas(64) std::atomic<uint32_t> inside_{0};      // kOpen while the job may be joined, plus workers inside it
-    alignas(64) std::atomic<int64_t> next_{0};
+    Share shares_[kMaxThreads];                        // by thread, the caller's first
 };
 
 // Keeps the pool for this thread over many ops, so that programs of several threads take turns by whole runs. Inside

@@ -34,6 +34,9 @@ def run(name, *arguments):
         (["memory", "--shape", "tiny", "--tokens", "99999"], ["tokens is 99999", "4096"]),
         (["memory", "--horizon", "17"], ["17"]),
         (["wrong_drafters", "--drafter", "none"], ["drafting is off"]),
+        (["second_source", "--drafter", "none"], ["drafting is off"]),
+        (["second_source", "--drafter", "suffix"], ["suffix", "mtp=PATH,suffix"]),
+        (["second_source", "--horizons", "2,x"], ["'x'"]),
     ],
 )
 def test_wrong_input_is_one_line_and_code_2(arguments, words, monkeypatch):
@@ -105,3 +108,15 @@ def test_drafters_that_are_wrong_change_no_text(tmp_path):
     assert finished.code == 0, finished.err
     assert finished.json.keys() == {"random", "wrong from the second on"}
     assert all(found["code"]["same"] for found in finished.json.values())
+
+
+def test_a_second_source_changes_no_text(tmp_path):
+    prompts = tmp_path / "one.jsonl"
+    prompts.write_text('{"domain": "code", "text": "def add(a, b):"}\n')
+    finished = run(
+        "second_source", "--prompts", prompts, *["--horizons", "2", "--max-tokens", "12", "--repeats", "1", "--json"]
+    )
+    assert finished.code == 0, finished.err
+    assert finished.json["same_text"] and finished.json["domains"].keys() == {"code", "mix"}
+    own = finished.json["domains"]["code"]
+    assert own["both_over_alone"].keys() == {"2", "best"} and own["both"]["tokens_per_round"]["2"] >= 1.0
