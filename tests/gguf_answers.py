@@ -1,6 +1,9 @@
 """Greedy answers of a GGUF file, ours in f32 and transformers' from the same file, token by token.
 
-python tests/gguf_answers.py MODEL.gguf [--tokens 64] [--format f32]
+python tests/gguf_answers.py MODEL.gguf [--tokens 64] [--format f32] [--exact-root]
+
+What GGUF files hold was made from bf16, so our embedding scale is the root of the width rounded to that (numerics.md).
+Transformers rounds it to the dtype that it loads, here f32; it is given ours, unless --exact-root leaves it its own.
 
 Needs transformers with torch and accelerate. Where the two part, prints both tokens and how far apart the reference's
 logits of them are (0 is a tie; f32 sums in another order differ by about 1e-4), then goes on with the reference's text,
@@ -72,6 +75,7 @@ def main() -> None:
     parser.add_argument("model", type=Path)
     parser.add_argument("--tokens", type=int, default=64)
     parser.add_argument("--format", default="f32")
+    parser.add_argument("--exact-root", action="store_true")
     asked = parser.parse_args()
     import torch
     import transformers
@@ -79,6 +83,9 @@ def main() -> None:
     reference = transformers.AutoModelForCausalLM.from_pretrained(
         asked.model.parent, gguf_file=asked.model.name, dtype=torch.float32
     ).eval()
+    if not asked.exact_root:
+        table = reference.get_input_embeddings()
+        table.embed_scale = table.embed_scale.to(torch.bfloat16).to(torch.float32)
     model = foretoken.load(asked.model, format=asked.format, drafter="none")
     compared = different = 0
     for prompt in PROMPTS:
