@@ -13,7 +13,7 @@ namespace foretoken {
 namespace {
 
 constexpr uint32_t kOpen = 1u << 31;
-constexpr int kSpins = 6000;  // about 100 µs, the gap between two passes of a small model: to wake a thread takes as long
+constexpr int kSpins = 6000;  // about 100 µs, the gap between passes of a small model: waking takes as long
 
 void pause() {
 #if defined(__x86_64__) || defined(_M_X64)
