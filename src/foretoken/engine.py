@@ -137,17 +137,17 @@ class Sequence:
             return self.horizon.reason
         return "no-draft" if self.no_drafter == "no-drafter" else self.no_drafter
 
-    def add_round(self, paid: Paid, accepted: int, other_s: float, plain_share: float | None) -> None:
+    def add_round(self, paid: Paid, accepted: int, other_s: float, plain_s: float | None) -> None:
         """Figures of a round: passes are shared, and every sequence is charged the whole pass it waited for.
 
-        other_s      seconds of judging
-        plain_share  a plain pass over this one, in time; None where that is not known
+        other_s  seconds of judging
+        plain_s  seconds of a plain pass instead of this one; None where that is not known
         """
         self.stats.add_times(draft_s=paid.draft_s, verify_s=paid.verify_s, other_s=other_s)
-        if plain_share is not None:
+        if plain_s is not None:
             self._plain_tokens += accepted + 1
             planning_s = 0.0 if paid.drafters else paid.draft_s  # plain decoding pays for that as well
-            self._plain_s += (paid.verify_s * plain_share + planning_s) * (accepted + 1) + other_s
+            self._plain_s += (plain_s + planning_s) * (accepted + 1) + other_s
             self.stats.plain_tok_per_s = self._plain_tokens / self._plain_s if self._plain_s else None
 
 
@@ -211,6 +211,7 @@ class Engine:
         self.target = target
         self.chunk = chunk
         self._costs = Costs() if costs is None else costs
+        self._scored_at: float | None = None  # when the last pass was over
 
     def pool(self, positions: int, num_sequences: int = 1) -> cache.PagePool:
         """Cache memory for sequences of up to `positions` tokens; raises InputError where the system refuses it."""
@@ -229,6 +230,7 @@ class Engine:
         interrupt leaves every sequence as it was before the pass, or after it.
         """
         started = perf_counter()
+        other_s = 0.0 if self._scored_at is None else started - self._scored_at
         chunks = [self._chunk_of(s) for s in sequences if s.is_reading]
         writing = [s for s in sequences if not s.is_reading]
         drafters = [s.drafter for s in writing]  # before one fails
@@ -262,11 +264,19 @@ class Engine:
             if mark.was_reading:
                 sequence.stats.add_times(prefill_s=scored - started + mark.judge_s)
         rounds_done = [mark for mark in marks if not mark.was_reading]
+        self._scored_at = scored
         if rounds_done:
-            self._learn(rounds_done, drafters, sum(map(len, chunks)), planned - started, scored - planned)
+            times = planned - started, scored - planned, min(other_s, scored - planned)  # a reader may take their time
+            self._learn(rounds_done, drafters, sum(map(len, chunks)), *times)
 
     def _learn(
-        self, marks: Seq[_Mark], drafters: Seq[Drafter | None], prompt_rows: int, draft_s: float, verify_s: float
+        self,
+        marks: Seq[_Mark],
+        drafters: Seq[Drafter | None],
+        prompt_rows: int,
+        draft_s: float,
+        verify_s: float,
+        other_s: float,
     ) -> None:
         """Tell the costs, the horizons, the figures and the traces what the pass took and gave."""
         guessed: dict[str, list[int]] = {}
@@ -282,12 +292,13 @@ class Engine:
             verify_s=verify_s,
             drafters=guessed,
             draft_s=draft_s,
+            other_s=other_s,
         )
         self._costs.add(paid)
-        share = self._costs.plain_share(paid)
+        plain_s = self._costs.plain_s(paid)
         for mark in marks:
             if mark.sequence.error is None:
-                mark.sequence.add_round(paid, mark.accepted, mark.judge_s, share)
+                mark.sequence.add_round(paid, mark.accepted, mark.judge_s, plain_s)
                 trace = mark.sequence.trace
                 if trace is not None:
                     trace(mark.traced(paid))

@@ -30,10 +30,10 @@ def test_costs_are_those_of_the_machine():
     assert curve[3] / curve[1] == pytest.approx(FLAT[3], rel=0.05)
     start, step = learned.costs.draft("mtp")
     assert start + 4 * step == pytest.approx(4 * 0.05 * curve[1], rel=0.1)
-    assert learned.costs.plain_share(paid(3, 1.0)) == pytest.approx(1 / FLAT[3], rel=0.05)
-    assert learned.costs.plain_share(paid(1, 1.0)) == 1.0
-    assert learned.costs.plain_share(paid(3, 1.0, prompt_rows=9)) is None
-    assert learned.costs.plain_share(paid(60, 1.0)) is None  # never measured
+    assert learned.costs.plain_s(paid(3, 1.0)) == pytest.approx(1 / FLAT[3], rel=0.05)
+    assert learned.costs.plain_s(paid(1, 1.0)) == 1.0
+    assert learned.costs.plain_s(paid(3, 1.0, prompt_rows=9)) is None
+    assert learned.costs.plain_s(paid(60, 1.0)) is None  # never measured
 
 
 def test_one_slow_pass_changes_little_and_a_slow_minute_nothing_that_is_compared():

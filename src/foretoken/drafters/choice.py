@@ -27,6 +27,7 @@ BINS = 10  # of confidence
 MODESTY = 1.5  # drafters are right more often than their softmax says: 1 - (1 - softmax) ** this, at first
 SHADOW_LEN = 4  # tokens of a guess that is only compared
 FIRST_SHADOW, LAST_SHADOW = 2, 64  # rounds between two of them: doubled each time, begun anew when the lead changes
+SHADOW_SHARE = 0.02  # of the time, at most, for each model's shadow rounds
 
 
 class Track:
@@ -141,10 +142,15 @@ class Choice:
             if name == now.leader:
                 now.asked[name] = limit
                 track.rounds_idle = 0
-            elif track.rounds_idle >= track.interval:
+            elif track.rounds_idle >= max(track.interval, self._least_idle(name, now)):
                 now.asked[name] = min(limit, SHADOW_LEN)
                 track.rounds_idle, track.interval = 0, min(2 * track.interval, LAST_SHADOW)
         return now
+
+    def _least_idle(self, name: str, now: _Round) -> float:
+        """Rounds in which the text's passes take so long that one shadow round is a small share of it."""
+        pass_s = _pass_s(now.state)
+        return SHADOW_LEN * self._step_s[name] / (SHADOW_SHARE * pass_s) if pass_s else 0.0
 
     def _leader(self, now: _Round) -> str:
         """Whose draft brings most tokens for its time; "" where a model would add nothing to the text itself."""
@@ -152,8 +158,7 @@ class Choice:
         for chance in now.own.confidence.tolist():
             survival *= chance
             free += survival
-        stats = now.state.stats
-        pass_s = stats.verify_s / stats.rounds if stats.rounds else 0.0
+        pass_s = _pass_s(now.state)
         best, most = "", 1 + free if self.suffix is not None else 0.0
         for name, track in now.memory.tracks.items():
             cost = 1 + now.limit * self._step_s[name] / pass_s if pass_s else 1.0
@@ -193,6 +198,11 @@ class Choice:
                 r.state.stats.drafter_error = f"{name}: {type(error).__name__}: {error}"
             else:
                 r.state.drafting_failed(error)
+
+
+def _pass_s(state: Any) -> float:
+    """Mean seconds of a pass of this text; 0 before the first."""
+    return state.stats.verify_s / state.stats.rounds if state.stats.rounds else 0.0
 
 
 def _bins(draft: Draft) -> list[int]:

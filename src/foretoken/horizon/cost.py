@@ -1,7 +1,9 @@
 """What a pass costs by rows and context, and what guessing costs by length: measured in passing, never by a sweep.
 
 Costs are in units of one plain pass, so that a slow minute of the machine, which hits every pass alike, changes the
-level and not what the planner compares. Single times are clamped: a page fault can triple one.
+level and not what the planner compares. What comes with every round whatever it guesses is part of its pass: where a
+pass takes a third of a millisecond, that is a reason to make fewer of them. Single times are clamped: a page fault can
+triple one.
 """
 
 from __future__ import annotations
@@ -71,18 +73,19 @@ class Costs:
         line = self._drafts.get(name)
         return (0.0, PRIOR_DRAFT) if line is None else line.fitted
 
-    def plain_share(self, paid: Paid) -> float | None:
-        """A plain pass over this pass, in time; None where either was not measured."""
+    def plain_s(self, paid: Paid) -> float | None:
+        """Seconds that a plain pass would have taken instead of this one; None where either was not measured."""
         if paid.rows == paid.texts:
-            return 1.0
+            return paid.verify_s
         are_known = self.is_known(paid.context, paid.texts) and self.is_known(paid.context, paid.rows)
         if paid.prompt_rows or not are_known:
             return None
         curve = self.curve(paid.context)
-        return min(curve[paid.texts] / curve[paid.rows], 1.0)
+        share = min(curve[paid.texts] / curve[paid.rows], 1.0)
+        return max((paid.verify_s + paid.other_s) * share - paid.other_s, 0.0)
 
     def _add_pass(self, paid: Paid) -> None:
-        rows, seconds = paid.rows, paid.verify_s
+        rows, seconds = paid.rows, paid.verify_s + paid.other_s
         if rows > MAX_ROWS or seconds <= 0.0 or not self._is_met((rows, paid.texts)):
             return
         kind = _class_of(paid.context)

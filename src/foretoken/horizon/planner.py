@@ -218,6 +218,9 @@ class AutoHorizon:
             self._rate = max(self._tokens / self._time, plain)
             if paid.texts == 1:  # the rate of several is theirs together
                 self._habit.tokens, self._habit.time = self._tokens, self._time
+            if self._is_look and paid.drafters and level:  # what it took, and not what drafts take at other times
+                rows = costs[min(paid.rows, MAX_ROWS)] - costs[min(paid.texts, MAX_ROWS)]
+                self._habit.credit -= paid.draft_s / level + max(rows, 0.0)
         self._share = LOOK_SHARE * costs[1]
         self._habit.credit = min(self._habit.credit + self._share, MOST_CREDIT * self._share)
         if self._draft:
@@ -313,7 +316,6 @@ class AutoHorizon:
             self._is_parked, self._due = True, min(cost * self._back_off, MOST_CREDIT * self._share)
             self._tokens = self._time = 0.0  # behind a stretch of plain decoding the rate begins anew
             return 0
-        self._habit.credit -= cost
         self._is_look = self._is_rare = True
         return min(LOOK_LEN, self._high)
 

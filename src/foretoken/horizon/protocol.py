@@ -21,6 +21,7 @@ class Paid:
     verify_s     seconds of the pass
     drafters     name of each drafter that was asked: tokens that it guessed, one number per text
     draft_s      seconds of guessing and weighing
+    other_s      seconds between the pass before and this round: judging, writing text, whatever comes once a round
     """
 
     rows: int
@@ -31,6 +32,7 @@ class Paid:
     verify_s: float
     drafters: dict[str, list[int]]
     draft_s: float
+    other_s: float = 0.0
 
 
 class Horizon(Protocol):
