@@ -282,7 +282,8 @@ class Engine:
         guessed: dict[str, list[int]] = {}
         for mark, drafter in zip(marks, drafters, strict=True):
             if drafter is not None and mark.sequence.horizon.limit:
-                guessed.setdefault(drafter.name, []).append(mark.sequence.horizon.guessed)
+                count = mark.sequence.horizon.guessed
+                guessed.setdefault(mark.sequence.source if count else drafter.name, []).append(count)
         paid = Paid(
             rows=len(marks) + sum(mark.drafted for mark in marks),
             prompt_rows=prompt_rows,

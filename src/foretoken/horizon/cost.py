@@ -25,6 +25,7 @@ LEVEL_TIMES = 3
 LEVEL_WEIGHT = 0.05
 LEAST_WEIGHT = 0.05
 KEPT_COUNT = 8  # of times from earlier starts: enough to trust, few enough to learn anew
+MAX_SOURCES = 64  # of drafts, in a file
 MAX_CLASSES = 24  # of contexts: a power of two each
 REFILL_EVERY = 32
 FIT_EVERY = 8
@@ -166,7 +167,7 @@ class Costs:
                 self._counts[kind][rows] = min(_whole(times, 1, 1 << 40), KEPT_COUNT)
         for kind in list(self._units):
             self._fill(kind)
-        for name, sums in _items(kept["drafts"], 16):
+        for name, sums in _items(kept["drafts"], MAX_SOURCES):
             if not isinstance(sums, list) or len(sums) != len(_Line().sums):
                 raise InputError(f"the sums of drafter {name[:40]!r} are not {len(_Line().sums)} numbers.")
             self._drafts[name] = _Line([_number(part, 0.0, 1e9) for part in sums])

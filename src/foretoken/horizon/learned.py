@@ -13,13 +13,12 @@ from typing import Any
 from foretoken.errors import InputError
 from foretoken.horizon import disk
 from foretoken.horizon.chance import Chance, Weights
-from foretoken.horizon.cost import Costs
+from foretoken.horizon.cost import MAX_SOURCES, Costs
 from foretoken.horizon.fixed import NAMED, FixedHorizon
 from foretoken.horizon.planner import AutoHorizon, Habit
 from foretoken.horizon.protocol import Horizon
 
 SAVE_EVERY_S = 30.0
-MAX_DRAFTERS = 16
 
 
 class Learned:
@@ -86,8 +85,8 @@ class Learned:
             self.problem = f"what was measured here before is not used: {error}"
 
     def _restore(self, kept: Any) -> None:
-        if len(kept["weights"]) > MAX_DRAFTERS:
-            raise InputError(f"more than {MAX_DRAFTERS} drafters.")
+        if len(kept["weights"]) > MAX_SOURCES:
+            raise InputError(f"more than {MAX_SOURCES} sources of drafts.")
         self.costs.restore(kept["costs"])
         for name, values in kept["weights"].items():
             self._weights[name] = Weights(name)

@@ -47,6 +47,7 @@ class Habit:
         self.credit = 0.0  # units of time for looking: short texts one after the other must not each begin with a look
         self.worth: dict[str, list[float]] = {}  # drafter name -> by depth
         self.reach: dict[str, float] = {}  # drafter name -> twice the draft tokens that were right
+        self.source = ""  # who made the last draft
         self.tokens = self.time = 0.0  # of the last text that had a pass to itself
         self._num_drafts = 0
 
@@ -124,7 +125,8 @@ class AutoHorizon:
         self._seen_len = 0  # tokens whose suffixes are in there
         self._patience, self._num_right = FIRST_PATIENCE, 0  # drafts right throughout since the last probe
         self._probed = 0  # draft tokens that seemed worth it when one more was asked for; 0 if none was
-        worthy = [self._worthwhile(name, worth)[0] for name, worth in before.worth.items()]
+        self._source = before.source  # whose time the next draft is likely to take
+        worthy = [self._worthwhile(worth)[0] for worth in before.worth.values()]
         self._limit = low or (0 if costs.level is None else min(max(worthy, default=FIRST_REACH), self._reach, high))
 
     @property
@@ -189,6 +191,7 @@ class AutoHorizon:
         self._chance = self._judges.get(state.source)
         if self._chance is None:
             self._chance = self._judges[state.source] = self._chance_for(state.source)
+        self._source = self._habit.source = state.source
         self._at, self._draft, self._known = len(state.tokens), draft.tokens, 0
         self.confidence = draft.confidence.tolist()
         self.chances = self._chance.of(self.confidence, state.sampler.sampling.temperature > 0.0)
@@ -262,7 +265,7 @@ class AutoHorizon:
             self._meet(state.drafter.name)
         if not self._worth:
             return min(FIRST_REACH, self._high)
-        limit, start, step = self._worthwhile(self._name, self._worth)
+        limit, start, step = self._worthwhile(self._worth)
         # What is never right keeps some chance for long, and where a row is nearly free that would do.
         is_useless = self._chance is not None and self._chance.weights.is_useless
         if limit and not is_useless:
@@ -271,9 +274,9 @@ class AutoHorizon:
         self._probed = self._num_right = 0
         return self._look(state, start + LOOK_LEN * step)
 
-    def _worthwhile(self, name: str, worth: Sequence[float]) -> tuple[int, float, float]:
+    def _worthwhile(self, worth: Sequence[float]) -> tuple[int, float, float]:
         """Draft tokens whose worth is more than guessing them costs, and that cost: of a draft, and of each token."""
-        start, step = self._costs.draft(name)
+        start, step = self._costs.draft(self._source)
         rate = self._rate or 1.0
         net, best, limit, gain = -rate * start, 0.0, 0, 0.0
         price, num_seen = rate * step, len(worth)

@@ -19,7 +19,7 @@ class Paid:
     tokens       that they gained together
     context      mean length of the texts
     verify_s     seconds of the pass
-    drafters     name of each drafter that was asked: tokens that it guessed, one number per text
+    drafters     who guessed, as `Draft.source` has it: tokens guessed, one number per text
     draft_s      seconds of guessing and weighing
     other_s      seconds between the pass before and this round: judging, writing text, whatever comes once a round
     """
