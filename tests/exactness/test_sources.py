@@ -15,6 +15,7 @@ from foretoken.drafters.choice import Choice
 from foretoken.drafters.model import ModelDrafter
 from foretoken.drafters.suffix import SuffixDrafter
 from foretoken.errors import CacheError
+from foretoken.horizon.cost import Costs
 from foretoken.selftest.toys import toy
 
 REPEATED = PROMPT * 8
@@ -100,9 +101,25 @@ def test_a_model_that_becomes_better_takes_over(no_time):
 def test_a_source_that_costs_more_than_it_brings_does_not_lead():
     plain = write(prompt=REPEATED).tokens
     both = Choice([OracleDrafter(plain, lambda position: position % 2 > 0)], SuffixDrafter())
-    both._ask = lambda model, rounds, ask=both._ask: (ask(model, rounds), both._step_s.update(oracle=1e3))
+    asks = []
+
+    def asked(model, rounds, ask=both._ask):
+        ask(model, rounds)
+        both._step_s.update(oracle=1e3)
+        asks.append(rounds)
+
+    both._ask = asked
     stats = write(prompt=REPEATED, horizon=4, drafter=both).stats
     assert sum(n for name, n in stats.drafter_rounds.items() if "oracle" in name) <= 2  # before any time is known
+    assert stats.rounds > 10 and len(asks) <= 2, "nor is it asked for guesses that nobody uses"
+
+
+def test_costs_of_guessing_are_told_apart_by_who_guessed(no_time, monkeypatch):
+    told = set()
+    monkeypatch.setattr(Costs, "add", lambda costs, paid: told.update(paid.drafters))
+    good = OracleDrafter(write(prompt=REPEATED).tokens, lambda position: position % 3 > 0)
+    stats = write(prompt=REPEATED, horizon=4, drafter=Choice([good], SuffixDrafter())).stats
+    assert {"oracle", "oracle+suffix"} <= told and stats.drafter_rounds.keys() <= told
 
 
 def test_rounds_without_a_guess_say_so():
