@@ -13,7 +13,7 @@ namespace foretoken {
 namespace {
 
 constexpr uint32_t kOpen = 1u << 31;
-constexpr int kSpins = 6000;  // about 100 µs, the gap between passes of a small model: waking takes as long
+constexpr int kSpins = 6000;  // about 100 µs on Zen 4, more than the gap between passes of a small model
 
 void pause() {
 #if defined(__x86_64__) || defined(_M_X64)
@@ -146,7 +146,7 @@ void Pool::run(int64_t items, int64_t grain, Work work, const void* context) {
     context_ = context;
     items_ = items;
     grain_ = grain;
-    const int64_t runs = (items + grain - 1) / grain, n = threads();
+    const int64_t runs = (items - 1) / grain + 1, n = threads();
     for (int64_t t = 0; t < n; ++t) {
         const auto first = static_cast<uint32_t>(runs * t / n), last = static_cast<uint32_t>(runs * (t + 1) / n);
         shares_[t].runs.store(share(first, last), std::memory_order_relaxed);

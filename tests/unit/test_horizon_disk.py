@@ -90,7 +90,7 @@ DAMAGE = {
     "cut off": lambda text: text[: len(text) // 2],
     "no object": lambda text: "[1, 2]",
     "nothing": lambda text: "",
-    "other version": lambda text: text.replace('"version": 1', '"version": 2'),
+    "other version": lambda text: text.replace('"version": 2', '"version": 1'),
     "no passes": lambda text: text.replace('"passes"', '"posses"'),
     "a level that is none": lambda text: changed(text, "level", float("nan")),
     "a level below zero": lambda text: changed(text, "level", -1.0),

@@ -116,7 +116,7 @@ def test_a_model_draft_is_ended_by_the_text():
 def test_a_long_match_overrules_an_unsure_model_and_a_short_one_does_not():
     line = list(range(100, 130))
     long_match = draft([*line, 1, *line[:20]], 3, head=[5, 6, 7])
-    assert long_match.tokens == line[20:23] and long_match.source == "suffix"
+    assert long_match.tokens == line[20:23] and long_match.source == "mtp+suffix"
     short_match = draft([5, 6, 1, 2, 5], 1, head=[9])
     assert short_match.tokens == [9] and short_match.source == "mtp"
 

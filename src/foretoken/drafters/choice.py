@@ -27,7 +27,7 @@ BINS = 10  # of confidence
 MODESTY = 1.5  # drafters are right more often than their softmax says: 1 - (1 - softmax) ** this, at first
 SHADOW_LEN = 4  # tokens of a guess that is only compared
 FIRST_SHADOW, LAST_SHADOW = 2, 64  # rounds between two of them: doubled each time, begun anew when the lead changes
-SHADOW_SHARE = 0.02  # of the time, at most, for each model's shadow rounds
+SHADOW_SHARE = 0.02  # of a text's time, at most, for each model's shadow rounds
 
 
 class Track:
@@ -36,6 +36,7 @@ class Track:
     def __init__(self) -> None:
         self.interval = FIRST_SHADOW
         self.rounds_idle = 0
+        self.is_new = True  # not asked yet
         self._by_depth = [PRIOR]
         self._by_confidence = [1 - (1 - (b + 0.5) / BINS) ** MODESTY for b in range(BINS)]
         self._guess: tuple[int, Sequence[int], list[int]] = (0, (), [])  # what is compared: start, tokens, bins
@@ -181,13 +182,19 @@ class Choice:
         except Exception as error:  # a broken model costs its drafts, never those of the others
             self._set_aside(name, rounds, error)
             return
-        step_s = (perf_counter() - begun) / max(limits)
-        before = self._step_s[name]
-        # The first draft of a shape is slow, and so is one that the system interrupts: no sample counts for much more.
-        self._step_s[name] = before + TIME_STEP * (min(step_s, 2 * before) - before) if before else step_s
-        for r, draft in zip(rounds, found, strict=True):
+        seconds = perf_counter() - begun
+        tracks = [r.memory.tracks[name] for r in rounds]
+        is_first = any(track.is_new for track in tracks)
+        for r, track, draft in zip(rounds, tracks, found, strict=True):
             r.drafts[name] = draft
-            r.memory.tracks[name].note(len(r.state.tokens), draft)
+            track.is_new = False
+            track.note(len(r.state.tokens), draft)
+        if is_first:  # a second model reads the prompt in there
+            return
+        step_s = seconds / max(limits)
+        before = self._step_s[name]
+        # A draft that the system interrupts is slow: no sample counts for much more.
+        self._step_s[name] = before + TIME_STEP * (min(step_s, 2 * before) - before) if before else step_s
 
     def _set_aside(self, name: str, rounds: Sequence[_Round], error: Exception) -> None:
         """Do without a model in these texts; those for which nobody else would guess are decoded plainly."""

@@ -207,7 +207,7 @@ class SuffixText:
             tokens.append(token)
             chances.append(rates[cell])
         if len(tokens) > head_len:
-            source = f"{source}+suffix" if head_len else "suffix"
+            source = f"{source}+suffix" if head.tokens else "suffix"  # also where no token of the head is left
         return Draft(tokens, np.array(chances, dtype=np.float32), source)
 
 

@@ -1,9 +1,9 @@
 """What a pass costs by rows and context, and what guessing costs by length: measured in passing, never by a sweep.
 
 Costs are in units of one plain pass, so that a slow minute of the machine, which hits every pass alike, changes the
-level and not what the planner compares. What comes with every round whatever it guesses is part of its pass: where a
-pass takes a third of a millisecond, that is a reason to make fewer of them. Single times are clamped: a page fault can
-triple one.
+level and not what the planner compares. What comes between two passes, as judging and writing text, is part of the
+second: where a pass takes a third of a millisecond, that is a reason to make fewer of them. Single times are clamped: a
+page fault can triple one.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ LEVEL_TIMES = 3
 LEVEL_WEIGHT = 0.05
 LEAST_WEIGHT = 0.05
 KEPT_COUNT = 8  # of times from earlier starts: enough to trust, few enough to learn anew
+ANYONE = ""  # whose guesses are those of all sources
 MAX_SOURCES = 64  # of drafts, in a file
 MAX_CLASSES = 24  # of contexts: a power of two each
 REFILL_EVERY = 32
@@ -49,14 +50,14 @@ class Costs:
         if paid.prompt_rows:
             return
         self._add_pass(paid)
-        if len(paid.drafters) == 1 and self.level is not None:  # else nobody knows whose time it was
-            name, lengths = next(iter(paid.drafters.items()))
-            texts, tokens = len(lengths), sum(lengths)
-            if tokens and self._is_met((name, texts)):
-                line = self._drafts.get(name)
-                if line is None:
-                    line = self._drafts[name] = _Line()
-                line.add(tokens / texts, paid.draft_s / texts / self.level)
+        guessed = [(name, lengths) for name, lengths in paid.drafters.items() if any(lengths)]
+        if not guessed or self.level is None:
+            return
+        texts, tokens = sum(map(len, paid.drafters.values())), sum(sum(lengths) for _, lengths in guessed)
+        names = [name for name, _ in guessed]
+        if self._is_met((*names, texts)):
+            for name in (ANYONE, *names[len(names) != 1 :][:1]):  # of several nobody knows whose time it was
+                self._drafts.setdefault(name, _Line()).add(tokens / texts, paid.draft_s / texts / self.level)
 
     def curve(self, context: int) -> list[float]:
         """Units by rows, (MAX_ROWS + 1,); entry 0 means nothing. Not to be changed."""
@@ -71,7 +72,7 @@ class Costs:
 
     def draft(self, name: str) -> tuple[float, float]:
         """Units of one guess: a part that is always paid, and a part per draft token."""
-        line = self._drafts.get(name)
+        line = self._drafts.get(name) or self._drafts.get(ANYONE)
         return (0.0, PRIOR_DRAFT) if line is None else line.fitted
 
     def plain_s(self, paid: Paid) -> float | None:
@@ -83,7 +84,8 @@ class Costs:
             return None
         curve = self.curve(paid.context)
         share = min(curve[paid.texts] / curve[paid.rows], 1.0)
-        return max((paid.verify_s + paid.other_s) * share - paid.other_s, 0.0)
+        plain = (paid.verify_s + paid.other_s) * share
+        return max(plain - paid.other_s, 0.5 * plain)  # a slow reader's time counts for as much as the pass at most
 
     def _add_pass(self, paid: Paid) -> None:
         rows, seconds = paid.rows, paid.verify_s + paid.other_s

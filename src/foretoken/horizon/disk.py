@@ -14,13 +14,13 @@ from typing import Any
 from foretoken.errors import ForetokenError, InputError
 from foretoken.files import write_atomically
 
-VERSION = 1
+VERSION = 2
 MAX_BYTES = 256 << 10
 
 
 def path_of(folder: Path, key: str) -> Path:
-    """Where the file for such a key lies."""
-    return folder / f"horizon-{hashlib.sha256(key.encode()).hexdigest()[:32]}.json"
+    """Where the file for such a key lies; those of other versions have other names, and are left alone."""
+    return folder / f"horizon-{hashlib.sha256(f'{VERSION} {key}'.encode()).hexdigest()[:32]}.json"
 
 
 def read(path: Path, key: str) -> dict[str, Any] | None:

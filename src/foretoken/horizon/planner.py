@@ -24,6 +24,7 @@ LOOK_LEN = 2
 PROBE_LEN = 1  # draft tokens more than seem worth it, where everything was right
 FIRST_PATIENCE, LAST_PATIENCE = 2, 64  # so many times in a row; doubled where the probe found nothing
 MOST_DEBT = 0.5  # units ahead of time, for looks in a new text and behind one that found what it looked for
+MOST_OVER = 4.0  # times what a look usually takes, for one that took longer
 MOST_CREDIT = 1000  # times what one round brings: drafts that cost even more are not looked at any more
 FIRST_REACH = 2  # draft tokens with a row before longer drafts have proved themselves: a wrong start must stay cheap
 REACH_WEIGHT = 0.05  # of a draft, on the reach that later texts begin with
@@ -116,6 +117,7 @@ class AutoHorizon:
         self._is_rare = False  # a look, or a probe that was long in coming
         self._was_right = False  # the last draft was right throughout
         self._is_hot = True  # the last look was worth its time, or the text is new
+        self._charged = 0.0  # for the look of the next round, before it is known what that takes
         self._share = 0.0  # what a round adds to that
         self._due = 0.0  # the next look comes when there is so much
         self._is_parked = self._is_due = False
@@ -221,15 +223,23 @@ class AutoHorizon:
             self._rate = max(self._tokens / self._time, plain)
             if paid.texts == 1:  # the rate of several is theirs together
                 self._habit.tokens, self._habit.time = self._tokens, self._time
-            if self._is_look and paid.drafters and level:  # what it took, and not what drafts take at other times
-                rows = costs[min(paid.rows, MAX_ROWS)] - costs[min(paid.texts, MAX_ROWS)]
-                self._habit.credit -= paid.draft_s / level + max(rows, 0.0)
+        if self._charged:
+            self._settle_look(paid)
         self._share = LOOK_SHARE * costs[1]
         self._habit.credit = min(self._habit.credit + self._share, MOST_CREDIT * self._share)
         if self._draft:
             self._compare(state.tokens)
         if state.drafter is not None:
             self._limit = self._low or self._next_limit(state, paid)
+
+    def _settle_look(self, paid: Paid) -> None:
+        """Charge a look what it took, where that is known: behind plain decoding it is more than usual drafts take."""
+        level, charged = self._costs.level, self._charged
+        self._charged = 0.0
+        if self.guessed and paid.texts == 1 and not paid.prompt_rows and level:
+            costs = self._costs.curve(paid.context)
+            took = paid.draft_s / level + max(costs[min(paid.rows, MAX_ROWS)] - costs[1], 0.0)
+            self._habit.credit -= min(took, MOST_OVER * charged) - charged
 
     def _compare(self, tokens: Sequence[int]) -> None:
         """Learn from every draft token that the target has written or refused by now."""
@@ -319,6 +329,8 @@ class AutoHorizon:
             self._is_parked, self._due = True, min(cost * self._back_off, MOST_CREDIT * self._share)
             self._tokens = self._time = 0.0  # behind a stretch of plain decoding the rate begins anew
             return 0
+        self._habit.credit -= cost
+        self._charged = cost
         self._is_look = self._is_rare = True
         return min(LOOK_LEN, self._high)
 
