@@ -110,7 +110,7 @@ def _beside(path: Path) -> Place:
     names = hub.assistants(_name(path))
     for name in names:
         for other in (path.with_name(name), path.with_name(f"{name}.gguf")):
-            if other.exists():
+            if os.path.exists(other):
                 return Place(name, other, "found beside the model")
     no = f"no folder {' or '.join(names)}, or .gguf, beside the model" if names else "it is a drafter itself"
     return Place(OFF, None, no)
@@ -126,7 +126,7 @@ def _place(what: str, given: Any, is_drafter: bool, tell: Tell) -> tuple[Place, 
     if not isinstance(given, (str, Path)):
         raise InputError(f"{what} is {shown(given)}, expected the path of a folder or GGUF file, or a hub name.")
     path = Path(os.path.abspath(given))  # so that "." has a name and a folder beside it
-    if isinstance(given, Path) or path.exists():
+    if isinstance(given, Path) or os.path.exists(path):  # False for a name that no file can have
         return Place(_name(path), path, "named by the user"), None, False
     name = hub.parse(given)
     if name is None:

@@ -44,12 +44,21 @@ def _check_parts(data: Any, path: Path) -> None:
     if not isinstance(model, dict) or model.get("type") != "BPE" or model.get("dropout"):
         raise WeightsError(f"{path} is no byte-pair tokenizer without dropout. Use the tokenizer of a Gemma 4 model.")
     data["truncation"] = data["padding"] = None
+    vocab, added = model.get("vocab"), data.get("added_tokens") or ()
+    if not isinstance(vocab, dict) or any(
+        type(i) is not int or not 0 <= i < len(vocab) + len(added) for i in vocab.values()
+    ):
+        raise WeightsError(f"{path} has token ids that are not 0, 1, 2, …. Use the tokenizer of a Gemma 4 model.")
+    if model.get("continuing_subword_prefix") or model.get("end_of_word_suffix"):
+        raise WeightsError(f"{path} marks parts of words. Use the tokenizer of a Gemma 4 model.")
     for name, allowed in PARTS.items():
         for part in _parts(data.get(name)):
             kind = part.get("type") if isinstance(part, dict) else part
             if kind not in allowed:
                 expected = ", ".join(sorted(allowed))
                 raise WeightsError(f"the {name} of {path} is a {str(kind)[:40]!r}, expected one of {expected}.")
+            if kind == "Split" and not isinstance(_text_of(part.get("pattern")) or None, str):
+                raise WeightsError(f"a Split of {path} is not at a plain text. Use the tokenizer of a Gemma 4 model.")
             if kind == "Replace" and len(str(part.get("content"))) > len(str(_text_of(part.get("pattern")))):
                 raise WeightsError(f"a Replace of {path} makes the text longer. Use the tokenizer of a Gemma 4 model.")
 

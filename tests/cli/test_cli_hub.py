@@ -51,6 +51,7 @@ def test_pull_then_use_without_network(places):
         (("pull", "o/nothing"), ["o/nothing", "HF_TOKEN"]),
         (("pull", "../../etc/passwd"), ["ORG/NAME"]),
         (("pull", "o/small", "--drafter", "o/other"), ["auto or none"]),
+        (("generate", "Once", "--model", "x" * 300), ["no folder or file", "hub"]),
         (("generate", "Once", "--model", "o/nothing"), ["no folder or file o/nothing here", "no repository o/nothing"]),
         (("generate", "Once", "--drafter", "o/nothing"), ["o/nothing"]),
         (("quantize", "o/nothing", "--format", "q4", "--out", "x"), ["o/nothing"]),

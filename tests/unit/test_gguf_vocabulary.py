@@ -10,6 +10,7 @@ import token_lines
 
 from foretoken import api
 from foretoken.errors import WeightsError
+from foretoken.gguf import vocabulary
 from foretoken.source import open_source
 from foretoken.tokenizer import Tokenizer
 
@@ -164,3 +165,9 @@ def test_a_token_of_spaces_beside_merges_stays_one(folders, tmp_path):
     change = replaced(T + "tokens", lambda v: [t.replace("<mask>", "  ") for t in v])
     source = open_source(write(folders["toy"], tmp_path / "m.gguf", change=change))
     assert source.tokenizer().piece(4) == source.pieces()[4] == "  "
+
+
+def test_a_vocabulary_that_merges_in_too_many_ways_is_refused():
+    pieces = ["a" * i + "b" * j for i in range(60) for j in range(60) if i + j]
+    with pytest.raises(WeightsError, match="merged in more than 16 ways"):
+        vocabulary._merges({}, "llama", pieces, "m.gguf")

@@ -163,6 +163,23 @@ def test_a_tokenizer_without_start_token_is_refused(tmp_path):
         ({"normalizer": {"type": "Replace", "pattern": {"String": "a"}, "content": "aaaaaaaaaa"}}, "longer"),
         ({"normalizer": {"type": "Replace", "pattern": {"Regex": "a?"}, "content": "b"}}, "longer"),
         ({"decoder": {"type": "Sequence", "decoders": [{"type": "CTC"}]}}, "CTC"),
+        (
+            {
+                "pre_tokenizer": {
+                    "type": "Split",
+                    "pattern": {"Regex": "(a|a|aa)+$Q"},
+                    "behavior": "Isolated",
+                    "invert": False,
+                }
+            },
+            "plain text",
+        ),
+        ({"model": {"type": "BPE", "vocab": {"a": 4_000_000_000}, "merges": []}}, "token ids"),
+        ({"model": {"type": "BPE", "vocab": {"a": "0"}, "merges": []}}, "token ids"),
+        (
+            {"model": {"type": "BPE", "vocab": {"a": 0}, "merges": [], "continuing_subword_prefix": "##"}},
+            "parts of words",
+        ),
     ],
 )
 def test_parts_that_a_gemma_tokenizer_has_not_are_refused(tmp_path, change, words):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -68,7 +69,7 @@ def distill(
             raise InputError("a drafter given with --from keeps its own sizes. Leave the options for sizes out.")
         work.need_torch()
         names = [str(path.absolute()) for path in data]
-        places = {"model": _absolute(model) if model and Path(model).exists() else model, "start": _absolute(start)}
+        places = {"model": _absolute(model) if model and os.path.exists(model) else model, "start": _absolute(start)}
         plan = work.prepare(out, work.Plan(names, format=format, minutes=minutes, steps=steps, tokens=tokens, seed=seed,
                                            threads=threads, sizes=sizes, **places))  # fmt: skip
     _run(plan, out, json)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -23,6 +24,7 @@ KINDS = ("gemma4", "llama")
 BYTES = [f"<0x{byte:02X}>" for byte in range(256)]
 NORMAL, CONTROL, USER_DEFINED = 1, 3, 4  # token types
 MAX_PIECES, MAX_PIECE_CHARS = 1 << 19, 256
+MAX_MERGES = 16  # for each token of a vocabulary; Gemma has 2
 ROLES = ("bos", "eos", "unknown", "padding", "mask", "eot", "eom")
 
 
@@ -109,7 +111,11 @@ def _merges(fields: dict[str, Any], kind: str, pieces: list[str], source: str) -
     if listed is None:
         if kind != "llama":
             raise WeightsError(f"{source} has no tokenizer.ggml.merges. Use another file.")
-        return list(_cuts(pieces))
+        found = list(islice(_cuts(pieces), MAX_MERGES * len(pieces) + 1))
+        if len(found) > MAX_MERGES * len(pieces):
+            raise WeightsError(f"the tokens of {source} can be merged in more than {MAX_MERGES} ways each. "
+                               "Use another file.")  # fmt: skip
+        return found
     pairs = [tuple(merge.split(" ")) for merge in listed] if isinstance(listed, list) else []
     if not isinstance(listed, list) or any(len(pair) != 2 for pair in pairs):
         raise WeightsError(f"tokenizer.ggml.merges of {source} is no list of pairs. Use another file.")
