@@ -98,10 +98,24 @@ def test_what_is_on_disk(tmp_path):
 
 def test_the_text_side_comes_along_and_nothing_else(tmp_path):
     folder = copy_of("e2b", tmp_path)
-    for name in ("tokenizer.json", "chat_template.jinja", "generation_config.json", "pytorch_model.bin", "README.md"):
+    for name in (
+        "tokenizer.json",
+        "chat_template.jinja",
+        "generation_config.json",
+        "NOTICE",
+        "pytorch_model.bin",
+        "README.md",
+    ):
         (folder / name).write_text(name)
     make(folder, "q8", tmp_path / "out")
-    expected = {"config.json", "model.safetensors", "tokenizer.json", "chat_template.jinja", "generation_config.json"}
+    expected = {
+        "config.json",
+        "model.safetensors",
+        "tokenizer.json",
+        "chat_template.jinja",
+        "generation_config.json",
+        "NOTICE",
+    }
     assert {path.name for path in (tmp_path / "out").iterdir()} == expected
     assert (tmp_path / "out" / "tokenizer.json").read_text() == "tokenizer.json"
 

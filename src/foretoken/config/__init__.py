@@ -73,7 +73,7 @@ def load_generation_defaults(folder: Path, eos_ids: tuple[int, ...] = FALLBACK_E
 def target_config(data: Mapping[str, Any]) -> TargetConfig:
     """A target from a parsed config.json; raises ConfigError."""
     types = (*gemma4.TARGET_TYPES, *gemma3.TARGET_TYPES)
-    known_type(Reader(data), types, "a target. Is this the folder of a drafter or of another model?")
+    known_type(Reader(data), types, "a target. This may be the folder of a drafter or of another model")
     family = gemma3 if data["model_type"] in gemma3.TARGET_TYPES else gemma4
     return family.target_config(data)
 

@@ -8,6 +8,7 @@ torch is imported only inside `run`: the rest of the package does without it.
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
@@ -116,13 +117,18 @@ def need_torch() -> None:
     try:
         import torch  # noqa: F401
     except ImportError as error:
-        raise InputError("distill needs torch. Install it with: pip install 'foretoken-mtp[train]'") from error
+        raise InputError(
+            "distill needs torch. Install it with: pip install 'foretoken-mtp[train]'; "
+            "in a checkout: pip install '.[train]'"
+        ) from error
 
 
 def prepare(out: Path, plan: Plan | None) -> Plan:
     """The work folder of a new run, or the plan of an earlier one where `plan` is None; raises InputError."""
     work = out / "work"
     if plan is None:
+        if not os.path.exists(work / PLAN):
+            raise InputError(f"{out} holds no run to go on with. Leave --resume out to begin one.")
         return Plan.load(work)
     if (work / PLAN).exists():
         raise InputError(f"{out} holds a run already. Go on with --resume, or name another folder.")

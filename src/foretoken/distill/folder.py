@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,8 @@ def write(folder: Path, config: Mapping[str, Any], generation: Mapping[str, Any]
         write_atomically(folder / "model.safetensors", save(kept, metadata={"format": "pt"}))
         for name, data in (("generation_config.json", generation), ("config.json", config)):
             write_atomically(folder / name, (json.dumps(data, indent=2) + "\n").encode())
+        for name in ("model.safetensors", "generation_config.json", "config.json"):
+            os.chmod(folder / name, 0o644)  # temporary files are for their owner alone
     except OSError as error:
         raise InputError(f"{folder} cannot be written: {error.strerror or error}.") from error
 

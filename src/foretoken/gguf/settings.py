@@ -73,7 +73,9 @@ class Fields:
 
 def target_settings(container: Container) -> dict[str, Any]:
     """A config.json of the target in a file; raises ConfigError."""
-    fields = _of(container, TARGETS, "a target. Is this the file of a drafter, of a picture encoder or another model?")
+    fields = _of(
+        container, TARGETS, "a target. This may be the file of a drafter, of a picture encoder or of another model"
+    )
     return {**(_gemma4(fields) if fields.arch == "gemma4" else _gemma3(fields)), **_ids(container)}
 
 

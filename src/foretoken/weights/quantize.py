@@ -31,7 +31,14 @@ from foretoken.weights.gemma4 import Part
 from foretoken.weights.pack import Packer
 
 FORMATS = tuple(OF_FORMAT)
-SIDE_FILES = ("generation_config.json", "tokenizer.json", "tokenizer_config.json", "chat_template.jinja")
+SIDE_FILES = (
+    "generation_config.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "chat_template.jinja",
+    "NOTICE",
+    "LICENSE",
+)
 ITEMS = {"F32": 4, "BF16": 2, "F16": 2, "I64": 8}
 SPARE_BYTES = 16 << 20  # the header, and what a file system takes for itself
 
