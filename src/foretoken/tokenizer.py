@@ -24,7 +24,8 @@ BOS = "<bos>"
 TURN = "<|turn>"
 TOOL_RESPONSE = "<|tool_response>"
 CONTROL = (TURN, "<turn|>", "<|channel>", "<channel|>", "<|tool_call>", "<tool_call|>", TOOL_RESPONSE)
-MAX_FILE_BYTES = 256 << 20
+MAX_FILE_BYTES = 128 << 20
+MAX_OBJECTS, MAX_LISTS = 1 << 17, 1 << 21  # in a file; Gemma has 6,400 and 515,000, and each takes memory of its own
 PROBE = "Aé  ▁ €\n\t日🙂\x07"  # words, runs of spaces, a literal "▁", and characters that need byte fallback
 _BYTE_TOKEN = re.compile(r"<0x([0-9A-Fa-f]{2})>")
 
@@ -103,7 +104,10 @@ class Tokenizer:
         if path.stat().st_size > MAX_FILE_BYTES:
             raise WeightsError(f"{path} is larger than {MAX_FILE_BYTES >> 20} MiB, which no Gemma 4 tokenizer is.")
         try:
-            data = json.loads(path.read_text(encoding="utf-8"))
+            text = path.read_text(encoding="utf-8")
+            if text.count("{") > MAX_OBJECTS or text.count("[") > MAX_LISTS:
+                raise WeightsError(f"{path} has too many parts. Use the tokenizer of a Gemma 4 model.")
+            data = json.loads(text)
         except (OSError, ValueError, RecursionError) as error:
             raise WeightsError(f"{path} cannot be read: {error}. Copy it again from its source.") from error
         _check_parts(data, path)

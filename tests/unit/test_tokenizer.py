@@ -6,6 +6,7 @@ import gemma_tokenizer
 import pytest
 from tokenizers import decoders
 
+from foretoken import tokenizer as tokenizer_module
 from foretoken.errors import InputError, WeightsError
 from foretoken.tokenizer import TextStream, Tokenizer
 
@@ -132,6 +133,15 @@ def test_missing_and_damaged_files_are_weights_errors(tmp_path):
         Tokenizer.from_folder(tmp_path)
     (tmp_path / "tokenizer.json").write_text('{"version": "1.0", "model": ')
     with pytest.raises(WeightsError, match="cannot be read"):
+        Tokenizer.from_folder(tmp_path)
+
+
+@pytest.mark.parametrize("part", ["{}", "[]"])
+def test_a_file_of_countless_small_parts_is_refused_before_it_is_parsed(tmp_path, part, monkeypatch):
+    monkeypatch.setattr(tokenizer_module, "MAX_OBJECTS", 1000)
+    monkeypatch.setattr(tokenizer_module, "MAX_LISTS", 1000)
+    (tmp_path / "tokenizer.json").write_text("[" + ",".join([part] * 1001) + "]")
+    with pytest.raises(WeightsError, match="too many parts"):
         Tokenizer.from_folder(tmp_path)
 
 
