@@ -10,8 +10,6 @@ horizon and of each one's best. `mix` is the time of all answers together.
 import json
 import sys
 from functools import partial
-from operator import itemgetter
-from pathlib import Path
 
 import foretoken
 from foretoken.bench import prompts, script
@@ -37,7 +35,7 @@ def measure(options):
         raise InputError(f"the drafter is {both.name}, expected one model and the text, as in mtp=PATH,suffix.")
     (alone,) = both.models.values()
     cases = [("plain", PLAIN), *((source, h) for h in options.horizons for source in ("alone", "both"))]
-    places = sorted(((i, domain) for domain, own in asked.items() for i in range(len(own))), key=itemgetter(0))
+    places = prompts.places(asked)
     answers = {}
 
     def write(place, case):
@@ -92,16 +90,8 @@ def _tokens_per_round(timed_answers):
 
 
 def main():
-    parser = script.parser(__doc__)
-    parser.add_argument("--model")
-    parser.add_argument("--drafter", default="auto")
-    parser.add_argument("--format", default="auto")
-    parser.add_argument("--prompts", type=Path)
+    parser = script.answers_parser(__doc__)
     parser.add_argument("--horizons", type=lambda text: text.split(","), default="2,4,8,auto")
-    parser.add_argument("--limit", type=script.count, default=2)
-    parser.add_argument("--max-tokens", type=script.count, default=100)
-    parser.add_argument("--repeats", type=script.count, default=5)
-    parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
     report = measure(options)
     if options.json:

@@ -8,7 +8,6 @@ random ones, or those from the second on. Plain and drafted runs take turns, as 
 
 import json
 import sys
-from pathlib import Path
 
 import numpy as np
 
@@ -57,16 +56,7 @@ def measure(options):
 
 
 def main():
-    parser = script.parser(__doc__)
-    parser.add_argument("--model")
-    parser.add_argument("--drafter", default="auto")
-    parser.add_argument("--format", default="auto")
-    parser.add_argument("--prompts", type=Path)
-    parser.add_argument("--limit", type=script.count, default=2)
-    parser.add_argument("--max-tokens", type=script.count, default=100)
-    parser.add_argument("--repeats", type=script.count, default=5)
-    parser.add_argument("--json", action="store_true")
-    options = parser.parse_args()
+    options = script.answers_parser(__doc__).parse_args()
     found = measure(options)
     if options.json:
         print(json.dumps(found))

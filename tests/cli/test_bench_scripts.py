@@ -37,6 +37,7 @@ def run(name, *arguments):
         (["second_source", "--drafter", "none"], ["drafting is off"]),
         (["second_source", "--drafter", "suffix"], ["suffix", "mtp=PATH,suffix"]),
         (["second_source", "--horizons", "2,x"], ["'x'"]),
+        (["second_source", "--prompts", "x" * 300], ["cannot be read"]),
     ],
 )
 def test_wrong_input_is_one_line_and_code_2(arguments, words, monkeypatch):

@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from operator import itemgetter
 from statistics import mean
 from typing import Any
 
@@ -18,6 +17,7 @@ from foretoken.api import Model
 from foretoken.bench.answers import AUTO, PLAIN, Timed, require_drafter, require_template, timed
 from foretoken.bench.loops import is_loop
 from foretoken.bench.prompts import Prompts
+from foretoken.bench.prompts import places as places_of
 from foretoken.bench.timing import Figure, Times, fields, interleaved
 from foretoken.errors import InputError
 from foretoken.horizon import parse_horizon
@@ -159,7 +159,7 @@ def _run_all(
     """Every prompt in every case, by domain; a turn takes the first prompts of all domains, then the second ones …"""
     answers: dict[tuple[tuple[int, str], str], list[Timed]] = {}
     cases = _cases(horizons)
-    places = sorted(((i, domain) for domain, own in prompts.items() for i in range(len(own))), key=itemgetter(0))
+    places = places_of(prompts)
 
     def write(place: tuple[int, str], horizon: str) -> float:
         answer = timed(model, horizon, max_tokens, **prompts[place[1]][place[0]])

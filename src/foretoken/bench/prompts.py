@@ -7,6 +7,8 @@ is the file's name.
 from __future__ import annotations
 
 import json
+import os
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +33,7 @@ def load(path: Path, limit: int | None = None) -> Prompts:
 
     Of every prompt only what `Model.stream` takes is kept: messages, or prompt.
     """
-    sets = sorted(path.glob("*.jsonl")) if path.is_dir() else [path]
+    sets = sorted(path.glob("*.jsonl")) if os.path.isdir(path) else [path]
     if not sets:
         raise InputError(f"{path} holds no .jsonl file.")
     found: Prompts = {}
@@ -45,6 +47,11 @@ def load(path: Path, limit: int | None = None) -> Prompts:
     if not found:
         raise InputError(f"{path} holds no prompt.")
     return found
+
+
+def places(prompts: Prompts) -> list[tuple[int, str]]:
+    """(number, domain) of every prompt, in the order of a turn: first those that come first in a domain, and so on."""
+    return sorted(((i, domain) for domain, own in prompts.items() for i in range(len(own))), key=itemgetter(0))
 
 
 def read_text(file: Path) -> str:

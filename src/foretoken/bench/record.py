@@ -54,11 +54,11 @@ def target(where: str | Path) -> Path:
             raise InputError("results are kept in a checkout only (bench/results). Name a folder or a .json file.")
         return RESULTS
     path = Path(where)
-    if path.is_dir():
+    if os.path.isdir(path):
         return path
     if path.suffix != ".json" or not path.absolute().parent.is_dir():
         raise InputError(f"{str(path)[:80]!r} is no folder, nor a .json file in one. Nothing could be kept there.")
-    if path.exists():
+    if os.path.exists(path):
         raise InputError(f"{str(path)[:80]!r} exists already. Name another file, or a folder.")
     return path
 

@@ -6,6 +6,7 @@ import argparse
 import os
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from time import monotonic
 
 from foretoken.errors import ForetokenError
@@ -24,6 +25,20 @@ class _Defaults(argparse.ArgumentDefaultsHelpFormatter):
 def parser(doc: str | None) -> argparse.ArgumentParser:
     """Of a script with that docstring; its help shows the first line and every default."""
     return argparse.ArgumentParser(description=(doc or "").split("\n")[0], formatter_class=_Defaults)
+
+
+def answers_parser(doc: str | None) -> argparse.ArgumentParser:
+    """Of a script that times answers of a model with its drafter."""
+    made = parser(doc)
+    made.add_argument("--model")
+    made.add_argument("--drafter", default="auto")
+    made.add_argument("--format", default="auto")
+    made.add_argument("--prompts", type=Path)
+    made.add_argument("--limit", type=count, default=2)
+    made.add_argument("--max-tokens", type=count, default=100)
+    made.add_argument("--repeats", type=count, default=5)
+    made.add_argument("--json", action="store_true")
+    return made
 
 
 def count(text: str) -> int:

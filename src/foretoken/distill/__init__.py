@@ -130,9 +130,9 @@ def prepare(out: Path, plan: Plan | None) -> Plan:
         if not os.path.exists(work / PLAN):
             raise InputError(f"{out} holds no run to go on with. Leave --resume out to begin one.")
         return Plan.load(work)
-    if (work / PLAN).exists():
+    if os.path.exists(work / PLAN):
         raise InputError(f"{out} holds a run already. Go on with --resume, or name another folder.")
-    if (out / "config.json").exists():
+    if os.path.exists(out / "config.json"):
         raise InputError(f"{out} holds a model already. Name another folder.")
     sources.read([Path(path) for path in plan.data])  # refuse bad data before a model is loaded
     plan.save(work)

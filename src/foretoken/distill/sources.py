@@ -7,6 +7,7 @@ or `text`. Passages are also read by the target as they are. Knows a tokenizer a
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -50,7 +51,7 @@ def read(paths: Sequence[Path]) -> list[Source]:
     """All sources of files, and of .txt and .jsonl files in folders; raises InputError with file and line."""
     files: list[Path] = []
     for path in paths:
-        if path.is_dir():
+        if os.path.isdir(path):
             inside = sorted(p for p in path.rglob("*") if p.suffix in (".txt", ".jsonl") and p.is_file())
             if not inside:
                 raise InputError(f"{path} holds no .txt or .jsonl file. Give a folder of text, or files.")

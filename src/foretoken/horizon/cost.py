@@ -50,13 +50,12 @@ class Costs:
         if paid.prompt_rows:
             return
         self._add_pass(paid)
-        guessed = [(name, lengths) for name, lengths in paid.drafters.items() if any(lengths)]
-        if not guessed or self.level is None:
+        names = [name for name, lengths in paid.drafters.items() if any(lengths)]
+        if not names or self.level is None:
             return
-        texts, tokens = sum(map(len, paid.drafters.values())), sum(sum(lengths) for _, lengths in guessed)
-        names = [name for name, _ in guessed]
+        texts, tokens = sum(map(len, paid.drafters.values())), sum(map(sum, paid.drafters.values()))
         if self._is_met((*names, texts)):
-            for name in (ANYONE, *names[len(names) != 1 :][:1]):  # of several nobody knows whose time it was
+            for name in (ANYONE, *names) if len(names) == 1 else (ANYONE,):  # of several nobody knows whose time it was
                 self._drafts.setdefault(name, _Line()).add(tokens / texts, paid.draft_s / texts / self.level)
 
     def curve(self, context: int) -> list[float]:
