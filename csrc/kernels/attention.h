@@ -59,27 +59,25 @@ FT_INLINE void soften(float* scores, int first_slab, int last_slab, float* large
     *sum = V::fold_add(total);
 }
 
-// Adds to the D * 16 outputs from `at` (n of them in the last vector) of H heads the weighted values of keys
-// [first, last) of one page, ascending.
+// The D * 16 outputs from `at` (n of them in the last vector) of H heads: the weighted values of all keys, ascending.
 template <class V, int H, int D>
-FT_INLINE void weigh_values(const AttentionArgs& a, const float* weights, int first, int last, int at, int n,
-                            float* part) {
+FT_INLINE void weigh_values(const AttentionArgs& a, const float* weights, int at, int n, float* part) {
     const int64_t part_len = a.head_len + 2;
     V acc[H][D];
     for (int h = 0; h < H; ++h) {
-        for (int d = 0; d < D; ++d) {
-            const float* from = part + h * part_len + at + d * 16;
-            acc[h][d] = n < 16 ? V::load_n(from, n) : V::load(from);
-        }
+        for (int d = 0; d < D; ++d) acc[h][d] = V::zero();
     }
-    const uint16_t* row = a.values[first / kPage] + static_cast<int64_t>(first % kPage) * a.head_len + at;
-    for (int key = first; key < last; ++key, row += a.head_len) {
-        V value[D];
-        FT_PREFETCH(row + kSlab * a.head_len);  // harmless past the end of the page
-        for (int d = 0; d < D; ++d) value[d] = n < 16 ? V::load_f16_n(row, n) : V::load_f16(row + d * 16);
-        for (int h = 0; h < H; ++h) {
-            const V weight = V::set1(weights[h * kChunk + key]);
-            for (int d = 0; d < D; ++d) acc[h][d] = V::fma(weight, value[d], acc[h][d]);
+    for (int key = a.first; key < a.last;) {
+        const int end = (key / kPage + 1) * kPage < a.last ? (key / kPage + 1) * kPage : a.last;
+        const uint16_t* row = a.values[key / kPage] + static_cast<int64_t>(key % kPage) * a.head_len + at;
+        for (; key < end; ++key, row += a.head_len) {
+            V value[D];
+            for (int d = 0; d < D; d += 2) FT_PREFETCH(row + kSlab * a.head_len + d * 16);  // harmless past the page
+            for (int d = 0; d < D; ++d) value[d] = n < 16 ? V::load_f16_n(row, n) : V::load_f16(row + d * 16);
+            for (int h = 0; h < H; ++h) {
+                const V weight = V::set1(weights[h * kChunk + key]);
+                for (int d = 0; d < D; ++d) acc[h][d] = V::fma(weight, value[d], acc[h][d]);
+            }
         }
     }
     for (int h = 0; h < H; ++h) {
@@ -105,29 +103,31 @@ FT_INLINE void score_page(const AttentionArgs& a, const float* q, int first, int
 }
 
 template <class V, int H, int D>
-FT_INLINE void weigh_heads(const AttentionArgs& a, const float* weights, int first, int last, float* part) {
+FT_INLINE void weigh_heads(const AttentionArgs& a, const float* weights, float* part) {
     int at = 0;
-    for (; at + D * 16 <= a.head_len; at += D * 16) weigh_values<V, H, D>(a, weights, first, last, at, 16, part);
-    for (; at + 16 <= a.head_len; at += 16) weigh_values<V, H, 1>(a, weights, first, last, at, 16, part);
-    if (at < a.head_len) weigh_values<V, H, 1>(a, weights, first, last, at, a.head_len - at, part);
+    for (; at + D * 16 <= a.head_len; at += D * 16) weigh_values<V, H, D>(a, weights, at, 16, part);
+    for (; at + 16 <= a.head_len; at += 16) weigh_values<V, H, 1>(a, weights, at, 16, part);
+    if (at < a.head_len) weigh_values<V, H, 1>(a, weights, at, a.head_len - at, part);
 }
 
 // Calls one<H, N>(head) for groups of H heads, N vectors of each at once: eight registers of chains or more in flight,
-// as many as two multiply-adds a cycle need, and as few as leave room for what they share.
+// as many as two multiply-adds a cycle need, and as few as leave room for what they share. Of 16 chains, four heads by
+// four vectors have the fewest to read.
 template <class V, class One>
 FT_INLINE void in_groups(int heads, const One& one) {
-    constexpr int n = 2 / V::kRegisters;
+    constexpr int n = 4 / V::kRegisters;
     int h = 0;
     if constexpr (V::kRegisters == 1) {  // AVX-512, which has 32 of them
-        for (; h + 8 <= heads; h += 8) one.template operator()<8, n>(h);
+        for (; h + 4 <= heads; h += 4) one.template operator()<4, n>(h);
+    } else {
+        for (; h + 6 <= heads; h += 6) one.template operator()<6, n / 2>(h);
+        for (; h + 4 <= heads; h += 4) one.template operator()<4, n / 2>(h);
     }
-    for (; h + 6 <= heads; h += 6) one.template operator()<6, n>(h);
-    for (; h + 4 <= heads; h += 4) one.template operator()<4, n>(h);
-    for (; h + 2 <= heads; h += 2) one.template operator()<2, 2 * n>(h);
+    for (; h + 2 <= heads; h += 2) one.template operator()<2, n>(h);
     for (; h < heads; ++h) one.template operator()<1, 4>(h);
 }
 
-// At most kMostHeads heads. A page that they read of the chunk stays in the nearest caches until all of them have.
+// At most kMostHeads heads. A page of keys stays in the nearest caches until all of them have read it.
 template <class V>
 void attention_heads(const AttentionArgs& a, int head, int heads) {
     float scores[kMostHeads * kChunk];
@@ -146,15 +146,9 @@ void attention_heads(const AttentionArgs& a, int head, int heads) {
     for (int h = 0; h < heads; ++h) {
         float* own = part + h * part_len;
         soften<V>(scores + h * kChunk, first_slab, last_slab, own + a.head_len, own + a.head_len + 1);
-        for (int d = 0; d < a.head_len; ++d) own[d] = 0.0f;
     }
-    for (int key = a.first; key < a.last;) {
-        const int end = (key / kPage + 1) * kPage < a.last ? (key / kPage + 1) * kPage : a.last;
-        in_groups<V>(heads, [&]<int H, int N>(int h) {
-            weigh_heads<V, H, N>(a, scores + h * kChunk, key, end, part + h * part_len);
-        });
-        key = end;
-    }
+    in_groups<V>(heads,
+                 [&]<int H, int N>(int h) { weigh_heads<V, H, N>(a, scores + h * kChunk, part + h * part_len); });
 }
 
 template <class V>

@@ -20,6 +20,8 @@ struct DotQ8<VecAvx2> {
 
     static FT_INLINE int32_t start(const int8_t* q) { return -128 * sum_of(q); }
 
+    static FT_INLINE int8_t* codes_at(int8_t*, int8_t* scratch) { return scratch; }
+
     static FT_INLINE void keep(const int8_t* codes, int8_t* q) {
         int16_t wide[kBlock];
         for (int i = 0; i < kBlock; i += 4) {

@@ -7,6 +7,7 @@
 //     kPanels                                panels it takes at once where there are two rows or more
 //     start(q)                               of a block of 32 int8 activations: see ActivationsQ8
 //     kBlockBytes, keep(codes, q)            how that block is kept; ByteActivations: as it is
+//     codes_at(q, scratch)                   where its codes are written first
 //     peak(rounds)                           does nothing but its multiply-adds, on registers, and returns how many;
 //                                            0 where that can't be told
 //     Sum                                    16 integer dots, as they are summed
@@ -34,7 +35,8 @@ struct DotQ4;
 struct ByteActivations {
     static constexpr int kPanels = 1;
     static constexpr int64_t kBlockBytes = kBlock;
-    static FT_INLINE void keep(const int8_t* codes, int8_t* q) { memcpy(q, codes, kBlock); }
+    static FT_INLINE int8_t* codes_at(int8_t* q, int8_t*) { return q; }
+    static FT_INLINE void keep(const int8_t*, int8_t*) {}
 };
 
 template <class V, class Dot>
@@ -58,7 +60,8 @@ void quantize_row(const float* x, int64_t k, int8_t* q, float* scale, int32_t* s
         const V inverse = V::set1(is_finite && !is_zero ? 127.0f / amax : 0.0f);
         const V top = V::set1(127.0f), bottom = V::set1(-127.0f);
         // With an argument order in which NaN (only where !is_finite) becomes a bound.
-        alignas(32) int8_t codes[kBlock];
+        alignas(32) int8_t scratch[kBlock];
+        int8_t* codes = Dot::codes_at(q, scratch);
         V::max(V::min(a * inverse, top), bottom).store_i8(codes);
         V::max(V::min(b * inverse, top), bottom).store_i8(codes + 16);
         *start = Dot::start(codes);

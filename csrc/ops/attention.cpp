@@ -9,6 +9,7 @@ namespace foretoken {
 namespace {
 
 constexpr int kPageLen = 64, kChunkLen = 256;
+constexpr int64_t kMostRuns = 64;            // of a thread: units differ, a whole chunk or its first few keys
 constexpr int64_t kScratchFloats = 4 << 20;  // chunk results held at once
 
 struct View {
@@ -106,7 +107,7 @@ void merge_unit(const Slice& s, int64_t unit) {
 
 template <class Body>
 void each_unit(Session& session, int64_t units, bool is_small, const Body& body) {
-    const int64_t grain = is_small ? units : ceil_div(units, 8 * static_cast<int64_t>(session.threads()));
+    const int64_t grain = is_small ? units : ceil_div(units, kMostRuns * static_cast<int64_t>(session.threads()));
     session.each(units, grain, [&](int64_t first, int64_t last) {
         for (int64_t i = first; i < last; ++i) body(i);
     });
