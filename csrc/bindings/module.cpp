@@ -8,6 +8,7 @@
 #include "base/pool.h"
 #include "bindings/arguments.h"
 #include "bindings/program.h"
+#include "bindings/text.h"
 #include "ops/dispatch.h"
 
 namespace foretoken {
@@ -382,4 +383,5 @@ NB_MODULE(_core, m) {
     bind_parts(m);
     bind_process(m);
     bind_program(m);
+    bind_text(m);
 }

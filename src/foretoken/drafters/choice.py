@@ -17,12 +17,13 @@ from weakref import WeakKeyDictionary
 
 import numpy as np
 
+from foretoken.drafters.line import Line
 from foretoken.drafters.protocol import NO_DRAFT, Draft, Drafter, check
 from foretoken.drafters.suffix import SuffixDrafter, SuffixText
 
 PRIOR = 0.7  # chance of a model's token while nothing is known
-STEP = 0.1  # of the moving averages of chances
-TIME_STEP = 0.2  # of the moving average of a draft's time
+STEP, ALL_STEP = 0.1, 0.02  # of the moving averages of chances, of one text and of all
+TIME_STEP = 0.2  # of the moving averages of times
 BINS = 10  # of confidence
 MODESTY = 1.5  # drafters are right more often than their softmax says: 1 - (1 - softmax) ** this, at first
 SHADOW_LEN = 4  # tokens of a guess that is only compared
@@ -30,29 +31,45 @@ FIRST_SHADOW, LAST_SHADOW = 2, 64  # rounds between two of them: doubled each ti
 SHADOW_SHARE = 0.02  # of a text's time, at most, for each model's shadow rounds
 
 
-class Track:
-    """What came of one model's guesses in one text: chance of a token by depth, and by the model's own confidence."""
+class Averages:
+    """How often one model was right: by depth, and by its own confidence."""
 
-    def __init__(self) -> None:
+    def __init__(self, before: Averages | None = None) -> None:
+        self.by_depth: list[float] = list(before.by_depth) if before else [PRIOR]
+        self.by_confidence: list[float] = (
+            list(before.by_confidence) if before else [1 - (1 - (b + 0.5) / BINS) ** MODESTY for b in range(BINS)]
+        )
+
+    def add(self, depth: int, at: int, is_right: bool, step: float) -> None:
+        """A token at some depth, of a confidence in bin `at`."""
+        if depth == len(self.by_depth):
+            self.by_depth.append(self.by_depth[-1])
+        self.by_depth[depth] += step * (is_right - self.by_depth[depth])
+        self.by_confidence[at] += step * (is_right - self.by_confidence[at])
+
+
+class Track:
+    """What came of one model's guesses in one text, which begins with what those before have shown of it."""
+
+    def __init__(self, all_texts: Averages) -> None:
         self.interval = FIRST_SHADOW
         self.rounds_idle = 0
         self.is_new = True  # not asked yet
-        self._by_depth = [PRIOR]
-        self._by_confidence = [1 - (1 - (b + 0.5) / BINS) ** MODESTY for b in range(BINS)]
+        self._own, self._all = Averages(all_texts), all_texts
         self._guess: tuple[int, Sequence[int], list[int]] = (0, (), [])  # what is compared: start, tokens, bins
         self._num_seen = 0
 
     def expected(self, limit: int) -> float:
         """Tokens of a guess of `limit` that are likely to be kept."""
-        survival, total = 1.0, 0.0
+        survival, total, chances = 1.0, 0.0, self._own.by_depth
         for depth in range(limit):
-            survival *= self._by_depth[min(depth, len(self._by_depth) - 1)]
+            survival *= chances[min(depth, len(chances) - 1)]
             total += survival
         return total
 
     def calibrated(self, draft: Draft) -> np.ndarray:
         """How often tokens of such confidence were right, (n,) float32."""
-        return np.array([self._by_confidence[b] for b in _bins(draft)], dtype=np.float32)
+        return np.array([self._own.by_confidence[b] for b in _bins(draft)], dtype=np.float32)
 
     def note(self, start: int, draft: Draft) -> None:
         """Compare this guess with what is to stand at `start` and after; one guess at a time."""
@@ -66,10 +83,8 @@ class Track:
         while self._num_seen < len(guess) and start + self._num_seen < len(tokens):
             depth = self._num_seen
             is_right = guess[depth] == tokens[start + depth]
-            if depth == len(self._by_depth):
-                self._by_depth.append(self._by_depth[-1])
-            self._by_depth[depth] += STEP * (is_right - self._by_depth[depth])
-            self._by_confidence[bins[depth]] += STEP * (is_right - self._by_confidence[bins[depth]])
+            self._own.add(depth, bins[depth], is_right, STEP)
+            self._all.add(min(depth, len(self._all.by_depth)), bins[depth], is_right, ALL_STEP)
             self._num_seen = depth + 1 if is_right else len(guess)
 
 
@@ -79,6 +94,8 @@ class _Memory:
 
     tracks: dict[str, Track]
     leader: str = ""
+    rounds: int = 0  # of which the time is known
+    verify_s: float = 0.0
 
 
 @dataclass
@@ -90,6 +107,7 @@ class _Round:
     memory: _Memory
     text: SuffixText | None
     own: Draft
+    free: float = 0.0  # tokens of the text's own draft that are likely to be kept
     leader: str = ""
     asked: dict[str, int] = field(default_factory=dict)  # models, and how many tokens each is to guess
     drafts: dict[str, Draft] = field(default_factory=dict)
@@ -98,7 +116,7 @@ class _Round:
         if not self.leader:
             return self.own
         found = self.drafts[self.leader]
-        draft = Draft(found.tokens, self.memory.tracks[self.leader].calibrated(found), self.leader)
+        draft = Draft(found.tokens, self.memory.tracks[self.leader].calibrated(found), self.leader, self.free)
         return draft if self.text is None else self.text.draft(self.limit, draft)
 
 
@@ -110,13 +128,18 @@ class Choice:
         self.suffix = suffix
         self.name = "+".join([*self.models, *([suffix.name] if suffix else [])])
         self._memories: WeakKeyDictionary[Any, _Memory] = WeakKeyDictionary()
-        self._step_s = dict.fromkeys(self.models, 0.0)  # seconds per token of a model's draft
+        self._averages = {name: Averages() for name in self.models}  # over all texts
+        self._draft_s = {name: Line() for name in self.models}  # seconds of a model's draft by tokens
+        self._pass_s = 0.0  # of a pass of the target; 0 before the first
 
     def propose(self, states: Sequence[Any], limits: Sequence[int]) -> list[Draft]:
         """Up to `limits[g]` tokens after `states[g].last`, with calibrated chances; `source` says who guessed.
 
-        state.stats  its `verify_s` over `rounds` is what a model's time is weighed against
+        state.stats    their `verify_s` by `rounds` is what a model's time is weighed against
+        state.horizon  whether it wants the text's own guesses only, `text_only`
         """
+        if self.suffix is not None and all(state.horizon.text_only for state in states):
+            return self.suffix.propose(states, limits)
         rounds = [self._begin(state, limit) for state, limit in zip(states, limits, strict=True)]
         for name, model in self.models.items():
             asked = [r for r in rounds if name in r.asked]
@@ -127,12 +150,16 @@ class Choice:
     def _begin(self, state: Any, limit: int) -> _Round:
         memory = self._memories.get(state)
         if memory is None:
-            memory = self._memories[state] = _Memory({name: Track() for name in self.models})
+            tracks = {name: Track(averages) for name, averages in self._averages.items()}
+            memory = self._memories[state] = _Memory(tracks)
         text = None if self.suffix is None else self.suffix.text(state)
-        for track in memory.tracks.values():
-            track.observe(state.tokens)
         own = NO_DRAFT if text is None else text.draft(limit)
         now = _Round(state, limit, memory, text, own)
+        if state.horizon.text_only:
+            return now
+        self._time_passes(state.stats, memory)
+        for track in memory.tracks.values():
+            track.observe(state.tokens)
         now.leader = self._leader(now)
         if now.leader != memory.leader:
             memory.leader = now.leader
@@ -143,26 +170,33 @@ class Choice:
             if name == now.leader:
                 now.asked[name] = limit
                 track.rounds_idle = 0
-            elif track.rounds_idle >= max(track.interval, self._least_idle(name, now)):
+            elif track.rounds_idle >= max(track.interval, self._least_idle(name)):
                 now.asked[name] = min(limit, SHADOW_LEN)
                 track.rounds_idle, track.interval = 0, min(2 * track.interval, LAST_SHADOW)
         return now
 
-    def _least_idle(self, name: str, now: _Round) -> float:
+    def _time_passes(self, stats: Any, memory: _Memory) -> None:
+        """Learn how long a pass takes, but not from a text's first one, which may be the first of its shape."""
+        rounds, verify_s = stats.rounds, stats.verify_s
+        if memory.rounds and rounds > memory.rounds:
+            self._pass_s = _moved(self._pass_s, (verify_s - memory.verify_s) / (rounds - memory.rounds))
+        memory.rounds, memory.verify_s = rounds, verify_s
+
+    def _least_idle(self, name: str) -> float:
         """Rounds in which the text's passes take so long that one shadow round is a small share of it."""
-        pass_s = _pass_s(now.state)
-        return SHADOW_LEN * self._step_s[name] / (SHADOW_SHARE * pass_s) if pass_s else 0.0
+        return self._draft_s[name].at(SHADOW_LEN) / (SHADOW_SHARE * self._pass_s) if self._pass_s else 0.0
 
     def _leader(self, now: _Round) -> str:
         """Whose draft brings most tokens for its time; "" where a model would add nothing to the text itself."""
-        free, survival = 0.0, 1.0
+        survival = 1.0
         for chance in now.own.confidence.tolist():
             survival *= chance
-            free += survival
-        pass_s = _pass_s(now.state)
+            now.free += survival
+        free = now.free
+        pass_s = self._pass_s
         best, most = "", 1 + free if self.suffix is not None else 0.0
         for name, track in now.memory.tracks.items():
-            cost = 1 + now.limit * self._step_s[name] / pass_s if pass_s else 1.0
+            cost = 1 + self._draft_s[name].at(now.limit) / pass_s if pass_s else 1.0
             alone = track.expected(now.limit)
             together = free + alone * (1 - free / now.limit)  # as good as ever where the text itself is wrong
             worth = (1 + together) / cost
@@ -191,10 +225,7 @@ class Choice:
             track.note(len(r.state.tokens), draft)
         if is_first:  # a second model reads the prompt in there
             return
-        step_s = seconds / max(limits)
-        before = self._step_s[name]
-        # A draft that the system interrupts is slow: no sample counts for much more.
-        self._step_s[name] = before + TIME_STEP * (min(step_s, 2 * before) - before) if before else step_s
+        self._draft_s[name].add(max(limits), seconds)
 
     def _set_aside(self, name: str, rounds: Sequence[_Round], error: Exception) -> None:
         """Do without a model in these texts; those for which nobody else would guess are decoded plainly."""
@@ -207,9 +238,9 @@ class Choice:
                 r.state.drafting_failed(error)
 
 
-def _pass_s(state: Any) -> float:
-    """Mean seconds of a pass of this text; 0 before the first."""
-    return state.stats.verify_s / state.stats.rounds if state.stats.rounds else 0.0
+def _moved(average: float, seconds: float) -> float:
+    """A moving average of times, 0 before the first. What the system interrupts is slow: none counts for much more."""
+    return average + TIME_STEP * (min(seconds, 2 * average) - average) if average else seconds
 
 
 def _bins(draft: Draft) -> list[int]:

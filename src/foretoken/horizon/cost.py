@@ -11,25 +11,24 @@ from __future__ import annotations
 from itertools import pairwise
 from typing import Any
 
+from foretoken.drafters.line import CLAMP, FEW, Line
 from foretoken.errors import InputError
 from foretoken.horizon.protocol import Paid
+from foretoken.stats import TEXT_ITSELF
 
 MAX_ROWS = 64  # of the table; further rows cost what the last ones do
 PRIOR_ROW = 0.04  # units that a row more costs before that is measured; low, or it would never be tried
 STEP_ROWS = 4  # between measured row counts no further apart there may be a step, else a slope
 PRIOR_DRAFT = 0.02  # units of a draft token before one is measured
-CLAMP = 1.25  # a time counts for at most this factor over or under what was expected
 FIRST_CLAMP = 2.0  # while fewer than FEW times are known
-FEW = 4
 LEVEL_TIMES = 3
 LEVEL_WEIGHT = 0.05
 LEAST_WEIGHT = 0.05
 KEPT_COUNT = 8  # of times from earlier starts: enough to trust, few enough to learn anew
-ANYONE = ""  # whose guesses are those of all sources
+ANYONE = ""  # whose guesses are those of all models
 MAX_SOURCES = 64  # of drafts, in a file
 MAX_CLASSES = 24  # of contexts: a power of two each
 REFILL_EVERY = 32
-FIT_EVERY = 8
 
 
 class Costs:
@@ -42,7 +41,7 @@ class Costs:
         self._counts: dict[int, list[int]] = {}
         self._filled: dict[int, list[float]] = {}  # the same without gaps
         self._adds = 0
-        self._drafts: dict[str, _Line] = {}
+        self._drafts: dict[str, Line] = {}
         self._met: set[Any] = set()  # kinds of passes that this process has run
 
     def add(self, paid: Paid) -> None:
@@ -55,8 +54,9 @@ class Costs:
             return
         texts, tokens = sum(map(len, paid.drafters.values())), sum(map(sum, paid.drafters.values()))
         if self._is_met((*names, texts)):
-            for name in (ANYONE, *names) if len(names) == 1 else (ANYONE,):  # of several nobody knows whose time it was
-                self._drafts.setdefault(name, _Line()).add(tokens / texts, paid.draft_s / texts / self.level)
+            anyone = () if names == [TEXT_ITSELF] else (ANYONE,)
+            for name in (*anyone, *names) if len(names) == 1 else anyone:  # of several nobody knows whose time it was
+                self._drafts.setdefault(name, Line()).add(tokens / texts, paid.draft_s / texts / self.level)
 
     def curve(self, context: int) -> list[float]:
         """Units by rows, (MAX_ROWS + 1,); entry 0 means nothing. Not to be changed."""
@@ -72,7 +72,7 @@ class Costs:
     def draft(self, name: str) -> tuple[float, float]:
         """Units of one guess: a part that is always paid, and a part per draft token."""
         line = self._drafts.get(name) or self._drafts.get(ANYONE)
-        return (0.0, PRIOR_DRAFT) if line is None else line.fitted
+        return line.fitted if line is not None and any(line.fitted) else (0.0, PRIOR_DRAFT)
 
     def plain_s(self, paid: Paid) -> float | None:
         """Seconds that a plain pass would have taken instead of this one; None where either was not measured."""
@@ -169,43 +169,11 @@ class Costs:
         for kind in list(self._units):
             self._fill(kind)
         for name, sums in _items(kept["drafts"], MAX_SOURCES):
-            if not isinstance(sums, list) or len(sums) != len(_Line().sums):
-                raise InputError(f"the sums of drafter {name[:40]!r} are not {len(_Line().sums)} numbers.")
-            self._drafts[name] = _Line([_number(part, 0.0, 1e9) for part in sums])
+            if not isinstance(sums, list) or len(sums) != len(Line().sums):
+                raise InputError(f"the sums of drafter {name[:40]!r} are not {len(Line().sums)} numbers.")
+            self._drafts[name] = Line([_number(part, 0.0, 1e9) for part in sums])
         self.level = level
         self._adds = LEVEL_TIMES
-
-
-class _Line:
-    """Least squares of cost over length, older times fading."""
-
-    FADE = 0.97
-
-    def __init__(self, sums: list[float] | None = None) -> None:
-        self.sums = sums or [0.0] * 5  # weight, Σ length, Σ length², Σ cost, Σ length · cost
-        self.fitted = (0.0, PRIOR_DRAFT)
-        self._adds = 0
-        if sums:
-            self._fit()
-
-    def add(self, length: float, cost: float) -> None:
-        if self.sums[0] > FEW:
-            expected = self.fitted[0] + self.fitted[1] * length
-            cost = min(max(cost, expected / CLAMP), expected * CLAMP)
-        fade, (n, x, xx, y, xy) = self.FADE, self.sums
-        self.sums = [fade * n + 1.0, fade * x + length, fade * xx + length * length, fade * y + cost, 0.0]
-        self.sums[4] = fade * xy + length * cost
-        self._adds += 1
-        if self._adds < FIT_EVERY or not self._adds % FIT_EVERY:
-            self._fit()
-
-    def _fit(self) -> None:
-        n, x, xx, y, xy = self.sums
-        spread = n * xx - x * x
-        slope = (n * xy - x * y) / spread if spread > 1e-3 * n * xx else 0.0
-        slope = min(max(slope, 0.0), y / x if x else 0.0)
-        start = (y - slope * x) / n if n else 0.0
-        self.fitted = (start, slope) if slope else (0.0, y / x if x else PRIOR_DRAFT)
 
 
 def _class_of(context: int) -> int:

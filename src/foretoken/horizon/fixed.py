@@ -21,6 +21,7 @@ class FixedHorizon:
     """
 
     reason = "horizon-0"
+    text_only = False
     useless: tuple[str, ...] = ()  # it compares nothing; the figures of the answer tell
 
     def __init__(self, limit: int, min_chance: float = 0.0) -> None:

@@ -5,11 +5,13 @@ where the rate is what the run itself reaches in tokens per unit of time: the ru
 counts are compared, for costs have steps. No row is always among them, and then a round is plain decoding. Before that
 the drafter is asked for as many tokens as have lately been worth their cost, which may be none. Then drafts are looked
 at now and again without a row and compared with what the target goes on to write; all looking together may take less
-than one hundredth of the time.
+than one hundredth of the time. Where a model is not worth asking, the text itself is: its guesses cost next to nothing,
+and are asked for until they do not even bring that.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -18,6 +20,7 @@ from foretoken.horizon.chance import Chance
 from foretoken.horizon.cost import MAX_ROWS, Costs
 from foretoken.horizon.fixed import MAX_HORIZON, likely
 from foretoken.horizon.protocol import Paid
+from foretoken.stats import TEXT_ITSELF
 
 LOOK_SHARE = 0.007  # of the time, for drafts that are only looked at
 LOOK_LEN = 2
@@ -35,9 +38,12 @@ LOOK_WEIGHT = 0.4  # looks and probes are few, so each says more
 HABIT_WEIGHT, HABIT_EVERY = 0.1, 8  # of texts on the habit, once in so many drafts
 MOST_BACK_OFF = 2
 GUESSED_WORTH = 0.8  # of the worth of one draft token, for the next one where none was seen
-SUFFIX_LEN = 8  # so many tokens that stood in the text before are an event
-SUFFIX_REACH = 4096  # tokens of a prompt that are looked at for that,
-SUFFIX_STEP = 8  # a few a round, as a short answer may not pay for all of them
+SUFFIX_LEN = 4  # so many tokens that stood in the text before are an event
+SUFFIX_REACH = 4096  # tokens of a prompt that are looked at for that
+TEXT_GAIN = 0.05  # tokens a round that the text's own guesses are thought to bring before they have shown it,
+EVENT_GAIN = 1.3  # and behind such an event, over what asking takes
+TEXT_MARGIN = 1.15  # its tokens must be worth so many times their rows: of many guesses some seem good by chance
+TEXT_WEIGHT = 0.08  # of a round on that
 PLAIN_ROUNDS = 4  # before the first draft, where the cost of a plain pass is not known
 
 
@@ -48,7 +54,9 @@ class Habit:
         self.credit = 0.0  # units of time for looking: short texts one after the other must not each begin with a look
         self.worth: dict[str, list[float]] = {}  # drafter name -> by depth
         self.reach: dict[str, float] = {}  # drafter name -> twice the draft tokens that were right
-        self.source = ""  # who made the last draft
+        self.source = ""  # which model made the last draft
+        self.has_text = False  # the text itself is among the sources,
+        self.text_cost = 0.0  # and to ask it takes so many units
         self.tokens = self.time = 0.0  # of the last text that had a pass to itself
         self._num_drafts = 0
 
@@ -97,12 +105,14 @@ class AutoHorizon:
         self.chances: Sequence[float] = ()
         self.confidence: Sequence[float] = ()
         self.reason = "horizon-0"
+        self.text_only = False
         self._costs, self._chance_for = costs, chance_for
         self._low, self._high = low, high
         self._min_chance = min_chance
         self._is_event = is_event
         self._habit = habit or Habit()
-        self._chance: Chance | None = None  # of the source that made the last draft
+        self._chance: Chance | None = None  # of the source that made the last draft,
+        self._model: Chance | None = None  # and of the last one that was a model
         self._judges: dict[str, Chance] = {}  # by source
         self._name = ""
         before = self._habit
@@ -123,13 +133,20 @@ class AutoHorizon:
         self._is_parked = self._is_due = False
         self._back_off = 1
         self._plain_left = PLAIN_ROUNDS
-        self._suffixes: set[int] = set()
-        self._seen_len = 0  # tokens whose suffixes are in there
+        self._suffixes: set[tuple[int, ...]] = set()  # of the text as it was seen last, but for its own
+        self._seen_len, self._suffix = 0, tuple[int, ...]()
+        self._has_text = before.has_text
+        self._text_gain = TEXT_GAIN  # tokens a round
+        self._is_met = False  # it has been asked in this text
+        self._is_text = False  # the text itself made it
+        self._plain = 1.0  # units of a plain pass
         self._patience, self._num_right = FIRST_PATIENCE, 0  # drafts right throughout since the last probe
         self._probed = 0  # draft tokens that seemed worth it when one more was asked for; 0 if none was
         self._source = before.source  # whose time the next draft is likely to take
         worthy = [self._worthwhile(worth)[0] for worth in before.worth.values()]
         self._limit = low or (0 if costs.level is None else min(max(worthy, default=FIRST_REACH), self._reach, high))
+        if not self._limit and costs.level is not None and self._wants_text():
+            self.text_only, self._limit = True, min(self._reach, high)
 
     @property
     def limit(self) -> int:
@@ -156,12 +173,11 @@ class AutoHorizon:
         if rows + count > MAX_ROWS:  # further rows cost what the last one does
             last, slope = ahead[-1] if ahead else before, costs[MAX_ROWS] - costs[MAX_ROWS - 1]
             ahead += [last + slope * i for i in range(1, count - len(ahead) + 1)]
-        rate = max(self._rate, 1.0 / costs[1])
+        rate = max(self._rate, 1.0 / costs[1]) * (TEXT_MARGIN if self.text_only else 1.0)
         survival, net, best, chosen = 1.0, 0.0, 0.0, 0
         reach = self._high if self._low else min(self._reach, self._high)
-        worth, least = self._worth, self._min_chance
-        num_seen = len(worth)
-        weight = LOOK_WEIGHT if self._is_rare else WORTH_WEIGHT
+        least = self._min_chance
+        gains = []
         for i, cost in enumerate(ahead):
             survival *= chances[i]
             net += survival
@@ -175,6 +191,20 @@ class AutoHorizon:
                     chosen = i + 1
             else:
                 gain = 0.0
+            gains.append(gain)
+        if not self._is_text:
+            self._weigh(beyond(gains, draft.text_alone))
+        elif not self.text_only:
+            self._weigh([0.0] * count)  # a model could have been asked, and was not worth it
+        low = min(self._low, likely(chances, least)) if self._low and least else self._low
+        self.applied = min(max(chosen, low), self._high, count)
+        return self.applied
+
+    def _weigh(self, gains: Sequence[float]) -> None:
+        """Learn what a draft token at each depth is worth, where a model was asked for them."""
+        worth, num_seen, count = self._worth, len(self._worth), len(gains)
+        weight = LOOK_WEIGHT if self._is_rare else WORTH_WEIGHT
+        for i, gain in enumerate(gains):
             if i < num_seen:
                 worth[i] += weight * (gain - worth[i])
             else:
@@ -182,9 +212,6 @@ class AutoHorizon:
         for i in range(count, num_seen):  # what was not guessed can hardly be worth more than what stands before it
             if worth[i] > worth[i - 1]:
                 worth[i] = worth[i - 1]
-        low = min(self._low, likely(chances, least)) if self._low and least else self._low
-        self.applied = min(max(chosen, low), self._high, count)
-        return self.applied
 
     def _begin(self, draft: Draft, state: Any) -> None:
         """Take up a draft: its chances, and what to compare the target's tokens with."""
@@ -193,7 +220,10 @@ class AutoHorizon:
         self._chance = self._judges.get(state.source)
         if self._chance is None:
             self._chance = self._judges[state.source] = self._chance_for(state.source)
-        self._source = self._habit.source = state.source
+        self._is_text = state.source == TEXT_ITSELF
+        if not self._is_text:
+            self._model = self._chance
+            self._source = self._habit.source = state.source
         self._at, self._draft, self._known = len(state.tokens), draft.tokens, 0
         self.confidence = draft.confidence.tolist()
         self.chances = self._chance.of(self.confidence, state.sampler.sampling.temperature > 0.0)
@@ -202,15 +232,14 @@ class AutoHorizon:
         """A drafter that this text has not used yet, or not just before."""
         self._name, self._worth = name, list(self._habit.worth.get(name, ()))
         self._reach = self._habit.reach_of(name)
+        self._has_text = self._habit.has_text = TEXT_ITSELF in name.split("+")
 
     def observe(self, state: Any, paid: Paid) -> None:
         """The pass is over: compare the draft with what the target wrote, and plan the next round."""
-        if self._is_parked and not self._draft:
-            self._habit.credit += self._share
-            if self._habit.credit < self._due and not (self._habit.credit > 0.0 and self._has_event(state.tokens)):
-                return  # the path of plain decoding, which must cost nothing
-            self._is_parked = False
-            self._is_due = True
+        if self.text_only:
+            self._settle_text(paid)
+        if self._is_parked and not self._draft and not self._wakes(state.tokens, paid):
+            return  # the path of plain decoding, which must cost nothing
         costs = self._costs.curve(paid.context)
         level = self._costs.level
         if not paid.prompt_rows:
@@ -225,11 +254,13 @@ class AutoHorizon:
                 self._habit.tokens, self._habit.time = self._tokens, self._time
         if self._charged:
             self._settle_look(paid)
+        self._plain = costs[1]
         self._share = LOOK_SHARE * costs[1]
         self._habit.credit = min(self._habit.credit + self._share, MOST_CREDIT * self._share)
         if self._draft:
             self._compare(state.tokens)
         if state.drafter is not None:
+            self.text_only = False
             self._limit = self._low or self._next_limit(state, paid)
 
     def _settle_look(self, paid: Paid) -> None:
@@ -240,6 +271,40 @@ class AutoHorizon:
             costs = self._costs.curve(paid.context)
             took = paid.draft_s / level + max(costs[min(paid.rows, MAX_ROWS)] - costs[1], 0.0)
             self._habit.credit -= min(took, MOST_OVER * charged) - charged
+
+    def _wakes(self, tokens: Sequence[int], paid: Paid) -> bool:
+        """Whether something other than resting is to be thought of now: there is time for a look, or a reason."""
+        habit = self._habit
+        habit.credit += self._share
+        is_reason = False
+        if self._has_text and not self.text_only:
+            if is_reason := self._recurs(tokens):
+                self._text_gain = EVENT_GAIN * max(self._rate, 1.0) * self._habit.text_cost
+        elif self.text_only:
+            self._tokens = RATE_FADE * self._tokens + paid.tokens
+            self._time = RATE_FADE * self._time + self._plain
+        is_due = habit.credit >= self._due
+        if not is_due and habit.credit > 0.0:
+            is_due = self._is_event is not None and self._is_event(tokens[-1])
+            is_due = is_due or (not self._has_text and self._recurs(tokens))
+        self._is_due = self._is_due or is_due
+        self._is_parked = not (is_due or is_reason)
+        return not self._is_parked
+
+    def _settle_text(self, paid: Paid) -> None:
+        """What asking the text itself brought in this round, and what it took."""
+        if paid.texts > 1 or paid.prompt_rows:
+            return  # rounds that are shared say neither
+        gain = 0.0
+        if paid.rows > 1:
+            costs = self._costs.curve(paid.context)
+            gain = paid.tokens - 1 - self._rate * (costs[min(paid.rows, MAX_ROWS)] - costs[1])
+        self._text_gain += TEXT_WEIGHT * (gain - self._text_gain)
+        before, level = self._habit.text_cost, self._costs.level
+        if self._is_met and level:  # the first time the whole prompt is taken in
+            cost = paid.draft_s / level
+            self._habit.text_cost = before + WORTH_WEIGHT * (min(cost, 2 * before) - before) if before else cost
+        self._is_met = True
 
     def _compare(self, tokens: Sequence[int]) -> None:
         """Learn from every draft token that the target has written or refused by now."""
@@ -262,7 +327,8 @@ class AutoHorizon:
             self._is_hot = is_right
             self._back_off = 1 if self._is_hot else min(2 * self._back_off, MOST_BACK_OFF)
         self._draft = ()
-        self._habit.follow(self._name, self._worth)
+        if not self._is_text:
+            self._habit.follow(self._name, self._worth)
 
     def _next_limit(self, state: Any, paid: Paid) -> int:
         """Draft tokens worth asking for: those whose worth of late is more than guessing them costs."""
@@ -273,11 +339,13 @@ class AutoHorizon:
         self._plain_left, self.reason = 0, "horizon-0"
         if not self._name:
             self._meet(state.drafter.name)
+        if self._name == TEXT_ITSELF:
+            return self._rest(math.inf)
         if not self._worth:
             return min(FIRST_REACH, self._high)
         limit, start, step = self._worthwhile(self._worth)
         # What is never right keeps some chance for long, and where a row is nearly free that would do.
-        is_useless = self._chance is not None and self._chance.weights.is_useless
+        is_useless = self._model is not None and self._model.weights.is_useless
         if limit and not is_useless:
             self._is_look = self._is_rare = False
             return self._probe(limit, PROBE_LEN * step)
@@ -319,27 +387,48 @@ class AutoHorizon:
 
     def _look(self, state: Any, cost: float) -> int:
         """Parked: a draft to look at where there is time left for it, or something has happened in the text."""
-        if self._draft:
+        if self._draft and self._is_look:
             return 0  # the last look is not over
         is_due = self._is_due or self._habit.credit >= cost * self._back_off
         if self._is_hot:
             is_due = is_due or self._habit.credit > -MOST_DEBT
         self._is_hot = self._is_due = False
         if not is_due:
-            self._is_parked, self._due = True, min(cost * self._back_off, MOST_CREDIT * self._share)
-            self._tokens = self._time = 0.0  # behind a stretch of plain decoding the rate begins anew
-            return 0
+            return self._rest(min(cost * self._back_off, MOST_CREDIT * self._share))
         self._habit.credit -= cost
         self._charged = cost
         self._is_look = self._is_rare = True
         return min(LOOK_LEN, self._high)
 
-    def _has_event(self, tokens: Sequence[int]) -> bool:
-        """A token that often begins something regular, or a suffix that stood in the text before."""
-        found = self._is_event is not None and self._is_event(tokens[-1])
-        length = len(tokens)
-        start = max(self._seen_len, SUFFIX_LEN, length - SUFFIX_REACH)
-        end = self._seen_len = min(start + SUFFIX_STEP, length)
-        for at in range(start, end):
-            self._suffixes.add(hash(tuple(tokens[at - SUFFIX_LEN : at])))
-        return found or hash(tuple(tokens[-SUFFIX_LEN:])) in self._suffixes
+    def _rest(self, due: float) -> int:
+        """Until a look is due no model is asked, only the text itself, where that is worth its own time."""
+        self._is_parked, self._due = True, due
+        self._is_look = self._is_rare = False
+        if self._wants_text():
+            self.text_only = True
+            return min(self._reach, self._high)
+        self._tokens = self._time = 0.0  # behind a stretch of plain decoding the rate begins anew
+        return 0
+
+    def _wants_text(self) -> bool:
+        """Whether the text's own guesses are worth the time of asking for them."""
+        return self._has_text and self._text_gain > max(self._rate, 1.0) * self._habit.text_cost
+
+    def _recurs(self, tokens: Sequence[int]) -> bool:
+        """Whether the text ends in tokens that stood in it before."""
+        end = len(tokens)
+        if self._seen_len == end - 1:
+            self._suffixes.add(self._suffix)
+        else:
+            new = tokens[max(self._seen_len + 1 - SUFFIX_LEN, end - SUFFIX_REACH, 0) : end - 1]
+            self._suffixes.update(zip(*(new[i:] for i in range(SUFFIX_LEN)), strict=False))
+        self._seen_len, self._suffix = end, tuple(tokens[-SUFFIX_LEN:])
+        return self._suffix in self._suffixes
+
+
+def beyond(gains: list[float], alone: float) -> list[float]:
+    """What a model's draft brings by depth that the text alone, with so many tokens, would not have."""
+    for i, gain in enumerate(gains):
+        gains[i] = max(gain - alone, 0.0)
+        alone -= gain - gains[i]
+    return gains

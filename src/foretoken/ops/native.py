@@ -44,6 +44,7 @@ set_threads = _core.set_threads
 threads = _core.threads
 multiply_peak = _core.multiply_peak
 isa = _core.isa
+SuffixAutomaton = _core.SuffixAutomaton
 
 
 def rope_rows(positions: np.ndarray, inv_freq: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -1,0 +1,68 @@
+// A suffix automaton of one text, online: every substring of it, and how the text went on behind each.
+// Source: Blumer et al. 1985. What it is for: foretoken/drafters/suffix.py.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <unordered_map>
+#include <vector>
+
+namespace foretoken {
+
+// State 0 is the empty string; states number at most twice the tokens. Most go on with one token only, kept in two
+// arrays; the others have a map beside them.
+class SuffixAutomaton {
+  public:
+    static constexpr int32_t kCounted = 16;      // ends of the text counted per token, from the longest: shorter ones
+                                                 // follow nearly every token anyway
+    static constexpr size_t kMostChildren = 16;  // a place that so many tokens followed says nothing about the next
+    static constexpr int32_t kLengthCells = 6;   // of the length of a match: 1, 2, 3-4, 5-8, 9-16, more
+
+    // A state, and the length of the match that it stands for.
+    struct Place {
+        int32_t state = 0, length = 0;
+    };
+
+    // The likeliest next token at a place, its cell in `rates`, and the place behind it.
+    struct Guess {
+        int32_t token, cell;
+        Place place;
+    };
+
+    // rates: the chance of a guess by the length of the match, where no other token followed it and, behind those,
+    // where some did; 2 * kLengthCells. step: of their moving averages.
+    SuffixAutomaton(std::vector<float> rates, float step);
+
+    void push(int32_t token);  // the text's next token
+    std::optional<Guess> guess(Place place) const;
+    // Up to `limit` guesses from a place on, as long as all of them together are right with a chance of `least`;
+    // `survival` is the chance that the place is reached.
+    std::vector<Guess> follow(Place place, int64_t limit, float survival, float least) const;
+    Place moved(Place place, int32_t token) const;  // the longest end of (the place's string + token) in the text
+
+    int32_t size() const { return size_; }
+    int32_t states() const { return static_cast<int32_t>(link_.size()); }
+    Place place() const { return place_; }  // the longest end of the text that occurred before
+    const std::vector<float>& rates() const { return rates_; }
+
+  private:
+    using Children = std::unordered_map<int32_t, int32_t>;
+
+    int32_t add_state(int32_t length, int32_t count);
+    int32_t whole(int32_t state, int32_t token, int32_t target);
+    const Children* children(int32_t state) const;
+
+    std::vector<float> rates_;
+    const float step_;
+    int32_t size_ = 0, last_ = 0;
+    Place place_;
+    std::vector<int32_t> link_;    // the state of the longest shorter end that occurs elsewhere too
+    std::vector<int32_t> length_;  // of a state's longest string
+    std::vector<int32_t> count_;   // how often its strings occur
+    std::vector<int32_t> end_;     // where the newest of them ends
+    std::vector<int32_t> token_;   // how it goes on first, -1 if it does not
+    std::vector<int32_t> target_;
+    std::unordered_map<int32_t, Children> more_;  // and with which other tokens
+};
+
+}  // namespace foretoken

@@ -1,0 +1,44 @@
+"""What a draft takes by its length, learnt from drafts of any length."""
+
+from __future__ import annotations
+
+CLAMP = 1.25  # a time counts for at most this factor over or under what was expected
+FEW = 4  # times that are all believed
+FIT_EVERY = 8
+
+
+class Line:
+    """What a draft takes by its length, any unit: least squares, older times fading."""
+
+    FADE = 0.97
+
+    def __init__(self, sums: list[float] | None = None) -> None:
+        self.sums = sums or [0.0] * 5  # weight, Σ length, Σ length², Σ cost, Σ length · cost
+        self.fitted = (0.0, 0.0)
+        self._adds = 0
+        if sums:
+            self._fit()
+
+    def add(self, length: float, cost: float) -> None:
+        if self.sums[0] > FEW:
+            expected = self.fitted[0] + self.fitted[1] * length
+            cost = min(max(cost, expected / CLAMP), expected * CLAMP)
+        fade, (n, x, xx, y, xy) = self.FADE, self.sums
+        self.sums = [fade * n + 1.0, fade * x + length, fade * xx + length * length, fade * y + cost, 0.0]
+        self.sums[4] = fade * xy + length * cost
+        self._adds += 1
+        if self._adds < FIT_EVERY or not self._adds % FIT_EVERY:
+            self._fit()
+
+    def at(self, length: float) -> float:
+        """Of a draft of so many tokens; 0 before the first."""
+        start, step = self.fitted
+        return start + step * length if self.sums[0] else 0.0
+
+    def _fit(self) -> None:
+        n, x, xx, y, xy = self.sums
+        spread = n * xx - x * x
+        slope = (n * xy - x * y) / spread if spread > 1e-3 * n * xx else 0.0
+        slope = min(max(slope, 0.0), y / x if x else 0.0)
+        start = (y - slope * x) / n if n else 0.0
+        self.fitted = (start, slope) if slope else (0.0, y / x if x else 0.0)
