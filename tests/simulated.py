@@ -21,6 +21,8 @@ class World:
     confidence  the same -> what it says; None: the truth
     """
 
+    name = "mtp"
+
     def __init__(self, costs, draft_s, chance, confidence=None, length=2000, seed=0):
         self.costs, self.draft_s = costs, draft_s
         self.chance, self.confidence = chance, confidence or chance
@@ -38,26 +40,31 @@ class World:
             said.append(self.confidence(position, depth))
         return Draft(tokens, np.array(said, dtype=np.float32))
 
+    def guess(self, horizon, at, limit):
+        """A draft, who made it, and its seconds."""
+        return self.draft(at, limit), "mtp", self.draft_s * limit
+
     def run(self, horizon, costs=None, told=None):
         """Seconds for the whole text; `told` gets (position, draft tokens with a row, chances, right ones) by round."""
         tokens = self.text[:10]
         state = SimpleNamespace(
             tokens=tokens,
-            drafter=SimpleNamespace(name="mtp"),
+            drafter=SimpleNamespace(name=self.name),
             source="mtp",
             sampler=SimpleNamespace(sampling=SimpleNamespace(temperature=0.0)),
         )
         total = 0.0
         while len(tokens) < self.length:
             limit = min(horizon.limit, self.length - len(tokens) - 1)  # as the engine does
-            draft = self.draft(len(tokens), limit) if limit else NO_DRAFT
+            draft, source, draft_s = self.guess(horizon, len(tokens), limit) if limit else (NO_DRAFT, "", 0.0)
+            state.source = source or state.source
             count = horizon.choose(draft, state, 1)
             at, right = len(tokens), 0
             while right < count and draft.tokens[right] == self.text[at + right]:
                 right += 1
             tokens.extend(self.text[at : at + right + 1])
-            asked = {"mtp": [limit]} if limit else {}
-            paid = Paid(count + 1, 0, 1, right + 1, at, self.costs[count + 1], asked, self.draft_s * limit)
+            asked = {source: [len(draft.tokens)]} if limit else {}
+            paid = Paid(count + 1, 0, 1, right + 1, at, self.costs[count + 1], asked, draft_s)
             total += paid.verify_s + paid.draft_s
             if costs is not None:
                 costs.add(paid)
@@ -75,3 +82,26 @@ class World:
 
     def best_fixed(self, limits=range(17)):
         return min(self.fixed(limit) for limit in limits)
+
+
+class TextWorld(World):
+    """The text itself guesses as well: `has_guess` says at which positions, `chance` how likely it is to be right.
+
+    draft_s, model_s  seconds of asking the text, and of a token of the model's draft, which is never right
+    asks              where in the text each was asked
+    """
+
+    name = "mtp+suffix"
+
+    def __init__(self, costs, draft_s, chance, has_guess=lambda position: True, model_s=0.5, **options):
+        super().__init__(costs, draft_s, chance, **options)
+        self.has_guess, self.model_s = has_guess, model_s
+        self.asks = {"mtp": [], "suffix": []}
+
+    def guess(self, horizon, at, limit):
+        source = "suffix" if horizon.text_only else "mtp"
+        self.asks[source].append(at)
+        if source == "mtp":
+            wrong = Draft([-1] * limit, np.full(limit, 0.9, dtype=np.float32))
+            return wrong, source, self.model_s * limit
+        return self.draft(at, limit) if self.has_guess(at) else NO_DRAFT, source, self.draft_s

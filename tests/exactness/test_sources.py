@@ -12,9 +12,11 @@ from foretoken.api import ASSETS
 from foretoken.cache import Cache, CacheLayer, PagePool
 from foretoken.drafters import choice
 from foretoken.drafters.choice import Choice
+from foretoken.drafters.line import Line
 from foretoken.drafters.model import ModelDrafter
 from foretoken.drafters.suffix import SuffixDrafter
 from foretoken.errors import CacheError
+from foretoken.horizon import FixedHorizon
 from foretoken.horizon.cost import Costs
 from foretoken.selftest.toys import toy
 
@@ -105,13 +107,31 @@ def test_a_source_that_costs_more_than_it_brings_does_not_lead():
 
     def asked(model, rounds, ask=both._ask):
         ask(model, rounds)
-        both._step_s.update(oracle=1e3)
+        both._draft_s.update(oracle=Line([1.0, 4.0, 16.0, 1e3, 4e3]))  # a draft of four took 1,000 seconds
         asks.append(rounds)
 
     both._ask = asked
     stats = write(prompt=REPEATED, horizon=4, drafter=both).stats
     assert sum(n for name, n in stats.drafter_rounds.items() if "oracle" in name) <= 2  # before any time is known
     assert stats.rounds > 10 and len(asks) <= 2, "nor is it asked for guesses that nobody uses"
+    assert stats.drafter_error is None
+
+
+def test_where_no_model_is_wanted_the_text_guesses_alone(monkeypatch):
+    monkeypatch.setattr(FixedHorizon, "text_only", True)
+    plain = write(prompt=REPEATED)
+    both = Choice([OracleDrafter(plain.tokens, lambda position: True)], SuffixDrafter())
+    written = write(prompt=REPEATED, horizon=4, drafter=both)
+    assert written.tokens == plain.tokens
+    assert set(written.stats.drafter_rounds) == {"suffix"} and written.stats.accepted > 0
+
+
+def test_a_text_begins_with_what_those_before_have_shown_of_a_model(no_time):
+    plain = write().tokens
+    bad = named(OracleDrafter(plain, lambda position: False), "bad")
+    both = Choice([bad], SuffixDrafter())
+    first, *_, last = (write(horizon=4, drafter=both).stats.drafter_rounds.get("bad", 0) for _ in range(12))
+    assert last < first
 
 
 def test_costs_of_guessing_are_told_apart_by_who_guessed(no_time, monkeypatch):

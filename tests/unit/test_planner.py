@@ -5,14 +5,14 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from simulated import FLAT, STEEP, STEPS, World
+from simulated import FLAT, STEEP, STEPS, TextWorld, World
 
 from foretoken.bench.calibration import calibration_error
 from foretoken.drafters.protocol import Draft
 from foretoken.horizon import AutoHorizon, FixedHorizon, Learned, Paid
 from foretoken.horizon.chance import Chance, Weights
 from foretoken.horizon.cost import Costs
-from foretoken.horizon.planner import Habit
+from foretoken.horizon.planner import Habit, beyond
 
 MACHINES = {"flat": FLAT, "steep": STEEP, "steps": STEPS}
 
@@ -265,3 +265,32 @@ def test_an_event_makes_it_look_at_once():
         asked = looks[name] = []
         world.auto(lambda at, count, chances, right, asked=asked: asked.append(at) if chances else None, learned)
     assert 501 in looks["at 500"] and 501 not in looks["none"]
+
+
+def test_the_text_itself_guesses_while_a_model_is_not_worth_it():
+    """Every second stretch of 50 tokens stood in the text before."""
+    world = TextWorld(FLAT, 0.002, lambda position, depth: 0.95, lambda position: position // 50 % 2, length=1000)
+    seconds = world.auto()
+    assert world.fixed(0) / seconds > 1.5
+    assert len(world.asks["suffix"]) > 20 * len(world.asks["mtp"]) > 0, "the model is still looked at, now and then"
+
+
+@pytest.mark.parametrize("draft_s", [0.002, 0.1])
+def test_guesses_of_the_text_that_bring_nothing_hardly_cost_anything(draft_s):
+    world = TextWorld(STEEP, draft_s, lambda position, depth: 0.1, length=1000)
+    assert world.fixed(0) / world.auto() > 0.98
+
+
+def test_what_the_text_guesses_is_taken_up_again_where_it_repeats_itself():
+    """Asking it takes a tenth of a pass and brings nothing, until at 600 the text begins anew."""
+    world = TextWorld(FLAT, 0.1, lambda position, depth: 0.97, lambda position: position > 600, length=800)
+    world.text[600:700] = world.text[100:200]
+    world.auto()
+    assert not any(100 < at < 600 for at in world.asks["suffix"])
+    assert any(600 < at < 610 for at in world.asks["suffix"])
+
+
+def test_a_model_is_worth_what_it_brings_beyond_the_text():
+    assert beyond([0.9, 0.8, 0.5], 0.0) == [0.9, 0.8, 0.5]
+    assert beyond([0.9, 0.8, 0.5], 1.2) == pytest.approx([0.0, 0.5, 0.5])
+    assert beyond([0.9], 3.0) == [0.0]

@@ -43,7 +43,7 @@ SUFFIX_REACH = 4096  # tokens of a prompt that are looked at for that
 TEXT_GAIN = 0.05  # tokens a round that the text's own guesses are thought to bring before they have shown it,
 EVENT_GAIN = 1.3  # and behind such an event, over what asking takes
 TEXT_MARGIN = 1.15  # its tokens must be worth so many times their rows: of many guesses some seem good by chance
-TEXT_WEIGHT = 0.08  # of a round on that
+TEXT_WEIGHT = .08  # of a round on that
 PLAIN_ROUNDS = 4  # before the first draft, where the cost of a plain pass is not known
 
 
@@ -194,8 +194,6 @@ class AutoHorizon:
             gains.append(gain)
         if not self._is_text:
             self._weigh(beyond(gains, draft.text_alone))
-        elif not self.text_only:
-            self._weigh([0.0] * count)  # a model could have been asked, and was not worth it
         low = min(self._low, likely(chances, least)) if self._low and least else self._low
         self.applied = min(max(chosen, low), self._high, count)
         return self.applied
@@ -283,6 +281,7 @@ class AutoHorizon:
         elif self.text_only:
             self._tokens = RATE_FADE * self._tokens + paid.tokens
             self._time = RATE_FADE * self._time + self._plain
+            is_reason = not self._wants_text()
         is_due = habit.credit >= self._due
         if not is_due and habit.credit > 0.0:
             is_due = self._is_event is not None and self._is_event(tokens[-1])
