@@ -99,9 +99,10 @@ class TextWorld(World):
         self.asks = {"mtp": [], "suffix": []}
 
     def guess(self, horizon, at, limit):
-        source = "suffix" if horizon.text_only else "mtp"
+        source = "mtp" if horizon.model_limit else "suffix"
         self.asks[source].append(at)
         if source == "mtp":
+            limit = min(limit, horizon.model_limit)
             wrong = Draft([-1] * limit, np.full(limit, 0.9, dtype=np.float32))
             return wrong, source, self.model_s * limit
         return self.draft(at, limit) if self.has_guess(at) else NO_DRAFT, source, self.draft_s

@@ -20,10 +20,10 @@ using PlacePair = std::tuple<int32_t, int32_t>;
 PlacePair pair_of(Automaton::Place place) { return {place.state, place.length}; }
 
 Automaton::Place place_of(const Automaton& automaton, PlacePair pair) {
-    const auto [state, length] = pair;
-    require(state >= 0 && state < automaton.states() && length >= 0,
-            [&] { return "place: (" + number(state) + ", " + number(length) + ") is none of this text"; });
-    return {state, length};
+    const Automaton::Place place{std::get<0>(pair), std::get<1>(pair)};
+    require(automaton.has(place),
+            [&] { return "place: (" + number(place.state) + ", " + number(place.length) + ") is none of this text"; });
+    return place;
 }
 
 }  // namespace
@@ -41,6 +41,7 @@ void bind_text(nb::module_& m) {
                  })
             .def("push",
                  [](Automaton& self, const std::vector<int32_t>& tokens) {
+                     const nb::gil_scoped_release unlocked;
                      for (const int32_t token : tokens) self.push(token);
                  })
             .def("guess",

@@ -41,7 +41,10 @@ class SuffixAutomaton {
     Place moved(Place place, int32_t token) const;  // the longest end of (the place's string + token) in the text
 
     int32_t size() const { return size_; }
-    int32_t states() const { return static_cast<int32_t>(link_.size()); }
+    bool has(Place place) const {
+        return place.state >= 0 && static_cast<size_t>(place.state) < length_.size() && place.length >= 0 &&
+               place.length <= length_[static_cast<size_t>(place.state)];
+    }
     Place place() const { return place_; }  // the longest end of the text that occurred before
     const std::vector<float>& rates() const { return rates_; }
 

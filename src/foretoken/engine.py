@@ -22,7 +22,7 @@ from foretoken.horizon import MAX_HORIZON, Horizon, Paid
 from foretoken.horizon.cost import Costs
 from foretoken.models.gemma4 import Gemma4
 from foretoken.sampling import Sampler, TokenLogprobs, likeliest
-from foretoken.stats import Stats
+from foretoken.stats import TEXT_ITSELF, Stats
 
 
 class Sequence:
@@ -133,7 +133,8 @@ class Sequence:
             return self.no_drafter
         if self.horizon.limit and self.draft_limit < 0:  # the round took the last place
             return self.no_room
-        if self.horizon.guessed or not self.horizon.limit:
+        models_rest = not self.horizon.model_limit and self.drafter.name != TEXT_ITSELF
+        if self.horizon.guessed or not self.horizon.limit or models_rest:
             return self.horizon.reason
         return "no-draft" if self.no_drafter == "no-drafter" else self.no_drafter
 

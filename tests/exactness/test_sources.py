@@ -118,7 +118,9 @@ def test_a_source_that_costs_more_than_it_brings_does_not_lead():
 
 
 def test_where_no_model_is_wanted_the_text_guesses_alone(monkeypatch):
-    monkeypatch.setattr(FixedHorizon, "text_only", True)
+    monkeypatch.setattr(
+        FixedHorizon, "model_limit", property(lambda horizon: 0, lambda horizon, limit: None), raising=False
+    )
     plain = write(prompt=REPEATED)
     both = Choice([OracleDrafter(plain.tokens, lambda position: True)], SuffixDrafter())
     written = write(prompt=REPEATED, horizon=4, drafter=both)

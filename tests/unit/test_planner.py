@@ -12,7 +12,7 @@ from foretoken.drafters.protocol import Draft
 from foretoken.horizon import AutoHorizon, FixedHorizon, Learned, Paid
 from foretoken.horizon.chance import Chance, Weights
 from foretoken.horizon.cost import Costs
-from foretoken.horizon.planner import Habit, beyond
+from foretoken.horizon.planner import Habit
 
 MACHINES = {"flat": FLAT, "steep": STEEP, "steps": STEPS}
 
@@ -288,9 +288,3 @@ def test_what_the_text_guesses_is_taken_up_again_where_it_repeats_itself():
     world.auto()
     assert not any(100 < at < 600 for at in world.asks["suffix"])
     assert any(600 < at < 610 for at in world.asks["suffix"])
-
-
-def test_a_model_is_worth_what_it_brings_beyond_the_text():
-    assert beyond([0.9, 0.8, 0.5], 0.0) == [0.9, 0.8, 0.5]
-    assert beyond([0.9, 0.8, 0.5], 1.2) == pytest.approx([0.0, 0.5, 0.5])
-    assert beyond([0.9], 3.0) == [0.0]

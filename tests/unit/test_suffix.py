@@ -193,7 +193,7 @@ def test_texts_are_taken_in_as_they_grow_and_anew_after_an_interrupt():
     assert text.automaton.place == whole.automaton.place and text.automaton.size == len(tokens)
 
 
-@pytest.mark.parametrize("place", [(-1, 0), (3, 1), (0, -1)])
+@pytest.mark.parametrize("place", [(-1, 0), (3, 1), (0, -1), (0, 5), (1, 2**31 - 1)])
 def test_a_place_of_another_text_is_refused(place):
     automaton = new_automaton()
     automaton.push([1, 2])

@@ -1,8 +1,8 @@
 """Several sources for one target: the one that is worth most makes the round's draft, and the text itself ends it.
 
-What the text itself says (`suffix`) costs nothing, so it is asked in every round and knows its chances. A model costs
-time; its worth is the number of tokens that it is likely to get kept, from what came of its earlier guesses in this
-text, against the time that it takes beside a pass of the target. A model that does not lead guesses now and then all
+What the text itself says (`suffix`) costs next to nothing, so it is asked in every round and knows its chances. A model
+costs time; its worth is the number of tokens that it is likely to get kept, from what came of its earlier guesses,
+against the time that it takes beside a pass of the target. A model that does not lead guesses now and then all
 the same, a shadow round: its guess is compared with what the target goes on to write, at no cost to the target.
 Source: full information on every source, as in HedgeSpec (arXiv 2510.20064), here with moving averages.
 """
@@ -17,7 +17,7 @@ from weakref import WeakKeyDictionary
 
 import numpy as np
 
-from foretoken.drafters.line import Line
+from foretoken.drafters.line import Line, moved
 from foretoken.drafters.protocol import NO_DRAFT, Draft, Drafter, check
 from foretoken.drafters.suffix import SuffixDrafter, SuffixText
 
@@ -84,7 +84,7 @@ class Track:
             depth = self._num_seen
             is_right = guess[depth] == tokens[start + depth]
             self._own.add(depth, bins[depth], is_right, STEP)
-            self._all.add(min(depth, len(self._all.by_depth)), bins[depth], is_right, ALL_STEP)
+            self._all.add(depth, bins[depth], is_right, ALL_STEP)
             self._num_seen = depth + 1 if is_right else len(guess)
 
 
@@ -103,11 +103,11 @@ class _Round:
     """One text in one round: who leads ("" is the text itself), and what the models asked have said."""
 
     state: Any
-    limit: int
+    limit: int  # draft tokens at most,
+    model_limit: int  # and of a model
     memory: _Memory
     text: SuffixText | None
     own: Draft
-    free: float = 0.0  # tokens of the text's own draft that are likely to be kept
     leader: str = ""
     asked: dict[str, int] = field(default_factory=dict)  # models, and how many tokens each is to guess
     drafts: dict[str, Draft] = field(default_factory=dict)
@@ -116,7 +116,8 @@ class _Round:
         if not self.leader:
             return self.own
         found = self.drafts[self.leader]
-        draft = Draft(found.tokens, self.memory.tracks[self.leader].calibrated(found), self.leader, self.free)
+        chances = self.memory.tracks[self.leader].calibrated(found)
+        draft = Draft(found.tokens, chances, self.leader)
         return draft if self.text is None else self.text.draft(self.limit, draft)
 
 
@@ -136,9 +137,9 @@ class Choice:
         """Up to `limits[g]` tokens after `states[g].last`, with calibrated chances; `source` says who guessed.
 
         state.stats    their `verify_s` by `rounds` is what a model's time is weighed against
-        state.horizon  whether it wants the text's own guesses only, `text_only`
+        state.horizon  its `model_limit` says how many tokens a model may guess; 0 leaves the guessing to the text
         """
-        if self.suffix is not None and all(state.horizon.text_only for state in states):
+        if self.suffix is not None and not any(state.horizon.model_limit for state in states):
             return self.suffix.propose(states, limits)
         rounds = [self._begin(state, limit) for state, limit in zip(states, limits, strict=True)]
         for name, model in self.models.items():
@@ -154,8 +155,8 @@ class Choice:
             memory = self._memories[state] = _Memory(tracks)
         text = None if self.suffix is None else self.suffix.text(state)
         own = NO_DRAFT if text is None else text.draft(limit)
-        now = _Round(state, limit, memory, text, own)
-        if state.horizon.text_only:
+        now = _Round(state, limit, min(limit, state.horizon.model_limit), memory, text, own)
+        if not now.model_limit:
             return now
         self._time_passes(state.stats, memory)
         for track in memory.tracks.values():
@@ -168,10 +169,10 @@ class Choice:
         for name, track in memory.tracks.items():
             track.rounds_idle += 1
             if name == now.leader:
-                now.asked[name] = limit
+                now.asked[name] = now.model_limit
                 track.rounds_idle = 0
             elif track.rounds_idle >= max(track.interval, self._least_idle(name)):
-                now.asked[name] = min(limit, SHADOW_LEN)
+                now.asked[name] = min(now.model_limit, SHADOW_LEN)
                 track.rounds_idle, track.interval = 0, min(2 * track.interval, LAST_SHADOW)
         return now
 
@@ -179,7 +180,7 @@ class Choice:
         """Learn how long a pass takes, but not from a text's first one, which may be the first of its shape."""
         rounds, verify_s = stats.rounds, stats.verify_s
         if memory.rounds and rounds > memory.rounds:
-            self._pass_s = _moved(self._pass_s, (verify_s - memory.verify_s) / (rounds - memory.rounds))
+            self._pass_s = moved(self._pass_s, (verify_s - memory.verify_s) / (rounds - memory.rounds), TIME_STEP)
         memory.rounds, memory.verify_s = rounds, verify_s
 
     def _least_idle(self, name: str) -> float:
@@ -188,16 +189,15 @@ class Choice:
 
     def _leader(self, now: _Round) -> str:
         """Whose draft brings most tokens for its time; "" where a model would add nothing to the text itself."""
-        survival = 1.0
+        free, survival = 0.0, 1.0
         for chance in now.own.confidence.tolist():
             survival *= chance
-            now.free += survival
-        free = now.free
+            free += survival
         pass_s = self._pass_s
         best, most = "", 1 + free if self.suffix is not None else 0.0
         for name, track in now.memory.tracks.items():
-            cost = 1 + self._draft_s[name].at(now.limit) / pass_s if pass_s else 1.0
-            alone = track.expected(now.limit)
+            cost = 1 + self._draft_s[name].at(now.model_limit) / pass_s if pass_s else 1.0
+            alone = track.expected(now.model_limit)
             together = free + alone * (1 - free / now.limit)  # as good as ever where the text itself is wrong
             worth = (1 + together) / cost
             if worth > most:
@@ -236,11 +236,6 @@ class Choice:
                 r.state.stats.drafter_error = f"{name}: {type(error).__name__}: {error}"
             else:
                 r.state.drafting_failed(error)
-
-
-def _moved(average: float, seconds: float) -> float:
-    """A moving average of times, 0 before the first. What the system interrupts is slow: none counts for much more."""
-    return average + TIME_STEP * (min(seconds, 2 * average) - average) if average else seconds
 
 
 def _bins(draft: Draft) -> list[int]:

@@ -16,14 +16,12 @@ class Draft:
     """A guess: tokens (n,) ints and, for each, the drafter's confidence in [0, 1] (n,) float32.
 
     A confidence is the chance of its token if those before it are right. `source` is who guessed, for the figures,
-    where the drafter has more than one source; `text_alone` then is the number of tokens that the text itself, without
-    a model, would likely have got kept.
+    where the drafter has more than one source.
     """
 
     tokens: Sequence[int]
     confidence: np.ndarray
     source: str = ""
-    text_alone: float = 0.0
 
 
 NO_DRAFT = Draft((), np.empty(0, dtype=np.float32))

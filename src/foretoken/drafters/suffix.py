@@ -72,7 +72,7 @@ class SuffixText:
             source = f"{source}+suffix" if head.tokens else "suffix"  # also where no token of the head is left
             tokens += more
             chances += their_chances
-        return Draft(tokens, np.array(chances, dtype=np.float32), source, head.text_alone) if tokens else NO_DRAFT
+        return Draft(tokens, np.array(chances, dtype=np.float32), source) if tokens else NO_DRAFT
 
 
 def _rivals(model: float, text: float) -> tuple[float, float]:

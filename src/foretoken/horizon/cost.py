@@ -49,10 +49,11 @@ class Costs:
         if paid.prompt_rows:
             return
         self._add_pass(paid)
-        names = [name for name, lengths in paid.drafters.items() if any(lengths)]
+        names = [name for name, own in paid.drafters.items() if any(own)]
         if not names or self.level is None:
             return
-        texts, tokens = sum(map(len, paid.drafters.values())), sum(map(sum, paid.drafters.values()))
+        lengths = [length for own in paid.drafters.values() for length in own if length]
+        texts, tokens = len(lengths), sum(lengths)
         if self._is_met((*names, texts)):
             anyone = () if names == [TEXT_ITSELF] else (ANYONE,)
             for name in (*anyone, *names) if len(names) == 1 else anyone:  # of several nobody knows whose time it was

@@ -21,11 +21,10 @@ class FixedHorizon:
     """
 
     reason = "horizon-0"
-    text_only = False
     useless: tuple[str, ...] = ()  # it compares nothing; the figures of the answer tell
 
     def __init__(self, limit: int, min_chance: float = 0.0) -> None:
-        self.limit = limit
+        self.limit = self.model_limit = limit
         self.guessed = 0
         self.confidence: Sequence[float] = ()
         self._min_chance = min_chance

@@ -20,6 +20,7 @@ from foretoken.horizon.chance import Chance
 from foretoken.horizon.cost import MAX_ROWS, Costs
 from foretoken.horizon.fixed import MAX_HORIZON, likely
 from foretoken.horizon.protocol import Paid
+from foretoken.horizon.text import TextCost, TextGuesses
 from foretoken.stats import TEXT_ITSELF
 
 LOOK_SHARE = 0.007  # of the time, for drafts that are only looked at
@@ -38,12 +39,7 @@ LOOK_WEIGHT = 0.4  # looks and probes are few, so each says more
 HABIT_WEIGHT, HABIT_EVERY = 0.1, 8  # of texts on the habit, once in so many drafts
 MOST_BACK_OFF = 2
 GUESSED_WORTH = 0.8  # of the worth of one draft token, for the next one where none was seen
-SUFFIX_LEN = 4  # so many tokens that stood in the text before are an event
-SUFFIX_REACH = 4096  # tokens of a prompt that are looked at for that
-TEXT_GAIN = 0.05  # tokens a round that the text's own guesses are thought to bring before they have shown it,
-EVENT_GAIN = 1.3  # and behind such an event, over what asking takes
 TEXT_MARGIN = 1.15  # its tokens must be worth so many times their rows: of many guesses some seem good by chance
-TEXT_WEIGHT = .08  # of a round on that
 PLAIN_ROUNDS = 4  # before the first draft, where the cost of a plain pass is not known
 
 
@@ -55,8 +51,8 @@ class Habit:
         self.worth: dict[str, list[float]] = {}  # drafter name -> by depth
         self.reach: dict[str, float] = {}  # drafter name -> twice the draft tokens that were right
         self.source = ""  # which model made the last draft
-        self.has_text = False  # the text itself is among the sources,
-        self.text_cost = 0.0  # and to ask it takes so many units
+        self.has_text = False  # the text itself is among the sources
+        self.text_cost = TextCost()
         self.tokens = self.time = 0.0  # of the last text that had a pass to itself
         self._num_drafts = 0
 
@@ -105,7 +101,6 @@ class AutoHorizon:
         self.chances: Sequence[float] = ()
         self.confidence: Sequence[float] = ()
         self.reason = "horizon-0"
-        self.text_only = False
         self._costs, self._chance_for = costs, chance_for
         self._low, self._high = low, high
         self._min_chance = min_chance
@@ -133,25 +128,18 @@ class AutoHorizon:
         self._is_parked = self._is_due = False
         self._back_off = 1
         self._plain_left = PLAIN_ROUNDS
-        self._suffixes: set[tuple[int, ...]] = set()  # of the text as it was seen last, but for its own
-        self._seen_len, self._suffix = 0, tuple[int, ...]()
         self._has_text = before.has_text
-        self._text_gain = TEXT_GAIN  # tokens a round
-        self._is_met = False  # it has been asked in this text
-        self._is_text = False  # the text itself made it
+        self._text = TextGuesses(before.text_cost)
+        self._is_text = False  # the text itself made the last draft
+        self._length = 0  # of the text when the last round was over
         self._plain = 1.0  # units of a plain pass
         self._patience, self._num_right = FIRST_PATIENCE, 0  # drafts right throughout since the last probe
         self._probed = 0  # draft tokens that seemed worth it when one more was asked for; 0 if none was
         self._source = before.source  # whose time the next draft is likely to take
         worthy = [self._worthwhile(worth)[0] for worth in before.worth.values()]
-        self._limit = low or (0 if costs.level is None else min(max(worthy, default=FIRST_REACH), self._reach, high))
-        if not self._limit and costs.level is not None and self._wants_text():
-            self.text_only, self._limit = True, min(self._reach, high)
-
-    @property
-    def limit(self) -> int:
-        """Draft tokens to ask for in the next round."""
-        return self._limit
+        is_known = costs.level is not None
+        self.model_limit = low or (min(max(worthy, default=FIRST_REACH), self._reach, high) if is_known else 0)
+        self.limit = self._with_text(self.model_limit) if is_known else low
 
     @property
     def useless(self) -> tuple[str, ...]:
@@ -173,7 +161,9 @@ class AutoHorizon:
         if rows + count > MAX_ROWS:  # further rows cost what the last one does
             last, slope = ahead[-1] if ahead else before, costs[MAX_ROWS] - costs[MAX_ROWS - 1]
             ahead += [last + slope * i for i in range(1, count - len(ahead) + 1)]
-        rate = max(self._rate, 1.0 / costs[1]) * (TEXT_MARGIN if self.text_only else 1.0)
+        rate = max(self._rate, 1.0 / costs[1])
+        if not self.model_limit:
+            rate *= TEXT_MARGIN
         survival, net, best, chosen = 1.0, 0.0, 0.0, 0
         reach = self._high if self._low else min(self._reach, self._high)
         least = self._min_chance
@@ -193,7 +183,7 @@ class AutoHorizon:
                 gain = 0.0
             gains.append(gain)
         if not self._is_text:
-            self._weigh(beyond(gains, draft.text_alone))
+            self._weigh(gains[: self.model_limit])
         low = min(self._low, likely(chances, least)) if self._low and least else self._low
         self.applied = min(max(chosen, low), self._high, count)
         return self.applied
@@ -234,8 +224,9 @@ class AutoHorizon:
 
     def observe(self, state: Any, paid: Paid) -> None:
         """The pass is over: compare the draft with what the target wrote, and plan the next round."""
-        if self.text_only:
-            self._settle_text(paid)
+        gained, self._length = len(state.tokens) - self._length, len(state.tokens)
+        if self._has_text and self.limit > self.model_limit and state.drafter is not None and not paid.prompt_rows:
+            self._settle_text(gained, paid)
         if self._is_parked and not self._draft and not self._wakes(state.tokens, paid):
             return  # the path of plain decoding, which must cost nothing
         costs = self._costs.curve(paid.context)
@@ -257,9 +248,14 @@ class AutoHorizon:
         self._habit.credit = min(self._habit.credit + self._share, MOST_CREDIT * self._share)
         if self._draft:
             self._compare(state.tokens)
-        if state.drafter is not None:
-            self.text_only = False
-            self._limit = self._low or self._next_limit(state, paid)
+        self._is_parked = False
+        if state.drafter is None:
+            self.limit = self.model_limit = 0
+            return
+        self.model_limit = self._low or self._next_limit(state, paid)
+        self.limit = self._with_text(self.model_limit)
+        if not self.limit:
+            self._tokens = self._time = 0.0  # behind a stretch of plain decoding the rate begins anew
 
     def _settle_look(self, paid: Paid) -> None:
         """Charge a look what it took, where that is known: behind plain decoding it is more than usual drafts take."""
@@ -272,38 +268,38 @@ class AutoHorizon:
 
     def _wakes(self, tokens: Sequence[int], paid: Paid) -> bool:
         """Whether something other than resting is to be thought of now: there is time for a look, or a reason."""
-        habit = self._habit
-        habit.credit += self._share
-        is_reason = False
-        if self._has_text and not self.text_only:
-            if is_reason := self._recurs(tokens):
-                self._text_gain = EVENT_GAIN * max(self._rate, 1.0) * self._habit.text_cost
-        elif self.text_only:
-            self._tokens = RATE_FADE * self._tokens + paid.tokens
-            self._time = RATE_FADE * self._time + self._plain
-            is_reason = not self._wants_text()
-        is_due = habit.credit >= self._due
-        if not is_due and habit.credit > 0.0:
-            is_due = self._is_event is not None and self._is_event(tokens[-1])
-            is_due = is_due or (not self._has_text and self._recurs(tokens))
-        self._is_due = self._is_due or is_due
-        self._is_parked = not (is_due or is_reason)
-        return not self._is_parked
+        self._habit.credit += self._share
+        if self.limit:  # the text has been asked, and had no guess
+            if paid.texts == 1 and not paid.prompt_rows:
+                self._tokens = RATE_FADE * self._tokens + paid.tokens
+                self._time = RATE_FADE * self._time + self._plain
+            is_reason = not self._text.are_worth_it(self._rate)
+        elif is_reason := self._has_text and self._text.recurs(tokens):
+            self._text.try_again(self._rate)
+        self._is_due = self._habit.credit >= self._due or (self._habit.credit > 0.0 and self._is_called(tokens))
+        return self._is_due or is_reason
 
-    def _settle_text(self, paid: Paid) -> None:
-        """What asking the text itself brought in this round, and what it took."""
-        if paid.texts > 1 or paid.prompt_rows:
-            return  # rounds that are shared say neither
+    def _is_called(self, tokens: Sequence[int]) -> bool:
+        """Whether the text may become easier for a model here."""
+        if self._is_event is not None and self._is_event(tokens[-1]):
+            return True
+        return not self._has_text and self._text.recurs(tokens)
+
+    def _settle_text(self, gained: int, paid: Paid) -> None:
+        """What asking the text itself brought in this round, and what it took where no model was asked."""
+        costs = self._costs.curve(paid.context)
+        rows, level = min(paid.rows, MAX_ROWS), self._costs.level
         gain = 0.0
-        if paid.rows > 1:
-            costs = self._costs.curve(paid.context)
-            gain = paid.tokens - 1 - self._rate * (costs[min(paid.rows, MAX_ROWS)] - costs[1])
-        self._text_gain += TEXT_WEIGHT * (gain - self._text_gain)
-        before, level = self._habit.text_cost, self._costs.level
-        if self._is_met and level:  # the first time the whole prompt is taken in
-            cost = paid.draft_s / level
-            self._habit.text_cost = before + WORTH_WEIGHT * (min(cost, 2 * before) - before) if before else cost
-        self._is_met = True
+        if self._is_text and self.applied:
+            gain = gained - 1 - self._rate * (costs[rows] - costs[max(rows - self.applied, 1)])
+        is_alone = paid.texts == 1 and not self.model_limit and level is not None
+        self._text.settle(gain, paid.draft_s / level if is_alone and level else None)
+
+    def _with_text(self, model_limit: int) -> int:
+        """Draft tokens to ask for, where a model is to guess so many of them."""
+        if self._low or not self._has_text or not self._text.are_worth_it(self._rate):
+            return model_limit
+        return max(model_limit, min(self._reach, self._high))
 
     def _compare(self, tokens: Sequence[int]) -> None:
         """Learn from every draft token that the target has written or refused by now."""
@@ -323,7 +319,7 @@ class AutoHorizon:
             self._reach = 1
         self._was_right = is_right
         if self._is_look:
-            self._is_hot = is_right
+            self._is_hot = is_right and not self._is_text
             self._back_off = 1 if self._is_hot else min(2 * self._back_off, MOST_BACK_OFF)
         self._draft = ()
         if not self._is_text:
@@ -389,6 +385,7 @@ class AutoHorizon:
         if self._draft and self._is_look:
             return 0  # the last look is not over
         is_due = self._is_due or self._habit.credit >= cost * self._back_off
+        is_due = is_due or (self._habit.credit > 0.0 and self._is_called(state.tokens))
         if self._is_hot:
             is_due = is_due or self._habit.credit > -MOST_DEBT
         self._is_hot = self._is_due = False
@@ -400,34 +397,7 @@ class AutoHorizon:
         return min(LOOK_LEN, self._high)
 
     def _rest(self, due: float) -> int:
-        """Until a look is due no model is asked, only the text itself, where that is worth its own time."""
+        """No model is asked until a look is due."""
         self._is_parked, self._due = True, due
         self._is_look = self._is_rare = False
-        if self._wants_text():
-            self.text_only = True
-            return min(self._reach, self._high)
-        self._tokens = self._time = 0.0  # behind a stretch of plain decoding the rate begins anew
         return 0
-
-    def _wants_text(self) -> bool:
-        """Whether the text's own guesses are worth the time of asking for them."""
-        return self._has_text and self._text_gain > max(self._rate, 1.0) * self._habit.text_cost
-
-    def _recurs(self, tokens: Sequence[int]) -> bool:
-        """Whether the text ends in tokens that stood in it before."""
-        end = len(tokens)
-        if self._seen_len == end - 1:
-            self._suffixes.add(self._suffix)
-        else:
-            new = tokens[max(self._seen_len + 1 - SUFFIX_LEN, end - SUFFIX_REACH, 0) : end - 1]
-            self._suffixes.update(zip(*(new[i:] for i in range(SUFFIX_LEN)), strict=False))
-        self._seen_len, self._suffix = end, tuple(tokens[-SUFFIX_LEN:])
-        return self._suffix in self._suffixes
-
-
-def beyond(gains: list[float], alone: float) -> list[float]:
-    """What a model's draft brings by depth that the text alone, with so many tokens, would not have."""
-    for i, gain in enumerate(gains):
-        gains[i] = max(gain - alone, 0.0)
-        alone -= gain - gains[i]
-    return gains

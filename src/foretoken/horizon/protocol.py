@@ -41,7 +41,7 @@ class Horizon(Protocol):
     guessed: int  # draft tokens in the last round, with a row or without
     confidence: Sequence[float]  # the drafter's, for each of them
     reason: str  # why the last round gave none of them a row
-    text_only: bool  # no model is to guess in the next round, only the text itself, which costs next to nothing
+    model_limit: int  # draft tokens to ask a model for in the next round; the text itself may be asked for `limit`
 
     @property
     def useless(self) -> tuple[str, ...]:
