@@ -63,6 +63,10 @@ def main() -> None:
     """Entry point of the `foretoken` script."""
     _open_missing_streams()
     code = run(sys.argv[1:])
+    try:
+        sys.stdout.flush()
+    except OSError:  # that has been said; at exit it would be tried again, and end in an exit code of its own
+        _drop_stdout()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the work is done: a late Ctrl-C must not change the exit code
     sys.exit(code)
 
