@@ -166,8 +166,10 @@ class AutoHorizon:
             rate *= TEXT_MARGIN
         survival, net, best, chosen = 1.0, 0.0, 0.0, 0
         reach = self._high if self._low else min(self._reach, self._high)
-        least = self._min_chance
-        gains = []
+        least, worth = self._min_chance, self._worth
+        weighed = 0 if self._is_text else min(count, self.model_limit)  # what a model was asked for
+        num_seen = len(worth)
+        weight = LOOK_WEIGHT if self._is_rare else WORTH_WEIGHT
         for i, cost in enumerate(ahead):
             survival *= chances[i]
             net += survival
@@ -181,25 +183,19 @@ class AutoHorizon:
                     chosen = i + 1
             else:
                 gain = 0.0
-            gains.append(gain)
-        if not self._is_text:
-            self._weigh(gains[: self.model_limit])
-        low = min(self._low, likely(chances, least)) if self._low and least else self._low
-        self.applied = min(max(chosen, low), self._high, count)
-        return self.applied
-
-    def _weigh(self, gains: Sequence[float]) -> None:
-        """Learn what a draft token at each depth is worth, where a model was asked for them."""
-        worth, num_seen, count = self._worth, len(self._worth), len(gains)
-        weight = LOOK_WEIGHT if self._is_rare else WORTH_WEIGHT
-        for i, gain in enumerate(gains):
-            if i < num_seen:
-                worth[i] += weight * (gain - worth[i])
-            else:
-                worth.append(gain)
-        for i in range(count, num_seen):  # what was not guessed can hardly be worth more than what stands before it
-            if worth[i] > worth[i - 1]:
+            if i < weighed:
+                if i < num_seen:
+                    worth[i] += weight * (gain - worth[i])
+                else:
+                    worth.append(gain)
+        for i in range(weighed, num_seen) if weighed else ():  # what was not guessed can hardly be worth more than what
+            if worth[i] > worth[i - 1]:  # stands before it
                 worth[i] = worth[i - 1]
+        low = min(self._low, likely(chances, least)) if self._low and least else self._low
+        if chosen < low:
+            chosen = low
+        self.applied = chosen = min(chosen, self._high, count)
+        return chosen
 
     def _begin(self, draft: Draft, state: Any) -> None:
         """Take up a draft: its chances, and what to compare the target's tokens with."""
@@ -232,20 +228,22 @@ class AutoHorizon:
         costs = self._costs.curve(paid.context)
         level = self._costs.level
         if not paid.prompt_rows:
-            cost = costs[min(paid.rows, MAX_ROWS)]
+            cost = costs[paid.rows if paid.rows < MAX_ROWS else MAX_ROWS]
             if paid.drafters and level:
                 cost += paid.draft_s / level
             self._tokens = RATE_FADE * self._tokens + paid.tokens
             self._time = RATE_FADE * self._time + cost
-            plain = paid.texts / costs[min(paid.texts, MAX_ROWS)]
-            self._rate = max(self._tokens / self._time, plain)
+            plain = paid.texts / costs[paid.texts if paid.texts < MAX_ROWS else MAX_ROWS]
+            rate = self._tokens / self._time
+            self._rate = rate if rate > plain else plain
             if paid.texts == 1:  # the rate of several is theirs together
                 self._habit.tokens, self._habit.time = self._tokens, self._time
         if self._charged:
             self._settle_look(paid)
         self._plain = costs[1]
         self._share = LOOK_SHARE * costs[1]
-        self._habit.credit = min(self._habit.credit + self._share, MOST_CREDIT * self._share)
+        credit, most = self._habit.credit + self._share, MOST_CREDIT * self._share
+        self._habit.credit = credit if credit < most else most
         if self._draft:
             self._compare(state.tokens)
         self._is_parked = False
