@@ -39,6 +39,7 @@ LOOK_WEIGHT = 0.4  # looks and probes are few, so each says more
 HABIT_WEIGHT, HABIT_EVERY = 0.1, 8  # of texts on the habit, once in so many drafts
 MOST_BACK_OFF = 2
 GUESSED_WORTH = 0.8  # of the worth of one draft token, for the next one where none was seen
+TEXT_OVER_MODEL = 2  # times the tokens of a model that the text is asked for beside it
 TEXT_MARGIN = 1.15  # its tokens must be worth so many times their rows: of many guesses some seem good by chance
 PLAIN_ROUNDS = 4  # before the first draft, where the cost of a plain pass is not known
 
@@ -297,7 +298,8 @@ class AutoHorizon:
         """Draft tokens to ask for, where a model is to guess so many of them."""
         if self._low or not self._has_text or not self._text.are_worth_it(self._rate):
             return model_limit
-        return max(model_limit, min(self._reach, self._high))
+        most = TEXT_OVER_MODEL * model_limit if model_limit else self._high
+        return max(model_limit, min(self._reach, self._high, most))
 
     def _compare(self, tokens: Sequence[int]) -> None:
         """Learn from every draft token that the target has written or refused by now."""
