@@ -222,7 +222,7 @@ class AutoHorizon:
     def observe(self, state: Any, paid: Paid) -> None:
         """The pass is over: compare the draft with what the target wrote, and plan the next round."""
         gained, self._length = len(state.tokens) - self._length, len(state.tokens)
-        if self._has_text and self.limit > self.model_limit and state.drafter is not None and not paid.prompt_rows:
+        if self.limit > self.model_limit and state.drafter is not None and not paid.prompt_rows:  # the text was asked
             self._settle_text(gained, paid)
         if self._is_parked and not self._draft and not self._wakes(state.tokens, paid):
             return  # the path of plain decoding, which must cost nothing
@@ -288,11 +288,12 @@ class AutoHorizon:
         """What asking the text itself brought in this round, and what it took where no model was asked."""
         costs = self._costs.curve(paid.context)
         rows, level = min(paid.rows, MAX_ROWS), self._costs.level
-        gain = 0.0
+        gain, units = 0.0, None
         if self._is_text and self.applied:
             gain = gained - 1 - self._rate * (costs[rows] - costs[max(rows - self.applied, 1)])
-        is_alone = paid.texts == 1 and not self.model_limit and level is not None
-        self._text.settle(gain, paid.draft_s / level if is_alone and level else None)
+        if level and paid.texts == 1 and not self.model_limit:
+            units = paid.draft_s / level
+        self._text.settle(gain, units)
 
     def _with_text(self, model_limit: int) -> int:
         """Draft tokens to ask for, where a model is to guess so many of them."""
