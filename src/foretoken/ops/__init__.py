@@ -1,6 +1,7 @@
 """The op list and its contracts. `reference` (NumPy) says what each op means, `native` (C++) what its bits are.
 
 Both modules export the same functions with the same signatures; `models` and `sampling` take either.
+`native` has `SuffixAutomaton` besides, which is no op: integers in, integers out (csrc/text).
 Arrays are float32 and C-contiguous unless said otherwise. "rows" means a 2-D array whose last axis is
 contiguous while its row stride may be larger, so that a slice of columns of a fused result is fine.
 `out` arrays are overwritten and never overlap an input unless said so. Wrong shapes or dtypes raise `ShapeError`.
