@@ -5,6 +5,7 @@ from types import SimpleNamespace
 import numpy as np
 
 from foretoken.drafters.protocol import NO_DRAFT, Draft
+from foretoken.drafters.suffix import SuffixText
 from foretoken.horizon import FixedHorizon, Learned, Paid
 
 FLAT = [0.0, *(1.0 + 0.08 * (rows - 1) for rows in range(1, 18))]  # a row more costs little, as where reading is slow
@@ -40,6 +41,9 @@ class World:
             said.append(self.confidence(position, depth))
         return Draft(tokens, np.array(said, dtype=np.float32))
 
+    def repeats(self):
+        return SuffixText()
+
     def guess(self, horizon, at, limit):
         """A draft, who made it, and its seconds."""
         return self.draft(at, limit), "mtp", self.draft_s * limit
@@ -51,6 +55,7 @@ class World:
             tokens=tokens,
             drafter=SimpleNamespace(name=self.name),
             source="mtp",
+            repeats=self.repeats(),
             sampler=SimpleNamespace(sampling=SimpleNamespace(temperature=0.0)),
         )
         total = 0.0
@@ -84,6 +89,22 @@ class World:
         return min(self.fixed(limit) for limit in limits)
 
 
+class Repeats(SuffixText):
+    """What a text repeats, but that the world knows how sure its guesses are."""
+
+    def __init__(self, world):
+        super().__init__()
+        self.world, self.at = world, 0
+
+    def observe(self, tokens):
+        self.at = len(tokens)
+        return super().observe(tokens)
+
+    @property
+    def chance(self):
+        return self.world.confidence(self.at, 0) if self.world.has_guess(self.at) else 0.0
+
+
 class TextWorld(World):
     """The text itself guesses as well: `has_guess` says at which positions, `chance` how likely it is to be right.
 
@@ -97,6 +118,9 @@ class TextWorld(World):
         super().__init__(costs, draft_s, chance, **options)
         self.has_guess, self.model_s = has_guess, model_s
         self.asks = {"mtp": [], "suffix": []}
+
+    def repeats(self):
+        return Repeats(self)
 
     def guess(self, horizon, at, limit):
         source = "mtp" if horizon.model_limit else "suffix"

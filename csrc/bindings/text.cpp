@@ -32,17 +32,19 @@ void bind_text(nb::module_& m) {
     auto automaton =
         nb::class_<Automaton>(m, "SuffixAutomaton")
             .def("__init__",
-                 [](Automaton* self, std::vector<float> rates, float step) {
+                 [](Automaton* self, std::vector<float> rates, float step, int64_t window) {
                      require(rates.size() == 2 * Automaton::kLengthCells, [&] {
                          return "rates: " + number(static_cast<long long>(rates.size())) + " numbers, expected " +
                                 number(2 * Automaton::kLengthCells);
                      });
-                     new (self) Automaton(std::move(rates), step);
+                     require(window >= 1, [&] { return "window: " + number(window) + ", expected at least 1"; });
+                     new (self) Automaton(std::move(rates), step, window);
                  })
-            .def("push",
-                 [](Automaton& self, const std::vector<int32_t>& tokens) {
-                     const nb::gil_scoped_release unlocked;
-                     for (const int32_t token : tokens) self.push(token);
+            .def("observe",  // returns the length of the longest end of the text that occurred before
+                 [](Automaton& self, const nb::list& tokens) {
+                     self.observe(static_cast<int64_t>(tokens.size()),
+                                  [&](int64_t i) { return nb::cast<int32_t>(tokens[static_cast<size_t>(i)]); });
+                     return self.place().length;
                  })
             .def("guess",
                  [](const Automaton& self, PlacePair place) -> std::optional<std::tuple<int32_t, int32_t, PlacePair>> {
@@ -63,6 +65,11 @@ void bind_text(nb::module_& m) {
                              int32_t token) { return pair_of(self.moved(place_of(self, place), token)); })
             .def_prop_ro("size", &Automaton::size)
             .def_prop_ro("place", [](const Automaton& self) { return pair_of(self.place()); })
+            .def_prop_ro("chance",  // of the token that the text itself says is next; 0 where it says none
+                         [](const Automaton& self) {
+                             const auto found = self.guess(self.place());
+                             return found ? self.rates()[static_cast<size_t>(found->cell)] : 0.0f;
+                         })
             .def_prop_ro("rates", &Automaton::rates);
     automaton.attr("COUNTED") = Automaton::kCounted;
 }

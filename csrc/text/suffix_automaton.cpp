@@ -15,7 +15,16 @@ int32_t length_cell(int32_t length) {
 
 }  // namespace
 
-SuffixAutomaton::SuffixAutomaton(std::vector<float> rates, float step) : rates_(std::move(rates)), step_(step) {
+SuffixAutomaton::SuffixAutomaton(std::vector<float> rates, float step, int64_t window)
+    : rates_(std::move(rates)), step_(step), window_(window) {
+    add_state(0, 0);
+}
+
+void SuffixAutomaton::forget() {
+    for (std::vector<int32_t>* of_states : {&link_, &length_, &count_, &end_, &token_, &target_}) of_states->clear();
+    more_.clear();
+    size_ = last_ = 0;
+    place_ = {};
     add_state(0, 0);
 }
 

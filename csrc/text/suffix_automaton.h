@@ -30,10 +30,24 @@ class SuffixAutomaton {
     };
 
     // rates: the chance of a guess by the length of the match, where no other token followed it and, behind those,
-    // where some did; 2 * kLengthCells. step: of their moving averages.
-    SuffixAutomaton(std::vector<float> rates, float step);
+    // where some did; 2 * kLengthCells. step: of their moving averages. window: tokens that are surely remembered;
+    // twice as many are kept before the older half is forgotten.
+    SuffixAutomaton(std::vector<float> rates, float step, int64_t window);
 
-    void push(int32_t token);  // the text's next token
+    // Takes in what a text of `length` tokens has more than it had at the last call; token_at(i) is its token i and may
+    // throw. A text that is shorter, or that was not taken in whole, begins anew.
+    template <class TokenAt>
+    void observe(int64_t length, const TokenAt& token_at) {
+        const bool goes_on = is_whole_ && length >= num_seen_ && size_ + (length - num_seen_) <= 2 * window_;
+        is_whole_ = false;
+        if (!goes_on) {
+            forget();
+            num_seen_ = length > window_ ? length - window_ : 0;
+        }
+        for (; num_seen_ < length; ++num_seen_) push(token_at(num_seen_));
+        is_whole_ = true;
+    }
+
     std::optional<Guess> guess(Place place) const;
     // Up to `limit` guesses from a place on, as long as all of them together are right with a chance of `least`;
     // `survival` is the chance that the place is reached.
@@ -51,12 +65,17 @@ class SuffixAutomaton {
   private:
     using Children = std::unordered_map<int32_t, int32_t>;
 
+    void push(int32_t token);
+    void forget();
     int32_t add_state(int32_t length, int32_t count);
     int32_t whole(int32_t state, int32_t token, int32_t target);
     const Children* children(int32_t state) const;
 
     std::vector<float> rates_;
     const float step_;
+    const int64_t window_;
+    int64_t num_seen_ = 0;  // tokens of the text; the first ones may be forgotten
+    bool is_whole_ = true;
     int32_t size_ = 0, last_ = 0;
     Place place_;
     std::vector<int32_t> link_;    // the state of the longest shorter end that occurs elsewhere too

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from collections.abc import Sequence as Seq
 from contextlib import AbstractContextManager
+from functools import cached_property
 from itertools import accumulate
 from time import perf_counter
 from typing import Any
@@ -17,6 +18,7 @@ import numpy as np
 
 from foretoken import cache, speculative
 from foretoken.drafters.protocol import Drafter
+from foretoken.drafters.suffix import SuffixText
 from foretoken.errors import InputError
 from foretoken.horizon import MAX_HORIZON, Horizon, Paid
 from foretoken.horizon.cost import Costs
@@ -74,6 +76,11 @@ class Sequence:
     def last(self) -> int:
         """The newest token."""
         return self.tokens[-1]
+
+    @cached_property
+    def repeats(self) -> SuffixText:
+        """What its text repeats, for all who look at that; it may lack the newest tokens."""
+        return SuffixText()
 
     @property
     def is_reading(self) -> bool:

@@ -48,6 +48,9 @@ class State(Protocol):
     def last(self) -> int: ...
 
     @property
+    def repeats(self) -> Any: ...  # a `drafters.suffix.SuffixText`
+
+    @property
     def draft_limit(self) -> int: ...  # what budget and context leave room for
 
     def drafting_failed(self, error: Exception) -> None: ...  # the drafter raised; it is not asked again

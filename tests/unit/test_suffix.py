@@ -3,25 +3,28 @@
 import random
 import subprocess
 import sys
+import weakref
 
 import numpy as np
 import pytest
 
 from foretoken.drafters.protocol import Draft
-from foretoken.drafters.suffix import STEP, SURE, UNSURE, SuffixDrafter, SuffixText
+from foretoken.drafters.suffix import STEP, SURE, UNSURE, WINDOW, SuffixDrafter, SuffixText
 from foretoken.errors import ShapeError
 from foretoken.ops.native import SuffixAutomaton
 
 
-def new_automaton():
-    return SuffixAutomaton([*SURE, *UNSURE], STEP)
+def new_automaton(text=()):
+    automaton = SuffixAutomaton([*SURE, *UNSURE], STEP, WINDOW)
+    automaton.observe(list(text))
+    return automaton
 
 
 class Text:
     """A sequence as far as this drafter looks at it."""
 
     def __init__(self, tokens):
-        self.tokens = tokens
+        self.tokens, self.repeats = tokens, SuffixText()
 
 
 def ends(text, part):
@@ -49,19 +52,17 @@ def draft(tokens, limit, head=(), chance=0.5):
 def test_the_longest_match_after_every_token():
     for text, _ in random_texts(250, 40):
         automaton = new_automaton()
-        for i, token in enumerate(text, 1):
-            automaton.push([token])
-            assert automaton.place[1] == longest_earlier_end(text[:i]), text[:i]
+        for i in range(1, len(text) + 1):
+            assert automaton.observe(text[:i]) == automaton.place[1] == longest_earlier_end(text[:i]), text[:i]
 
 
 def test_the_guess_followed_most_often_and_last_among_equals():
     checked = 0
     for text, _ in random_texts(400, 14):  # so short that no end is left uncounted
-        automaton = new_automaton()
-        for token in text:
-            automaton.push([token])
+        automaton = new_automaton(text)
         length = automaton.place[1]
         found = automaton.guess(automaton.place)
+        assert automaton.chance == (automaton.rates[found[1]] if found else 0.0)
         if not length:
             assert found is None
             continue
@@ -75,9 +76,7 @@ def test_the_guess_followed_most_often_and_last_among_equals():
 
 def test_a_place_after_tokens_that_are_only_guessed():
     for text, rng in random_texts(200, 30):
-        automaton = new_automaton()
-        for token in text:
-            automaton.push([token])
+        automaton = new_automaton(text)
         place, guessed = automaton.place, []
         for _ in range(6):
             guessed.append(rng.randrange(6))
@@ -107,11 +106,7 @@ def test_chances_grow_with_the_match_and_fall_where_guesses_fail():
     assert chances.min() > 0.9 > draft([5, 6, 1, 5], 1).confidence[0] > 0
     always_wrong = [token for i in range(40) for token in (5, 10 + i)]
     assert draft([*always_wrong, 90, 91, 5, 6, 90], 1).confidence[0] > 0.3
-    automaton = new_automaton()
-    before = list(automaton.rates)
-    for token in always_wrong:
-        automaton.push([token])
-    assert min(automaton.rates) < min(before)
+    assert min(new_automaton(always_wrong).rates) < min(new_automaton().rates)
 
 
 def test_a_model_draft_is_ended_by_the_text():
@@ -165,38 +160,25 @@ def test_bytes_per_token():
     assert 40 < float(found.stdout) < 400
 
 
-def test_texts_are_taken_in_as_they_grow_and_anew_after_an_interrupt():
+def test_texts_are_taken_in_as_they_grow_and_anew_after_one_that_broke_off():
     tokens = [i % 7 for i in range(60)]
-    text, whole = SuffixText(), SuffixText()
+    text = SuffixText()
     for end in (10, 11, 30, 60):
         text.observe(tokens[:end])
-    whole.observe(tokens)
-    assert text.automaton.place == whole.automaton.place
-
-    class Interrupted:
-        """An automaton that takes in a part and is stopped."""
-
-        def __init__(self, automaton):
-            self.size, self.rates = automaton.size, automaton.rates
-            self.automaton = automaton
-
-        def push(self, tokens):
-            self.automaton.push(tokens[:1])
-            raise KeyboardInterrupt
-
-    text.automaton = Interrupted(text.automaton)
-    with pytest.raises(KeyboardInterrupt):
-        text.observe([*tokens, 1, 2, 3])
-    tokens += [1, 2]
-    text.observe(tokens)
-    whole.observe(tokens)
-    assert text.automaton.place == whole.automaton.place and text.automaton.size == len(tokens)
+    assert text.automaton.place == new_automaton(tokens).place
+    with pytest.raises(RuntimeError, match="bad_cast"):
+        text.observe([*tokens, 1, 2, None, 3])
+    for more in ([1, 2], [1, 2, 4]):
+        text.observe([*tokens, *more])
+        assert text.automaton.place == new_automaton([*tokens, *more]).place
+        assert text.automaton.size == len(tokens) + len(more)
+    text.observe(tokens[:20])  # another text
+    assert text.automaton.place == new_automaton(tokens[:20]).place and text.automaton.size == 20
 
 
 @pytest.mark.parametrize("place", [(-1, 0), (3, 1), (0, -1), (0, 5), (1, 2**31 - 1)])
 def test_a_place_of_another_text_is_refused(place):
-    automaton = new_automaton()
-    automaton.push([1, 2])
+    automaton = new_automaton([1, 2])
     with pytest.raises(ShapeError, match="none of this text"):
         automaton.guess(place)
     with pytest.raises(ShapeError, match="none of this text"):
@@ -209,6 +191,7 @@ def test_texts_do_not_see_each_other():
     first, second = Text([*secret, 1, *secret[:5]]), Text([1, *secret[:5]])
     drafts = drafter.propose([first, second], [4, 4])
     assert drafts[0].tokens == secret[5:9] and not drafts[1].tokens
+    kept = weakref.ref(first.repeats)
     del first
     assert not drafter.propose([second], [4])[0].tokens
-    assert len(drafter._texts) == 1  # what belongs to a text ends with it
+    assert kept() is None  # what belongs to a text ends with it

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Any
-from weakref import WeakKeyDictionary
 
 import numpy as np
 
@@ -32,21 +31,19 @@ class SuffixText:
     """The automaton of one conversation, kept up with its tokens; memory is bounded by the window."""
 
     def __init__(self, window: int = WINDOW) -> None:
-        self.automaton = SuffixAutomaton([*SURE, *UNSURE], STEP)
-        self._window = window
-        self._num_seen = 0
-        self._is_whole = True  # False while a token is taken in: an interrupt may leave it half done
+        self.automaton = SuffixAutomaton([*SURE, *UNSURE], STEP, window)
 
-    def observe(self, tokens: Sequence[int]) -> None:
-        """Take in what was accepted since the last call; `tokens` is the whole text, which only ever grows."""
-        is_same = self._is_whole and len(tokens) >= self._num_seen
-        if not is_same or self.automaton.size + len(tokens) - self._num_seen > 2 * self._window:
-            self.automaton = SuffixAutomaton(self.automaton.rates, STEP)
-            self._num_seen = max(len(tokens) - self._window, 0)
-        self._is_whole = False
-        self.automaton.push(tokens[self._num_seen :])
-        self._num_seen = len(tokens)
-        self._is_whole = True
+    def observe(self, tokens: list[int]) -> int:
+        """Take in what was accepted since the last call; `tokens` is the whole text, which only ever grows.
+
+        Returns how many tokens at its end occurred before.
+        """
+        return self.automaton.observe(tokens)
+
+    @property
+    def chance(self) -> float:
+        """Of the token that the text says is next; 0 where it says none."""
+        return self.automaton.chance
 
     def draft(self, limit: int, head: Draft = NO_DRAFT) -> Draft:
         """Up to `limit` tokens: those of `head` up to where the text is surer of another, then what the text says."""
@@ -83,18 +80,14 @@ def _rivals(model: float, text: float) -> tuple[float, float]:
 
 
 class SuffixDrafter:
-    """Drafts from each conversation's own text. `name` is what figures call it."""
+    """Drafts from each conversation's own text, a state's `repeats`. `name` is what figures call it."""
 
     name = "suffix"
 
-    def __init__(self) -> None:
-        self._texts: WeakKeyDictionary[Any, SuffixText] = WeakKeyDictionary()
-
-    def text(self, state: Any) -> SuffixText:
+    @staticmethod
+    def text(state: Any) -> SuffixText:
         """The text of a sequence, up to its newest token."""
-        text = self._texts.get(state)
-        if text is None:
-            text = self._texts[state] = SuffixText()
+        text: SuffixText = state.repeats
         text.observe(state.tokens)
         return text
 

@@ -20,7 +20,7 @@ from foretoken.horizon.chance import Chance
 from foretoken.horizon.cost import MAX_ROWS, Costs
 from foretoken.horizon.fixed import MAX_HORIZON, likely
 from foretoken.horizon.protocol import Paid
-from foretoken.horizon.text import TextCost, TextGuesses
+from foretoken.horizon.text import TextCost, TextGuesses, first_chance, recurs
 from foretoken.stats import TEXT_ITSELF
 
 LOOK_SHARE = 0.007  # of the time, for drafts that are only looked at
@@ -41,6 +41,8 @@ MOST_BACK_OFF = 2
 GUESSED_WORTH = 0.8  # of the worth of one draft token, for the next one where none was seen
 TEXT_OVER_MODEL = 2  # times the tokens of a model that the text is asked for beside it
 TEXT_MARGIN = 1.15  # its tokens must be worth so many times their rows: of many guesses some seem good by chance
+ASK_LEN = 4  # draft tokens by which it is decided whether the text is asked,
+ASK_SHARE = 0.8  # and the share of their price that they must seem worth; the judge may think better of them
 PLAIN_ROUNDS = 4  # before the first draft, where the cost of a plain pass is not known
 
 
@@ -132,7 +134,6 @@ class AutoHorizon:
         self._has_text = before.has_text
         self._text = TextGuesses(before.text_cost)
         self._is_text = False  # the text itself made the last draft
-        self._length = 0  # of the text when the last round was over
         self._plain = 1.0  # units of a plain pass
         self._patience, self._num_right = FIRST_PATIENCE, 0  # drafts right throughout since the last probe
         self._probed = 0  # draft tokens that seemed worth it when one more was asked for; 0 if none was
@@ -140,7 +141,9 @@ class AutoHorizon:
         worthy = [self._worthwhile(worth)[0] for worth in before.worth.values()]
         is_known = costs.level is not None
         self.model_limit = low or (min(max(worthy, default=FIRST_REACH), self._reach, high) if is_known else 0)
-        self.limit = self._with_text(self.model_limit) if is_known else low
+        self._asks_text = False  # where it has a guess
+        self._rows, self._price = 0, 0.0  # of a usual draft of the text, and what those rows take in tokens
+        self.limit = self._with_text(self.model_limit, None) if self.model_limit else 0
 
     @property
     def useless(self) -> tuple[str, ...]:
@@ -221,10 +224,9 @@ class AutoHorizon:
 
     def observe(self, state: Any, paid: Paid) -> None:
         """The pass is over: compare the draft with what the target wrote, and plan the next round."""
-        gained, self._length = len(state.tokens) - self._length, len(state.tokens)
         if self.limit > self.model_limit and state.drafter is not None and not paid.prompt_rows:  # the text was asked
-            self._settle_text(gained, paid)
-        if self._is_parked and not self._draft and not self._wakes(state.tokens, paid):
+            self._settle_text(state, paid)
+        if self._is_parked and not self._draft and not self._wakes(state, paid):
             return  # the path of plain decoding, which must cost nothing
         costs = self._costs.curve(paid.context)
         level = self._costs.level
@@ -252,8 +254,8 @@ class AutoHorizon:
             self.limit = self.model_limit = 0
             return
         self.model_limit = self._low or self._next_limit(state, paid)
-        self.limit = self._with_text(self.model_limit)
-        if not self.limit:
+        self.limit = self._with_text(self.model_limit, state)
+        if not self.limit and not self._asks_text:
             self._tokens = self._time = 0.0  # behind a stretch of plain decoding the rate begins anew
 
     def _settle_look(self, paid: Paid) -> None:
@@ -265,42 +267,56 @@ class AutoHorizon:
             took = paid.draft_s / level + max(costs[min(paid.rows, MAX_ROWS)] - costs[1], 0.0)
             self._habit.credit -= min(took, MOST_OVER * charged) - charged
 
-    def _wakes(self, tokens: Sequence[int], paid: Paid) -> bool:
+    def _wakes(self, state: Any, paid: Paid) -> bool:
         """Whether something other than resting is to be thought of now: there is time for a look, or a reason."""
         self._habit.credit += self._share
-        if self.limit:  # the text has been asked, and had no guess
+        if self._asks_text:
             if paid.texts == 1 and not paid.prompt_rows:
                 self._tokens = RATE_FADE * self._tokens + paid.tokens
                 self._time = RATE_FADE * self._time + self._plain
-            is_reason = not self._text.are_worth_it(self._rate)
-        elif is_reason := self._has_text and self._text.recurs(tokens):
+            is_reason = self.limit > 0 or self._is_text_sure(state)
+        elif is_reason := self._has_text and recurs(state):
             self._text.try_again(self._rate)
-        self._is_due = self._habit.credit >= self._due or (self._habit.credit > 0.0 and self._is_called(tokens))
+        self._is_due = self._habit.credit >= self._due or (self._habit.credit > 0.0 and self._is_called(state))
         return self._is_due or is_reason
 
-    def _is_called(self, tokens: Sequence[int]) -> bool:
+    def _is_called(self, state: Any) -> bool:
         """Whether the text may become easier for a model here."""
-        if self._is_event is not None and self._is_event(tokens[-1]):
+        if self._is_event is not None and self._is_event(state.tokens[-1]):
             return True
-        return not self._has_text and self._text.recurs(tokens)
+        return not self._has_text and recurs(state)
 
-    def _settle_text(self, gained: int, paid: Paid) -> None:
+    def _settle_text(self, state: Any, paid: Paid) -> None:
         """What asking the text itself brought in this round, and what it took where no model was asked."""
         costs = self._costs.curve(paid.context)
         rows, level = min(paid.rows, MAX_ROWS), self._costs.level
         gain, units = 0.0, None
         if self._is_text and self.applied:
-            gain = gained - 1 - self._rate * (costs[rows] - costs[max(rows - self.applied, 1)])
+            gain = len(state.tokens) - self._at - 1 - self._rate * (costs[rows] - costs[max(rows - self.applied, 1)])
         if level and paid.texts == 1 and not self.model_limit:
             units = paid.draft_s / level
         self._text.settle(gain, units)
 
-    def _with_text(self, model_limit: int) -> int:
+    def _with_text(self, model_limit: int, state: Any) -> int:
         """Draft tokens to ask for, where a model is to guess so many of them."""
-        if self._low or not self._has_text or not self._text.are_worth_it(self._rate):
+        self._asks_text = not self._low and self._has_text and self._text.are_worth_it(self._rate)
+        if not self._asks_text:
             return model_limit
-        most = TEXT_OVER_MODEL * model_limit if model_limit else self._high
-        return max(model_limit, min(self._reach, self._high, most))
+        if model_limit:
+            return max(model_limit, min(self._reach, self._high, TEXT_OVER_MODEL * model_limit))
+        curve, most = self._costs.curve(len(state.tokens)), min(self._reach, self._high)
+        self._rows = min(most, ASK_LEN)
+        self._price = ASK_SHARE * self._rate * (curve[1 + self._rows] - curve[1] + self._text.cost)
+        return most if self._is_text_sure(state) else 0
+
+    def _is_text_sure(self, state: Any) -> bool:
+        """Whether what the text says is next would be worth its rows and the asking, were all its tokens alike."""
+        chance = first_chance(state)
+        survival, sum_ = 1.0, 0.0
+        for _ in range(self._rows if chance else 0):
+            survival *= chance
+            sum_ += survival
+        return sum_ > self._price
 
     def _compare(self, tokens: Sequence[int]) -> None:
         """Learn from every draft token that the target has written or refused by now."""
@@ -386,7 +402,7 @@ class AutoHorizon:
         if self._draft and self._is_look:
             return 0  # the last look is not over
         is_due = self._is_due or self._habit.credit >= cost * self._back_off
-        is_due = is_due or (self._habit.credit > 0.0 and self._is_called(state.tokens))
+        is_due = is_due or (self._habit.credit > 0.0 and self._is_called(state))
         if self._is_hot:
             is_due = is_due or self._habit.credit > -MOST_DEBT
         self._is_hot = self._is_due = False

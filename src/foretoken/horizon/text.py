@@ -6,13 +6,11 @@ bring and take is counted, and they are given up where they bring less, until th
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from typing import Any
 
 from foretoken.drafters.line import moved
 
 SUFFIX_LEN = 4  # so many tokens that stood in the text before are an event
-SUFFIX_REACH = 4096  # tokens of a prompt that are looked at for that,
-SUFFIX_STEP = 32  # a few a round, as a short answer may not pay for all of them
 FIRST_GAIN = 0.05  # tokens a round that guesses of the text are thought to bring before they have shown it
 EVENT_GAIN = 1.3  # and where it repeats itself, over what asking takes
 GAIN_WEIGHT = 0.08  # of a round
@@ -33,12 +31,15 @@ class TextGuesses:
         self._cost = cost
         self._gain = FIRST_GAIN
         self._is_met = False  # it has been asked in this text
-        self._suffixes: set[tuple[int, ...]] = set()
-        self._seen_len = 0  # tokens whose suffixes are in there
 
     def are_worth_it(self, rate: float) -> bool:
         """Whether they bring more than asking takes, at so many tokens per unit of time."""
         return self._gain > max(rate, 1.0) * self._cost.units
+
+    @property
+    def cost(self) -> float:
+        """Units that asking takes."""
+        return self._cost.units
 
     def settle(self, gain: float, units: float | None) -> None:
         """They were asked for.
@@ -55,12 +56,13 @@ class TextGuesses:
         """The text repeats itself: they are worth another try."""
         self._gain = max(self._gain, FIRST_GAIN, EVENT_GAIN * max(rate, 1.0) * self._cost.units)
 
-    def recurs(self, tokens: Sequence[int]) -> bool:
-        """Whether the text ends in tokens that stood in it before."""
-        length = len(tokens)
-        first = max(self._seen_len, length - SUFFIX_REACH, SUFFIX_LEN)  # ends of what is taken in, all but the newest
-        last = min(first + SUFFIX_STEP, length)
-        new = tokens[first - SUFFIX_LEN : last - 1]
-        self._suffixes.update(zip(*(new[i:] for i in range(SUFFIX_LEN)), strict=False))
-        self._seen_len = max(last, self._seen_len)
-        return tuple(tokens[-SUFFIX_LEN:]) in self._suffixes
+
+def recurs(state: Any) -> bool:
+    """Whether the text ends in tokens that stood in it before."""
+    return bool(state.repeats.observe(state.tokens) >= SUFFIX_LEN)
+
+
+def first_chance(state: Any) -> float:
+    """How sure the text is of what comes next; 0 where it does not say."""
+    state.repeats.observe(state.tokens)
+    return float(state.repeats.chance)
