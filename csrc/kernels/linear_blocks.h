@@ -83,12 +83,41 @@ static FT_INLINE void prefetch(const uint8_t* w) {
     }
 }
 
+template <int R, int P, int64_t kBytes>
+static FT_INLINE void prefetch_bytes(const uint8_t* w, int64_t stride) {
+    for (int p = 0; p < P; ++p) {
+        for (int64_t at = 0; at < kBytes; at += 64) prefetch<R>(w + p * stride + at);
+    }
+}
+
+// The rows of a call take some panels in groups, one group after the other.
+struct Group {
+    int64_t index;
+    bool is_half;  // of two, whose panels nobody takes besides
+};
+
+// Asks for what is multiplied after block b of P panels, which is at w. Behind its panel a stream goes on at the panels
+// after these. What lies past the weights does nothing. Two groups ask for half as much at a time, and half a panel
+// earlier: the second group's panels are in the cache already, so the first alone would ask for everything, and wait
+// for memory.
+template <int R, int P, int64_t kBlockLen>
+static FT_INLINE void prefetch_behind(const uint8_t* w, int64_t b, int64_t blocks, Group group) {
+    constexpr int64_t ahead = kAheadBytes / (P * kBlockLen), half = kBlockLen / 2;
+    const int64_t stride = blocks * kBlockLen;
+    if (R > 1 && P > 1 && group.is_half) {
+        const int64_t at = (blocks / 2 + ahead) * kBlockLen + (group.index * blocks + b) * half;
+        const uint8_t* panels = w - b * kBlockLen;
+        prefetch_bytes<R, P, half>(panels + at + (at >= stride ? (P - 1) * stride : 0), stride);
+    } else {
+        prefetch_bytes<R, P, kBlockLen>(w + ahead * kBlockLen + (b + ahead >= blocks ? (P - 1) * stride : 0), stride);
+    }
+}
+
 // R rows times P panels, which come from the cache for the later rows of a call.
 template <class V, class Dot, int R, int P>
-void linear_blocks_tile(const LinearArgs& a, int64_t row, int64_t panel) {
+void linear_blocks_tile(const LinearArgs& a, int64_t row, int64_t panel, Group group) {
     using Panel = typename Dot::Panel;
     constexpr int64_t block_len = sizeof(Panel), scale_at = block_len - kPanel * 2;
-    constexpr int64_t ahead = kAheadBytes / (P * block_len);
     const int64_t blocks = (a.k + kBlock - 1) / kBlock, w_stride = blocks * block_len;
     const uint8_t* w = a.weight + panel * w_stride;
     const int64_t q_stride = blocks * Dot::kBlockBytes;
@@ -98,11 +127,7 @@ void linear_blocks_tile(const LinearArgs& a, int64_t row, int64_t panel) {
     V acc[R * P];
     for (int i = 0; i < R * P; ++i) acc[i] = V::zero();
     for (int64_t b = 0; b < blocks; ++b, w += block_len, q += Dot::kBlockBytes, ++scale, ++start) {
-        // Behind its panel a stream goes on at the panels after these. What lies past the weights does nothing.
-        const uint8_t* next = w + ahead * block_len + (b + ahead >= blocks ? (P - 1) * w_stride : 0);
-        for (int p = 0; p < P; ++p) {
-            for (int64_t at = 0; at < block_len; at += 64) prefetch<R>(next + p * w_stride + at);
-        }
+        prefetch_behind<R, P, block_len>(w, b, blocks, group);
         typename Dot::Sum dot[R * P];
         Dot::template block<R, P>(w, w_stride, q, q_stride, start, blocks, dot);
         V weight_scale[P];
@@ -124,11 +149,11 @@ void linear_blocks_tile(const LinearArgs& a, int64_t row, int64_t panel) {
 
 // Calls the tile of `rows` rows, rows = 1 ... R.
 template <class V, class Dot, int R, int P>
-FT_INLINE void linear_blocks_rows(const LinearArgs& a, int64_t row, int64_t rows, int64_t panel) {
+FT_INLINE void linear_blocks_rows(const LinearArgs& a, int64_t row, int64_t rows, int64_t panel, Group group) {
     if (rows == R) {
-        linear_blocks_tile<V, Dot, R, P>(a, row, panel);
+        linear_blocks_tile<V, Dot, R, P>(a, row, panel, group);
     } else if constexpr (R > 1) {
-        linear_blocks_rows<V, Dot, R - 1, P>(a, row, rows, panel);
+        linear_blocks_rows<V, Dot, R - 1, P>(a, row, rows, panel, group);
     }
 }
 
@@ -137,7 +162,7 @@ FT_INLINE void linear_blocks_panels(const LinearArgs& a, int64_t row, int64_t ro
     const int64_t groups = (rows + Dot::kRows - 1) / Dot::kRows;
     for (int64_t g = 0; g < groups; ++g) {
         const int64_t from = rows * g / groups, to = rows * (g + 1) / groups;
-        linear_blocks_rows<V, Dot, Dot::kRows, P>(a, row + from, to - from, panel);
+        linear_blocks_rows<V, Dot, Dot::kRows, P>(a, row + from, to - from, panel, {g, groups == 2 && a.tiles == 1});
     }
 }
 

@@ -29,6 +29,7 @@ struct LinearArgs {
     int64_t first_output, last_output;
     float* out;
     int64_t out_stride;
+    int64_t tiles = 1;  // of rows: so many calls take the same panels one after the other
 };
 
 // One chunk of at most 256 keys for `heads` query heads that share a KV head. q, and part: heads * (head_len + 2).

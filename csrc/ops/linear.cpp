@@ -80,10 +80,12 @@ void multiply(LinearKernel kernel, const LinearArgs& args, int64_t panel_bytes, 
               int64_t last) {
     const int64_t tiles = ceil_div(rows, kRowTile);
     const int64_t near = tiles > 1 ? 2 * ceil_div(kPanelsInCache / 2, panel_bytes) : last - first;
+    LinearArgs own = args;
+    own.tiles = tiles;
     for (; first < last; first += near) {
         for (int64_t t = 0; t < tiles; ++t) {
             const int64_t from = rows * t / tiles, to = rows * (t + 1) / tiles;
-            kernel(args, from, to - from, first, std::min(first + near, last));
+            kernel(own, from, to - from, first, std::min(first + near, last));
         }
     }
 }
