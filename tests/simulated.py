@@ -31,6 +31,7 @@ class World:
         rng = np.random.default_rng(seed)
         self.text = rng.integers(0, 1000, length + 64).tolist()
         self.luck = rng.random((length + 64, 17))
+        self.failed = []
 
     def draft(self, at, count):
         tokens, said = [], []
@@ -56,6 +57,7 @@ class World:
             drafter=SimpleNamespace(name=self.name),
             source="mtp",
             repeats=self.repeats(),
+            drafting_failed=self.failed.append,
             sampler=SimpleNamespace(sampling=SimpleNamespace(temperature=0.0)),
         )
         total = 0.0

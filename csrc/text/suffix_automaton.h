@@ -38,9 +38,9 @@ class SuffixAutomaton {
     // throw. A text that is shorter, or that was not taken in whole, begins anew.
     template <class TokenAt>
     void observe(int64_t length, const TokenAt& token_at) {
-        const bool goes_on = is_whole_ && length >= num_seen_ && size_ + (length - num_seen_) <= 2 * window_;
+        const bool is_longer = is_whole_ && length >= num_seen_ && size_ + (length - num_seen_) <= 2 * window_;
         is_whole_ = false;
-        if (!goes_on) {
+        if (!is_longer) {
             forget();
             num_seen_ = length > window_ ? length - window_ : 0;
         }

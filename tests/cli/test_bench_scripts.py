@@ -38,6 +38,8 @@ def run(name, *arguments):
         (["second_source", "--drafter", "suffix"], ["suffix", "mtp=PATH,suffix"]),
         (["second_source", "--horizons", "2,x"], ["'x'"]),
         (["second_source", "--prompts", "x" * 300], ["cannot be read"]),
+        (["other_clock", "README.md"], ["README.md", "verify-cost --json"]),
+        (["other_clock", "bench/prompts"], ["bench/prompts", "verify-cost --json"]),
     ],
 )
 def test_wrong_input_is_one_line_and_code_2(arguments, words, monkeypatch):
@@ -121,3 +123,16 @@ def test_a_second_source_changes_no_text(tmp_path):
     assert finished.json["same_text"] and finished.json["domains"].keys() == {"code", "mix"}
     own = finished.json["domains"]["code"]
     assert own["both_over_alone"].keys() == {"2", "best"} and own["both"]["tokens_per_round"]["2"] >= 1.0
+
+
+def test_on_another_clock_a_round_takes_what_the_report_says(tmp_path):
+    prompts, report = tmp_path / "one.jsonl", tmp_path / "costs.json"
+    prompts.write_text('{"domain": "code", "text": "def add(a, b):"}\n')
+    report.write_text('{"ms": {"1": 2.0, "17": 2.0}}')  # rows are free, and so is the text itself: only rounds count
+    options = ["--drafter", "suffix", "--horizon", "0,9", "--noise", "0", "--max-tokens", "60", "--repeats", "1"]
+    finished = run("other_clock", report, "--prompts", prompts, *options, "--json")
+    assert finished.code == 0, finished.err
+    own = finished.json["domains"]["code"]
+    assert own["tokens_per_round_by_horizon"]["9"] > 1.0
+    assert own["speedup"]["9"] == pytest.approx(own["tokens_per_round_by_horizon"]["9"], rel=1e-6)
+    assert own["plain_tok_per_s"] == pytest.approx(1e3 / (2.0 + 0.3))

@@ -9,6 +9,7 @@ from simulated import FLAT, STEEP, STEPS, TextWorld, World
 
 from foretoken.bench.calibration import calibration_error
 from foretoken.drafters.protocol import Draft
+from foretoken.drafters.suffix import SuffixText
 from foretoken.horizon import AutoHorizon, FixedHorizon, Learned, Paid
 from foretoken.horizon.chance import Chance, Weights
 from foretoken.horizon.cost import Costs
@@ -272,9 +273,7 @@ def test_the_text_itself_guesses_while_a_model_is_not_worth_it():
     world = TextWorld(FLAT, 0.002, lambda position, depth: 0.95, lambda position: position // 50 % 2, length=1000)
     seconds = world.auto()
     assert world.fixed(0) / seconds > 1.5
-    assert world.asks["suffix"] and all(map(world.has_guess, world.asks["suffix"])), (
-        "only where it has something to say"
-    )
+    assert world.asks["suffix"] and all(map(world.has_guess, world.asks["suffix"])), "only where it has a guess"
     assert 0 < len(world.asks["mtp"]) < 10, "the model is still looked at, now and then"
 
 
@@ -282,6 +281,27 @@ def test_the_text_itself_guesses_while_a_model_is_not_worth_it():
 def test_guesses_of_the_text_that_bring_nothing_hardly_cost_anything(draft_s):
     world = TextWorld(STEEP, draft_s, lambda position, depth: 0.1, length=1000)
     assert world.fixed(0) / world.auto() > 0.98
+
+
+def test_the_text_is_asked_where_its_guesses_may_pay_for_their_rows():
+    """A row costs 0.45 tokens on the one machine, which a chance of 0.3 never pays for, and 0.08 on the other."""
+    asks = {}
+    for name, costs, chance in (("no", STEEP, 0.3), ("one row", STEEP, 0.6), ("yes", FLAT, 0.3)):
+        world = TextWorld(costs, 0.002, lambda position, depth, chance=chance: chance, length=600)
+        world.auto()
+        asks[name] = sum(at > 100 for at in world.asks["suffix"])
+    assert asks["no"] == 0 and min(asks["one row"], asks["yes"]) > 50
+
+
+def test_a_text_too_long_for_the_memory_is_decoded_plainly():
+    class TooLong(SuffixText):
+        def observe(self, tokens):
+            raise MemoryError("no room")
+
+    world = TextWorld(FLAT, 0.002, lambda position, depth: 0.9, length=60)
+    world.repeats = TooLong
+    world.auto()
+    assert world.failed and not world.asks["suffix"]
 
 
 def test_what_the_text_guesses_is_taken_up_again_where_it_repeats_itself():

@@ -1,9 +1,9 @@
 """Several sources for one target: the one that is worth most makes the round's draft, and the text itself ends it.
 
-What the text itself says (`suffix`) costs next to nothing, so it is asked in every round and knows its chances. A model
-costs time; its worth is the number of tokens that it is likely to get kept, from what came of its earlier guesses,
-against the time that it takes beside a pass of the target. A model that does not lead guesses now and then all
-the same, a shadow round: its guess is compared with what the target goes on to write, at no cost to the target.
+What the text itself says (`suffix`) costs next to nothing, so it is asked in every round that a model is, and knows its
+chances. A model costs time; its worth is the number of tokens that it is likely to get kept, from what came of its
+earlier guesses, against the time that it takes beside a pass of the target. A model that does not lead guesses now and
+then all the same, a shadow round: its guess is compared with what the target goes on to write, at no cost to that.
 Source: full information on every source, as in HedgeSpec (arXiv 2510.20064), here with moving averages.
 """
 

@@ -6,7 +6,7 @@ counts are compared, for costs have steps. No row is always among them, and then
 the drafter is asked for as many tokens as have lately been worth their cost, which may be none. Then drafts are looked
 at now and again without a row and compared with what the target goes on to write; all looking together may take less
 than one hundredth of the time. Where a model is not worth asking, the text itself is: its guesses cost next to nothing,
-and are asked for until they do not even bring that.
+and are asked for where it is sure of them, until they do not even bring that.
 """
 
 from __future__ import annotations
@@ -41,8 +41,7 @@ MOST_BACK_OFF = 2
 GUESSED_WORTH = 0.8  # of the worth of one draft token, for the next one where none was seen
 TEXT_OVER_MODEL = 2  # times the tokens of a model that the text is asked for beside it
 TEXT_MARGIN = 1.15  # its tokens must be worth so many times their rows: of many guesses some seem good by chance
-ASK_LEN = 4  # draft tokens by which it is decided whether the text is asked,
-ASK_SHARE = 0.8  # and the share of their price that they must seem worth; the judge may think better of them
+ASK_LEN = 4  # draft tokens, at most, by which it is decided whether the text is asked
 PLAIN_ROUNDS = 4  # before the first draft, where the cost of a plain pass is not known
 
 
@@ -141,9 +140,9 @@ class AutoHorizon:
         worthy = [self._worthwhile(worth)[0] for worth in before.worth.values()]
         is_known = costs.level is not None
         self.model_limit = low or (min(max(worthy, default=FIRST_REACH), self._reach, high) if is_known else 0)
-        self._asks_text = False  # where it has a guess
-        self._rows, self._price = 0, 0.0  # of a usual draft of the text, and what those rows take in tokens
-        self.limit = self._with_text(self.model_limit, None) if self.model_limit else 0
+        self._is_text_asked = False  # while models rest, where it is sure enough
+        self._ask_units: list[float] = []  # what asking and so many rows take
+        self.limit = self.model_limit
 
     @property
     def useless(self) -> tuple[str, ...]:
@@ -254,8 +253,8 @@ class AutoHorizon:
             self.limit = self.model_limit = 0
             return
         self.model_limit = self._low or self._next_limit(state, paid)
-        self.limit = self._with_text(self.model_limit, state)
-        if not self.limit and not self._asks_text:
+        self.limit = self._with_text(self.model_limit, state, paid.texts)
+        if not self.limit and not self._is_text_asked:
             self._tokens = self._time = 0.0  # behind a stretch of plain decoding the rate begins anew
 
     def _settle_look(self, paid: Paid) -> None:
@@ -268,17 +267,24 @@ class AutoHorizon:
             self._habit.credit -= min(took, MOST_OVER * charged) - charged
 
     def _wakes(self, state: Any, paid: Paid) -> bool:
-        """Whether something other than resting is to be thought of now: there is time for a look, or a reason."""
-        self._habit.credit += self._share
-        if self._asks_text:
-            if paid.texts == 1 and not paid.prompt_rows:
-                self._tokens = RATE_FADE * self._tokens + paid.tokens
-                self._time = RATE_FADE * self._time + self._plain
+        """Whether something other than resting is to be thought of now: there is time for a look, or a reason.
+
+        If not, the round is counted here; else `observe` does it.
+        """
+        credit = self._habit.credit + self._share
+        self._is_due = credit >= self._due or (credit > 0.0 and self._is_called(state))
+        if self._is_text_asked:
             is_reason = self.limit > 0 or self._is_text_sure(state)
         elif is_reason := self._has_text and recurs(state):
             self._text.try_again(self._rate)
-        self._is_due = self._habit.credit >= self._due or (self._habit.credit > 0.0 and self._is_called(state))
-        return self._is_due or is_reason
+        if self._is_due or is_reason:
+            return True
+        self._habit.credit = credit
+        if self._is_text_asked and paid.texts == 1 and not paid.prompt_rows:
+            self._tokens = RATE_FADE * self._tokens + paid.tokens
+            self._time = RATE_FADE * self._time + self._plain
+            self._rate = max(self._tokens / self._time, 1.0 / self._plain)
+        return False
 
     def _is_called(self, state: Any) -> bool:
         """Whether the text may become easier for a model here."""
@@ -297,26 +303,29 @@ class AutoHorizon:
             units = paid.draft_s / level
         self._text.settle(gain, units)
 
-    def _with_text(self, model_limit: int, state: Any) -> int:
-        """Draft tokens to ask for, where a model is to guess so many of them."""
-        self._asks_text = not self._low and self._has_text and self._text.are_worth_it(self._rate)
-        if not self._asks_text:
+    def _with_text(self, model_limit: int, state: Any, texts: int) -> int:
+        """Draft tokens to ask for, where a model is to guess so many of them, in a pass of so many texts."""
+        self._is_text_asked = not self._low and self._has_text and self._text.are_worth_it(self._rate)
+        if not self._is_text_asked:
             return model_limit
         if model_limit:
             return max(model_limit, min(self._reach, self._high, TEXT_OVER_MODEL * model_limit))
         curve, most = self._costs.curve(len(state.tokens)), min(self._reach, self._high)
-        self._rows = min(most, ASK_LEN)
-        self._price = ASK_SHARE * self._rate * (curve[1 + self._rows] - curve[1] + self._text.cost)
+        before = min(texts, MAX_ROWS - ASK_LEN)
+        plain = curve[before] - self._text.cost
+        self._ask_units = [units - plain for units in curve[before + 1 : before + 1 + min(most, ASK_LEN)]]
         return most if self._is_text_sure(state) else 0
 
     def _is_text_sure(self, state: Any) -> bool:
-        """Whether what the text says is next would be worth its rows and the asking, were all its tokens alike."""
-        chance = first_chance(state)
-        survival, sum_ = 1.0, 0.0
-        for _ in range(self._rows if chance else 0):
+        """Whether what the text says is next may be worth rows and asking: some of it, were all its tokens alike."""
+        chance, price = first_chance(state), TEXT_MARGIN * max(self._rate, 1.0)
+        survival, total = 1.0, 0.0
+        for units in self._ask_units if chance else ():
             survival *= chance
-            sum_ += survival
-        return sum_ > self._price
+            total += survival
+            if total > price * units:
+                return True
+        return False
 
     def _compare(self, tokens: Sequence[int]) -> None:
         """Learn from every draft token that the target has written or refused by now."""

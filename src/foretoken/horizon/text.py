@@ -9,11 +9,12 @@ from __future__ import annotations
 from typing import Any
 
 from foretoken.drafters.line import moved
+from foretoken.drafters.suffix import LEAST_CHANCE
 
 SUFFIX_LEN = 4  # so many tokens that stood in the text before are an event
 FIRST_GAIN = 0.05  # tokens a round that guesses of the text are thought to bring before they have shown it
 EVENT_GAIN = 1.3  # and where it repeats itself, over what asking takes
-GAIN_WEIGHT = 0.08  # of a round
+GAIN_WEIGHT = 0.08  # of a round in which it was asked
 COST_WEIGHT = 0.25
 
 
@@ -30,7 +31,6 @@ class TextGuesses:
     def __init__(self, cost: TextCost) -> None:
         self._cost = cost
         self._gain = FIRST_GAIN
-        self._is_met = False  # it has been asked in this text
 
     def are_worth_it(self, rate: float) -> bool:
         """Whether they bring more than asking takes, at so many tokens per unit of time."""
@@ -48,9 +48,8 @@ class TextGuesses:
         units  that asking took; None where nobody knows
         """
         self._gain += GAIN_WEIGHT * (gain - self._gain)
-        if self._is_met and units is not None:  # the first time the whole prompt is taken in
+        if units is not None:
             self._cost.units = moved(self._cost.units, units, COST_WEIGHT)
-        self._is_met = True
 
     def try_again(self, rate: float) -> None:
         """The text repeats itself: they are worth another try."""
@@ -59,10 +58,19 @@ class TextGuesses:
 
 def recurs(state: Any) -> bool:
     """Whether the text ends in tokens that stood in it before."""
-    return bool(state.repeats.observe(state.tokens) >= SUFFIX_LEN)
+    return _match_len(state) >= SUFFIX_LEN
 
 
 def first_chance(state: Any) -> float:
-    """How sure the text is of what comes next; 0 where it does not say."""
-    state.repeats.observe(state.tokens)
-    return float(state.repeats.chance)
+    """How sure the text is of what comes next; 0 where it would guess nothing."""
+    chance = float(state.repeats.chance) if _match_len(state) else 0.0
+    return chance if chance >= LEAST_CHANCE else 0.0
+
+
+def _match_len(state: Any) -> int:
+    """Tokens at the text's end that occurred before; 0, and no drafts any more, where memory does not suffice."""
+    try:
+        return int(state.repeats.observe(state.tokens))
+    except MemoryError as error:
+        state.drafting_failed(error)
+        return 0
