@@ -45,6 +45,10 @@ class World:
     def repeats(self):
         return SuffixText()
 
+    def drafting_failed(self, error):
+        self.failed.append(error)
+        self.state.drafter = None
+
     def guess(self, horizon, at, limit):
         """A draft, who made it, and its seconds."""
         return self.draft(at, limit), "mtp", self.draft_s * limit
@@ -57,10 +61,10 @@ class World:
             drafter=SimpleNamespace(name=self.name),
             source="mtp",
             repeats=self.repeats(),
-            drafting_failed=self.failed.append,
+            drafting_failed=self.drafting_failed,
             sampler=SimpleNamespace(sampling=SimpleNamespace(temperature=0.0)),
         )
-        total = 0.0
+        self.state, total = state, 0.0
         while len(tokens) < self.length:
             limit = min(horizon.limit, self.length - len(tokens) - 1)  # as the engine does
             draft, source, draft_s = self.guess(horizon, len(tokens), limit) if limit else (NO_DRAFT, "", 0.0)

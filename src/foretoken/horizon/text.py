@@ -69,6 +69,8 @@ def first_chance(state: Any) -> float:
 
 def _match_len(state: Any) -> int:
     """Tokens at the text's end that occurred before; 0, and no drafts any more, where memory does not suffice."""
+    if state.drafter is None:
+        return 0
     try:
         return int(state.repeats.observe(state.tokens))
     except MemoryError as error:
