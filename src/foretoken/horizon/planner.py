@@ -140,7 +140,7 @@ class AutoHorizon:
         worthy = [self._worthwhile(worth)[0] for worth in before.worth.values()]
         is_known = costs.level is not None
         self.model_limit = low or (min(max(worthy, default=FIRST_REACH), self._reach, high) if is_known else 0)
-        self._is_text_asked = False  # while models rest, where it is sure enough
+        self._is_text_asked = False  # the text itself is worth asking; alone only where it is sure enough
         self._ask_units: list[float] = []  # what asking and so many rows take
         self.limit = self.model_limit
 
@@ -233,11 +233,7 @@ class AutoHorizon:
             cost = costs[paid.rows if paid.rows < MAX_ROWS else MAX_ROWS]
             if paid.drafters and level:
                 cost += paid.draft_s / level
-            self._tokens = RATE_FADE * self._tokens + paid.tokens
-            self._time = RATE_FADE * self._time + cost
-            plain = paid.texts / costs[paid.texts if paid.texts < MAX_ROWS else MAX_ROWS]
-            rate = self._tokens / self._time
-            self._rate = rate if rate > plain else plain
+            self._count(paid.tokens, cost, paid.texts / costs[paid.texts if paid.texts < MAX_ROWS else MAX_ROWS])
             if paid.texts == 1:  # the rate of several is theirs together
                 self._habit.tokens, self._habit.time = self._tokens, self._time
         if self._charged:
@@ -256,6 +252,13 @@ class AutoHorizon:
         self.limit = self._with_text(self.model_limit, state, paid.texts)
         if not self.limit and not self._is_text_asked:
             self._tokens = self._time = 0.0  # behind a stretch of plain decoding the rate begins anew
+
+    def _count(self, tokens: int, units: float, plain: float) -> None:
+        """A round: what it gave and took, and the rate of plain decoding, below which the run's own never lies."""
+        self._tokens = RATE_FADE * self._tokens + tokens
+        self._time = RATE_FADE * self._time + units
+        rate = self._tokens / self._time
+        self._rate = rate if rate > plain else plain
 
     def _settle_look(self, paid: Paid) -> None:
         """Charge a look what it took, where that is known: behind plain decoding it is more than usual drafts take."""
@@ -281,9 +284,7 @@ class AutoHorizon:
             return True
         self._habit.credit = credit
         if self._is_text_asked and paid.texts == 1 and not paid.prompt_rows:
-            self._tokens = RATE_FADE * self._tokens + paid.tokens
-            self._time = RATE_FADE * self._time + self._plain
-            self._rate = max(self._tokens / self._time, 1.0 / self._plain)
+            self._count(paid.tokens, self._plain, 1.0 / self._plain)
         return False
 
     def _is_called(self, state: Any) -> bool:

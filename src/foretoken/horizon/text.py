@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from foretoken.drafters.line import moved
-from foretoken.drafters.suffix import LEAST_CHANCE
+from foretoken.drafters.suffix import LEAST_CHANCE, SuffixText
 
 SUFFIX_LEN = 4  # so many tokens that stood in the text before are an event
 FIRST_GAIN = 0.05  # tokens a round that guesses of the text are thought to bring before they have shown it
@@ -63,7 +63,8 @@ def recurs(state: Any) -> bool:
 
 def first_chance(state: Any) -> float:
     """How sure the text is of what comes next; 0 where it would guess nothing."""
-    chance = float(state.repeats.chance) if _match_len(state) else 0.0
+    text: SuffixText = state.repeats
+    chance = text.chance if _match_len(state) else 0.0
     return chance if chance >= LEAST_CHANCE else 0.0
 
 
@@ -71,8 +72,9 @@ def _match_len(state: Any) -> int:
     """Tokens at the text's end that occurred before; 0, and no drafts any more, where memory does not suffice."""
     if state.drafter is None:
         return 0
+    text: SuffixText = state.repeats
     try:
-        return int(state.repeats.observe(state.tokens))
+        return text.observe(state.tokens)
     except MemoryError as error:
         state.drafting_failed(error)
         return 0
