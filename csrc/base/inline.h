@@ -8,6 +8,7 @@
 #define FT_INLINE inline __attribute__((always_inline))
 #define FT_PREFETCH(address) __builtin_prefetch(address)
 #define FT_PREFETCH_FAR(address) __builtin_prefetch(address, 0, 2)  // into the second cache
+#define FT_PREFETCH_WRITE(address) __builtin_prefetch(address, 1)
 #define FT_PRAGMA(text) _Pragma(#text)
 #define FT_UNROLL(n) FT_PRAGMA(GCC unroll n)
 
@@ -19,6 +20,7 @@
 #define FT_INLINE inline
 #define FT_PREFETCH(address) ((void)0)
 #define FT_PREFETCH_FAR(address) ((void)0)
+#define FT_PREFETCH_WRITE(address) ((void)0)
 #define FT_UNROLL(n)
 #define FT_PIN(value) ((void)0)
 #define FT_RENEW(value) ((void)0)

@@ -19,9 +19,15 @@ FT_INLINE V absolute(V x) {
     return V::from_bits(V::bit_and(V::bits(x), V::int_set1(0x7fffffffu)));
 }
 
+// exp(x) = part * 2^whole, part in [0.7, 1.42], for x whose power of two fits 23 bits.
 template <class V>
-FT_INLINE V exp(V x) {
-    x = V::min(V::set1(89.0f), V::max(V::set1(-104.0f), x));  // the order of arguments keeps a NaN
+struct ExpParts {
+    V part;
+    typename V::Int whole;
+};
+
+template <class V>
+FT_INLINE ExpParts<V> exp_parts(V x) {
     // n = round(x / ln 2), found in the low bits of a sum with 1.5 * 2^23; x = n ln 2 + r, |r| <= 0.35.
     const V shifted = V::fma(x, V::set1(1.44269504088896341f), V::set1(12582912.0f));
     const V n = shifted - V::set1(12582912.0f);
@@ -33,14 +39,21 @@ FT_INLINE V exp(V x) {
     p = V::fma(p, r, V::set1(4.1665795894e-2f));
     p = V::fma(p, r, V::set1(1.6666665459e-1f));
     p = V::fma(p, r, V::set1(5.0000001201e-1f));
-    p = V::fma(p, r * r, r) + V::set1(1.0f);
-    // 2^n as a product of two normal numbers, n in [-150, 128].
-    const auto whole = V::sub(V::bits(shifted), V::int_set1(0x4b400000u));
+    return {V::fma(p, r * r, r) + V::set1(1.0f), V::sub(V::bits(shifted), V::int_set1(0x4b400000u))};
+}
+
+// 2^n, n in [-126, 127]
+template <class V>
+FT_INLINE V power_of_two(typename V::Int n) {
+    return V::from_bits(V::add(V::template shift_left<23>(n), V::int_set1(0x3f800000u)));
+}
+
+template <class V>
+FT_INLINE V exp(V x) {
+    // The order of arguments keeps a NaN. 2^n is a product of two normal numbers, n in [-150, 128].
+    const auto [part, whole] = exp_parts(V::min(V::set1(89.0f), V::max(V::set1(-104.0f), x)));
     const auto half = V::template shift_right<1>(whole);
-    const auto one = V::int_set1(0x3f800000u);
-    const V first = V::from_bits(V::add(V::template shift_left<23>(half), one));
-    const V second = V::from_bits(V::add(V::template shift_left<23>(V::sub(whole, half)), one));
-    return (p * first) * second;
+    return (part * power_of_two<V>(half)) * power_of_two<V>(V::sub(whole, half));
 }
 
 template <class V>
@@ -84,9 +97,11 @@ FT_INLINE V log1p(V x) {
     return log(w) + added;
 }
 
+// Beyond 0.625 by exp(2 |x|); from 20 on it is 1, so that exp needs no care for what a float holds.
 template <class V>
 FT_INLINE V tanh(V x) {
     const V size = absolute(x), one = V::set1(1.0f);
+    const auto is_near = V::less(size, V::set1(0.625f));
     const V z = x * x;
     V p = V::set1(-5.70498872745e-3f);
     p = V::fma(p, z, V::set1(2.06390887954e-2f));
@@ -94,9 +109,12 @@ FT_INLINE V tanh(V x) {
     p = V::fma(p, z, V::set1(1.33314422036e-1f));
     p = V::fma(p, z, V::set1(-3.33332819422e-1f));
     const V near = V::fma(p * z, x, x);
-    const V far = one - V::set1(2.0f) / (exp(size + size) + one);
+    if (V::all(is_near)) return near;
+    const V small = V::min(V::set1(20.0f), size);
+    const auto [part, whole] = exp_parts(small + small);
+    const V far = one - V::set1(2.0f) / (V::fma(part, power_of_two<V>(whole), one));
     const auto sign = V::bit_and(V::bits(x), V::int_set1(0x80000000u));
-    return V::select(V::less(size, V::set1(0.625f)), near, V::from_bits(V::bit_or(V::bits(far), sign)));
+    return V::select(is_near, near, V::from_bits(V::bit_or(V::bits(far), sign)));
 }
 
 }  // namespace foretoken

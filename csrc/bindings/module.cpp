@@ -1,5 +1,6 @@
 // The extension foretoken._core: arrays in, exceptions out, lock released. No arithmetic.
 #include <nanobind/nanobind.h>
+#include <nanobind/stl/optional.h>
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/vector.h>
 
@@ -16,15 +17,18 @@ namespace foretoken {
 using Handle = nb::handle;
 
 static void bind_linear(nb::module_& m) {
-    m.def("linear", [](Handle x, Handle weight, Handle out) {
-        const In a("x", x);
-        const WeightArgument w(weight);
-        const Out o("out", out);
-        const auto rows = a.rows();
-        const Weight matrix = w.view();
-        const auto to = o.rows();
-        issue([=] { linear(rows, matrix, to); });
-    });
+    m.def(
+        "linear",
+        [](Handle x, Handle weight, Handle out, std::optional<float> cap) {
+            const In a("x", x);
+            const WeightArgument w(weight);
+            const Out o("out", out);
+            const auto rows = a.rows();
+            const Weight matrix = w.view();
+            const auto to = o.rows();
+            issue([=] { linear(rows, matrix, cap, to); });
+        },
+        nb::arg("x"), nb::arg("weight"), nb::arg("out"), nb::arg("cap") = nb::none());
     m.def("cluster_logits", [](Handle z, Handle weight, Handle clusters, int64_t cluster_len, Handle out) {
         const In a("z", z);
         const WeightArgument w(weight);
@@ -180,11 +184,6 @@ static void bind_elements(nb::module_& m) {
         const auto a = g.rows(), b = u.rows();
         const auto to = o.rows();
         issue([=] { gelu_mul(a, b, to); });
-    });
-    m.def("softcap", [](Handle x, float cap) {
-        const Out o("x", x);
-        const auto rows = o.rows();
-        issue([=] { softcap(rows, cap); });
     });
     m.def("rope_rows", [](Handle positions, Handle inv_freq, Handle cos, Handle sin) {
         const InIds p("positions", positions);

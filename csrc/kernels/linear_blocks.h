@@ -120,22 +120,22 @@ void linear_blocks_tile(const LinearArgs& a, int64_t row, int64_t panel, Group g
     constexpr int64_t block_len = sizeof(Panel), scale_at = block_len - kPanel * 2;
     const int64_t blocks = (a.k + kBlock - 1) / kBlock, w_stride = blocks * block_len;
     const uint8_t* w = a.weight + panel * w_stride;
-    const int64_t q_stride = blocks * Dot::kBlockBytes;
+    const int64_t row_blocks = a.activations.row_blocks, q_stride = row_blocks * Dot::kBlockBytes;
     const int8_t* q = a.activations.q + row * q_stride;
-    const float* scale = a.activations.scale + row * blocks;
-    const int32_t* start = a.activations.start + row * blocks;
+    const float* scale = a.activations.scale + row * row_blocks;
+    const int32_t* start = a.activations.start + row * row_blocks;
     V acc[R * P];
     for (int i = 0; i < R * P; ++i) acc[i] = V::zero();
     for (int64_t b = 0; b < blocks; ++b, w += block_len, q += Dot::kBlockBytes, ++scale, ++start) {
         prefetch_behind<R, P, block_len>(w, b, blocks, group);
         typename Dot::Sum dot[R * P];
-        Dot::template block<R, P>(w, w_stride, q, q_stride, start, blocks, dot);
+        Dot::template block<R, P>(w, w_stride, q, q_stride, start, row_blocks, dot);
         V weight_scale[P];
         for (int p = 0; p < P; ++p) {
             weight_scale[p] = V::load_f16(reinterpret_cast<const uint16_t*>(w + p * w_stride + scale_at));
         }
         FT_UNROLL(16) for (int r = 0; r < R; ++r) {
-            const V own = V::set1(scale[r * blocks]);
+            const V own = V::set1(scale[r * row_blocks]);
             for (int p = 0; p < P; ++p) {
                 V& sum = acc[r * P + p];
                 sum = V::fma(Dot::value(dot[r * P + p]) * own, weight_scale[p], sum);
@@ -162,6 +162,9 @@ FT_INLINE void linear_blocks_panels(const LinearArgs& a, int64_t row, int64_t ro
     const int64_t groups = (rows + Dot::kRows - 1) / Dot::kRows;
     for (int64_t g = 0; g < groups; ++g) {
         const int64_t from = rows * g / groups, to = rows * (g + 1) / groups;
+        for (int64_t t = from; t < to; ++t) {
+            for (int p = 0; p < P; ++p) prefetch_outputs(a, row + t, panel + p);
+        }
         linear_blocks_rows<V, Dot, Dot::kRows, P>(a, row + from, to - from, panel, {g, groups == 2 && a.tiles == 1});
     }
 }

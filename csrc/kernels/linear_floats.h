@@ -8,10 +8,19 @@
 
 namespace foretoken {
 
+static FT_INLINE float* outputs(const LinearArgs& a, int64_t row, int64_t panel) {
+    return a.out + row * a.out_stride + (panel * kPanel - a.first_output);
+}
+
+// Early, for writing: a store that waits for its line holds up all stores behind it, spilled sums too.
+static FT_INLINE void prefetch_outputs(const LinearArgs& a, int64_t row, int64_t panel) {
+    FT_PREFETCH_WRITE(outputs(a, row, panel));
+}
+
 template <class V>
 FT_INLINE void store_outputs(V v, const LinearArgs& a, int64_t row, int64_t panel) {
     const int64_t first = panel * kPanel;
-    float* out = a.out + row * a.out_stride + (first - a.first_output);
+    float* out = outputs(a, row, panel);
     if (first >= a.first_output && first + kPanel <= a.last_output) {
         v.store(out);
         return;

@@ -7,15 +7,15 @@
 
 namespace foretoken {
 
-// T activation rows as q8 blocks, for weights in q8 or q4. q: [T][blocks] of block_bytes each, scale and start:
-// [T][blocks]. A block is 32 int8, or what else the instruction set multiplies (dot_*.h). start is what a block's
-// integer dots begin with, so that they end without the weights' zero point; its form belongs to the instruction set
-// and to the format of the weights.
+// T activation rows as q8 blocks, for weights in q8 or q4. q: [T][row_blocks] of block_bytes each, scale and start:
+// [T][row_blocks], the last ones of a row unused. A block is 32 int8, or what else the instruction set multiplies
+// (dot_*.h). start is what a block's integer dots begin with, so that they end without the weights' zero point; its
+// form belongs to the instruction set and to the format of the weights.
 struct ActivationsQ8 {
     int8_t* q;
     float* scale;
     int32_t* start;
-    int64_t block_bytes;
+    int64_t block_bytes, row_blocks;
 };
 
 // One linear call. x: row t at x + t * x_stride (f32 and bf16 only). weight: panels. Output n of row t goes to

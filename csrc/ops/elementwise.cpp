@@ -100,16 +100,6 @@ void gelu_mul(FloatRows gate, FloatRows up, Rows<float> out) {
              [&](int64_t t) { kernels().gelu_mul(gate.row(t), up.row(t), gate.cols, out.row(t)); });
 }
 
-void softcap(Rows<float> x, float cap) {
-    require(cap > 0.0f, [] { return std::string("cap: expected a positive number"); });
-    // Logit rows are long: cut them, too. Elements do not depend on each other.
-    const int64_t piece = 4096, pieces = ceil_div(x.cols, piece);
-    each_row(x.rows * pieces, piece, [&](int64_t i) {
-        const int64_t at = i % pieces * piece;
-        kernels().softcap(x.row(i / pieces) + at, cap, x.cols - at < piece ? x.cols - at : piece);
-    });
-}
-
 void copy(FloatRows x, Rows<float> out) {
     require_shape("out", out, x.rows, x.cols);
     for (int64_t t = 0; t < x.rows; ++t)

@@ -81,7 +81,7 @@ struct Inputs {
         }
     }
     void copy(int64_t to, const ActivationsQ8& from, int64_t row) const {
-        const ActivationsQ8 target = from_row(activations, to, k), source = from_row(from, row, k);
+        const ActivationsQ8 target = from_row(activations, to), source = from_row(from, row);
         const size_t blocks = static_cast<size_t>(ceil_div(k, kBlock));
         std::memcpy(target.q, source.q, blocks * static_cast<size_t>(target.block_bytes));
         std::memcpy(target.scale, source.scale, blocks * 4);
@@ -93,14 +93,14 @@ struct Inputs {
 void multiply_groups(Session& session, const Wave& wave, const Inputs& in, const Weight& w, int64_t n, float* out) {
     const int64_t panels = n / kPanel, unit = unit_bytes(w.format, w.layout, w.k), all = panels * wave.count;
     const LinearKernel kernel = linear_kernel(w.format);
-    session.each(all, panel_grain(session, all), [&](int64_t from, int64_t to) {
+    session.each(all, panel_grain(session, all, ceil_div(wave.rows, wave.count)), [&](int64_t from, int64_t to) {
         while (from < to) {
             const Group& group = wave.groups[from / panels];
             const int64_t first = from % panels, last = std::min(panels, first + to - from);
             const int64_t at = group.first - wave.first;
             const LinearArgs args{in.x ? in.x + at * w.k : nullptr,
                                   w.k,
-                                  in.has_blocks ? from_row(in.activations, at, w.k) : ActivationsQ8{},
+                                  in.has_blocks ? from_row(in.activations, at) : ActivationsQ8{},
                                   w.data + group.expert * panels * unit,
                                   w.k,
                                   0,
@@ -165,7 +165,7 @@ void gate(Session& session, const Wave& wave, int64_t f, const Buffers& b) {
             float* product = (b.gated.has_blocks ? b.gelu : b.gated.x) + i * f;
             kernels().gelu_mul(b.hidden + i * 2 * f, b.hidden + i * 2 * f + f, f, product);
             if (!b.gated.has_blocks) continue;
-            const ActivationsQ8 a = from_row(b.gated.activations, i, f);
+            const ActivationsQ8 a = from_row(b.gated.activations, i);
             quantize_kernel(b.gated.weights)(product, f, a.q, a.scale, a.start);
         }
     });

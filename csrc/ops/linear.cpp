@@ -16,6 +16,13 @@ int64_t activation_block_bytes(Format weights) {
     return weights == Format::q4 ? blocks.block_bytes_for_q4 : blocks.block_bytes_for_q8;
 }
 
+// Blocks from one row to the next. Rows that are read together must not fall to the same places of the first cache, as
+// they do at a distance of 4096 bytes: two blocks more than a multiple of four spread them.
+int64_t row_blocks(int64_t k) {
+    const int64_t blocks = ceil_div(k, kBlock);
+    return blocks + ((2 - blocks) & 3);
+}
+
 // Rows of x as q8 blocks in the session's scratch.
 ActivationsQ8 quantize(Session& session, const FloatRows& x, Format weights) {
     const ActivationsQ8 a =
@@ -46,18 +53,19 @@ void require_panels(const char* name, const Weight& w) {
 }
 
 size_t activation_bytes(int64_t rows, int64_t k, Format weights) {
-    return static_cast<size_t>(rows * ceil_div(k, kBlock) * (activation_block_bytes(weights) + 8));
+    return static_cast<size_t>(rows * row_blocks(k) * (activation_block_bytes(weights) + 8));
 }
 
 ActivationsQ8 activations_at(unsigned char* memory, int64_t rows, int64_t k, Format weights) {
-    const int64_t blocks = rows * ceil_div(k, kBlock), block_bytes = activation_block_bytes(weights);
+    const int64_t blocks = rows * row_blocks(k), block_bytes = activation_block_bytes(weights);
     float* scale = reinterpret_cast<float*>(memory + blocks * block_bytes);
-    return {reinterpret_cast<int8_t*>(memory), scale, reinterpret_cast<int32_t*>(scale + blocks), block_bytes};
+    int32_t* start = reinterpret_cast<int32_t*>(scale + blocks);
+    return {reinterpret_cast<int8_t*>(memory), scale, start, block_bytes, row_blocks(k)};
 }
 
-ActivationsQ8 from_row(const ActivationsQ8& a, int64_t row, int64_t k) {
-    const int64_t blocks = row * ceil_div(k, kBlock);
-    return {a.q + blocks * a.block_bytes, a.scale + blocks, a.start + blocks, a.block_bytes};
+ActivationsQ8 from_row(const ActivationsQ8& a, int64_t row) {
+    const int64_t blocks = row * a.row_blocks;
+    return {a.q + blocks * a.block_bytes, a.scale + blocks, a.start + blocks, a.block_bytes, a.row_blocks};
 }
 
 QuantizeKernel quantize_kernel(Format weights) {
@@ -70,7 +78,7 @@ void quantize_into(Session& session, const FloatRows& x, Format weights, const A
     const int64_t grain = is_small ? x.rows : ceil_div(x.rows, 8 * static_cast<int64_t>(session.threads()));
     session.each(x.rows, grain, [&](int64_t first, int64_t last) {
         for (int64_t t = first; t < last; ++t) {
-            const ActivationsQ8 to = from_row(a, t, x.cols);
+            const ActivationsQ8 to = from_row(a, t);
             quantize_row(x.row(t), x.cols, to.q, to.scale, to.start);
         }
     });
@@ -90,12 +98,15 @@ void multiply(LinearKernel kernel, const LinearArgs& args, int64_t panel_bytes, 
     }
 }
 
-int64_t panel_grain(const Session& session, int64_t panels) {
-    const int64_t threads = session.threads(), grain = ceil_div(panels, 8 * threads);
+int64_t panel_grain(const Session& session, int64_t panels, int64_t rows) {
+    // Short runs, for a thread that shares its core lags behind, and the others wait for its last run. Several tiles of
+    // rows take panels from the cache, in runs that are worth that.
+    const int64_t threads = session.threads(), grain = ceil_div(panels, (rows > kRowTile ? 8 : 128) * threads);
     return panels < 4 * threads ? grain : grain + grain % 2;  // kernels like pairs, but no thread shall go without
 }
 
-void linear(FloatRows x, const Weight& w, Rows<float> out) {
+void linear(FloatRows x, const Weight& w, std::optional<float> cap, Rows<float> out) {
+    require(!cap || *cap > 0.0f, [] { return std::string("cap: expected a positive number"); });
     require_panels("weight", w);
     require_shape("x", x, x.rows, w.k);
     require_shape("out", out, x.rows, w.n);
@@ -107,8 +118,12 @@ void linear(FloatRows x, const Weight& w, Rows<float> out) {
     const int64_t panels = ceil_div(w.n, kPanel);
     const bool is_small = x.rows * w.k * panels * kPanel < kSmallWork;
     const int64_t panel_bytes = unit_bytes(w.format, w.layout, w.k);
-    session.each(panels, is_small ? panels : panel_grain(session, panels),
-                 [&](int64_t first, int64_t last) { multiply(kernel, args, panel_bytes, x.rows, first, last); });
+    session.each(panels, is_small ? panels : panel_grain(session, panels, x.rows), [&](int64_t first, int64_t last) {
+        multiply(kernel, args, panel_bytes, x.rows, first, last);
+        if (!cap) return;
+        const int64_t from = first * kPanel, to = std::min(last * kPanel, w.n);  // still in the cache
+        for (int64_t t = 0; t < x.rows; ++t) kernels().softcap(out.row(t) + from, *cap, to - from);
+    });
 }
 
 int64_t multiply_peak(Format format, int64_t rounds) {

@@ -2,6 +2,8 @@
 // needs no lock of the caller's. An optional array has data == nullptr.
 #pragma once
 
+#include <optional>
+
 #include "ops/arrays.h"
 
 namespace foretoken {
@@ -10,7 +12,7 @@ using Floats = Vector<const float>;
 using FloatRows = Rows<const float>;
 using Ids = Vector<const int32_t>;
 
-void linear(FloatRows x, const Weight& w, Rows<float> out);
+void linear(FloatRows x, const Weight& w, std::optional<float> cap, Rows<float> out);
 void cluster_logits(Floats z, const Weight& w, Ids clusters, int64_t cluster_len, Vector<float> out);
 
 void embed(Ids ids, const Weight& w, float scale, Rows<float> out);
@@ -24,7 +26,6 @@ void experts(FloatRows x, Rows<const int32_t> ids, FloatRows weights, const Weig
 void rms_norm(FloatRows x, Floats weight, float eps, Rows<float> out);
 void norm_add(FloatRows x, Floats weight, float eps, float scale, Rows<float> residual);
 void gelu_mul(FloatRows gate, FloatRows up, Rows<float> out);
-void softcap(Rows<float> x, float cap);
 void rope_rows(Ids positions, Floats inv_freq, Rows<float> cos, Rows<float> sin);
 void copy(FloatRows x, Rows<float> out);
 template <class T>

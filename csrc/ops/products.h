@@ -17,7 +17,7 @@ void require_panels(const char* name, const Weight& w);
 // They serve weights of one format, q8 or q4.
 size_t activation_bytes(int64_t rows, int64_t k, Format weights);
 ActivationsQ8 activations_at(unsigned char* memory, int64_t rows, int64_t k, Format weights);
-ActivationsQ8 from_row(const ActivationsQ8& a, int64_t row, int64_t k);
+ActivationsQ8 from_row(const ActivationsQ8& a, int64_t row);
 QuantizeKernel quantize_kernel(Format weights);
 void quantize_into(Session& session, const FloatRows& x, Format weights, const ActivationsQ8& a);
 
@@ -25,7 +25,7 @@ void quantize_into(Session& session, const FloatRows& x, Format weights, const A
 void multiply(LinearKernel kernel, const LinearArgs& args, int64_t panel_bytes, int64_t rows, int64_t first,
               int64_t last);
 
-// Panels that a thread takes at a time out of `panels`.
-int64_t panel_grain(const Session& session, int64_t panels);
+// Panels that a thread takes at a time out of `panels`, which so many rows share.
+int64_t panel_grain(const Session& session, int64_t panels, int64_t rows);
 
 }  // namespace foretoken

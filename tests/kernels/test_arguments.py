@@ -106,7 +106,7 @@ def test_rows():
         with pytest.raises(ShapeError):
             native.head_norm_rope(zeros(2, 24), head_len, None, 1e-6, c, s)
     with pytest.raises(ShapeError):
-        native.softcap(zeros(2, 24), 0.0)
+        native.linear(zeros(2, 24), native.pack(zeros(3, 24), "f32", "panels"), zeros(2, 3), 0.0)
     with pytest.raises(ShapeError):
         native.rope_rows(np.array([-1], np.int32), np.ones(4, F32))
     with pytest.raises(ShapeError):

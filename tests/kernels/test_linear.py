@@ -65,6 +65,23 @@ def test_column_slices(format, rng):
     assert np.isnan(out[:, :30]).all() and np.isnan(out[:, 70:]).all()
 
 
+@pytest.mark.parametrize("format", FORMATS)
+@pytest.mark.parametrize(("rows", "n"), [(1, 16), (3, 1), (5, 37), (17, 4097)])
+def test_softcap(format, rows, n, rng):
+    weight, x = native.pack(floats(rng, n, 32, scale=7), format, "panels"), floats(rng, rows, 32)
+
+    def run():
+        out = empty(rows, n)
+        native.linear(x, weight, out, 30.0)
+        return out
+
+    plain = run_linear(x, weight).astype(np.float64)
+    assert_within(same_bits(run), 30 * np.tanh(plain / 30), 6 * EPS * np.abs(plain))
+    expected = empty(rows, n)
+    reference.linear(x, weight, expected, 30.0)
+    assert_within(run(), expected, linear_bound(x, weight) + 6 * EPS * np.abs(plain))
+
+
 @pytest.mark.parametrize("format", ["q8", "q4"])
 def test_extreme_activations(format, rng):
     weight = native.pack(floats(rng, 33, 128), format, "panels")

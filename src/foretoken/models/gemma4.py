@@ -96,10 +96,7 @@ class Gemma4:
 
     def logits(self, hidden: np.ndarray) -> np.ndarray:
         """hidden (n, D) after the final norm to logits (n, V); the softcap is always applied, it decides ties."""
-        out = linear(self.ops, hidden, self.weights.embed)
-        if self.config.softcap is not None:
-            self.ops.softcap(out, self.config.softcap)
-        return out
+        return linear(self.ops, hidden, self.weights.embed, self.config.softcap)
 
     def _per_layer_inputs(self, embedded: np.ndarray, ids: np.ndarray) -> np.ndarray:
         """Per-layer embeddings of all layers (T, L·P), from the scaled embedding and the ids (specification 2.3)."""

@@ -29,10 +29,10 @@ def freeze(part: Any) -> None:
             freeze(part.__dict__[field.name])
 
 
-def linear(ops: Ops, x: np.ndarray, weight: Any) -> np.ndarray:
-    """x rows (T, K) times a packed weight (N, K): (T, N)."""
+def linear(ops: Ops, x: np.ndarray, weight: Any, cap: float | None = None) -> np.ndarray:
+    """x rows (T, K) times a packed weight (N, K): (T, N), softcapped where there is a cap."""
     out = ops.empty((len(x), weight.n))
-    ops.linear(x, weight, out)
+    ops.linear(x, weight, out, cap)
     return out
 
 

@@ -6,7 +6,8 @@ Arrays are float32 and C-contiguous unless said otherwise. "rows" means a 2-D ar
 contiguous while its row stride may be larger, so that a slice of columns of a fused result is fine.
 `out` arrays are overwritten and never overlap an input unless said so. Wrong shapes or dtypes raise `ShapeError`.
 
-linear(x, weight, out)                      x rows (T, K) · weight (N, K) -> out rows (T, N)
+linear(x, weight, out, cap=None)            x rows (T, K) · weight (N, K) -> out rows (T, N); with a cap, y of these
+                                            becomes cap · tanh(y / cap)
 embed(ids, weight, scale, out)              ids (T,) int32 -> out (T, K) = weight[ids] · scale; ids checked against N
 rms_norm(x, weight, eps, out)               x (T, D); weight (D,) or None
 norm_add(x, weight, eps, scale, residual)   residual (T, D) in place = (residual + rms_norm(x)) · scale
@@ -38,7 +39,6 @@ experts(x, ids, weights, gate_up, down, num_experts, out)
                                             ShapeError unless D and 2F are multiples of 16 (experts begin at panels)
 copy(x, out)                                rows to rows
 take_rows(x, rows) -> x[rows]               x (T, …) float32 or int32, contiguous; rows (n,) int32, checked against T
-softcap(x, cap)                             in place: cap · tanh(x / cap)
 top_clusters(scores, count)                 (C,) -> (count,) int32 ids of the largest, ties to the lowest, ascending
 cluster_logits(z, weight, clusters, cluster_len, out)
                                             z (K,); cluster j is rows j·cluster_len … of `weight`

@@ -34,7 +34,6 @@ append_kv = _core.append_kv
 attention = _core.attention
 per_layer = _core.per_layer
 experts = _core.experts
-softcap = _core.softcap
 cluster_logits = _core.cluster_logits
 copy = _core.copy
 draw = _core.draw

@@ -158,12 +158,14 @@ def quantized(x: np.ndarray) -> np.ndarray:
 # Rows
 
 
-def linear(x: np.ndarray, weight: Packed, out: np.ndarray) -> None:
+def linear(x: np.ndarray, weight: Packed, out: np.ndarray, cap: float | None = None) -> None:
     _check(x.shape[1:] == (weight.k,), f"x: shape {x.shape}, expected (T, {weight.k})")
     _check(out.shape == (len(x), weight.n), f"out: shape {out.shape}, expected ({len(x)}, {weight.n})")
     x, w = quantized(x) if weight.format in ("q8", "q4") else x, unpack(weight)
     for row, result in zip(x, out, strict=True):  # row by row: NumPy's @ gives other bits for other row counts
         result[:] = w.astype(np.float64) @ row.astype(np.float64)
+    if cap is not None:
+        out[:] = cap * np.tanh(out / np.float32(cap))
 
 
 def cluster_logits(z: np.ndarray, weight: Packed, clusters: np.ndarray, cluster_len: int, out: np.ndarray) -> None:
@@ -209,10 +211,6 @@ def gelu_mul(gate: np.ndarray, up: np.ndarray, out: np.ndarray) -> None:
     _same_shape(gate=gate, up=up, out=out)
     x = gate.astype(np.float64)
     out[:] = 0.5 * x * (1 + np.tanh(np.sqrt(2 / np.pi) * (x + 0.044715 * x**3))) * up
-
-
-def softcap(x: np.ndarray, cap: float) -> None:
-    x[:] = cap * np.tanh(x / np.float32(cap))
 
 
 def per_layer(
