@@ -93,7 +93,7 @@ struct Inputs {
 void multiply_groups(Session& session, const Wave& wave, const Inputs& in, const Weight& w, int64_t n, float* out) {
     const int64_t panels = n / kPanel, unit = unit_bytes(w.format, w.layout, w.k), all = panels * wave.count;
     const LinearKernel kernel = linear_kernel(w.format);
-    session.each(all, panel_grain(session, all, ceil_div(wave.rows, wave.count)), [&](int64_t from, int64_t to) {
+    session.each(all, panel_grain(session, all), [&](int64_t from, int64_t to) {
         while (from < to) {
             const Group& group = wave.groups[from / panels];
             const int64_t first = from % panels, last = std::min(panels, first + to - from);

@@ -9,6 +9,7 @@ namespace {
 
 constexpr int64_t kSmallCount = 1 << 13;       // numbers whose quantising takes no longer than waking threads
 constexpr int64_t kRowTile = 16;               // rows that a thread keeps in its cache beside its panels
+constexpr int64_t kLoneTile = 18;              // or these, where there are no more: two groups of nine
 constexpr int64_t kPanelsInCache = 512 << 10;  // bytes of panels that it keeps there for the next tile of rows
 
 int64_t activation_block_bytes(Format weights) {
@@ -86,7 +87,7 @@ void quantize_into(Session& session, const FloatRows& x, Format weights, const A
 
 void multiply(LinearKernel kernel, const LinearArgs& args, int64_t panel_bytes, int64_t rows, int64_t first,
               int64_t last) {
-    const int64_t tiles = ceil_div(rows, kRowTile);
+    const int64_t tiles = rows <= kLoneTile ? 1 : ceil_div(rows, kRowTile);
     const int64_t near = tiles > 1 ? 2 * ceil_div(kPanelsInCache / 2, panel_bytes) : last - first;
     LinearArgs own = args;
     own.tiles = tiles;
@@ -98,10 +99,9 @@ void multiply(LinearKernel kernel, const LinearArgs& args, int64_t panel_bytes, 
     }
 }
 
-int64_t panel_grain(const Session& session, int64_t panels, int64_t rows) {
-    // Short runs, for a thread that shares its core lags behind, and the others wait for its last run. Several tiles of
-    // rows take panels from the cache, in runs that are worth that.
-    const int64_t threads = session.threads(), grain = ceil_div(panels, (rows > kRowTile ? 8 : 128) * threads);
+int64_t panel_grain(const Session& session, int64_t panels) {
+    // Short runs: where a thread lags behind, as one does that shares its core, the others wait for its last run.
+    const int64_t threads = session.threads(), grain = ceil_div(panels, 64 * threads);
     return panels < 4 * threads ? grain : grain + grain % 2;  // kernels like pairs, but no thread shall go without
 }
 
@@ -118,7 +118,7 @@ void linear(FloatRows x, const Weight& w, std::optional<float> cap, Rows<float> 
     const int64_t panels = ceil_div(w.n, kPanel);
     const bool is_small = x.rows * w.k * panels * kPanel < kSmallWork;
     const int64_t panel_bytes = unit_bytes(w.format, w.layout, w.k);
-    session.each(panels, is_small ? panels : panel_grain(session, panels, x.rows), [&](int64_t first, int64_t last) {
+    session.each(panels, is_small ? panels : panel_grain(session, panels), [&](int64_t first, int64_t last) {
         multiply(kernel, args, panel_bytes, x.rows, first, last);
         if (!cap) return;
         const int64_t from = first * kPanel, to = std::min(last * kPanel, w.n);  // still in the cache

@@ -25,7 +25,7 @@ void quantize_into(Session& session, const FloatRows& x, Format weights, const A
 void multiply(LinearKernel kernel, const LinearArgs& args, int64_t panel_bytes, int64_t rows, int64_t first,
               int64_t last);
 
-// Panels that a thread takes at a time out of `panels`, which so many rows share.
-int64_t panel_grain(const Session& session, int64_t panels, int64_t rows);
+// Panels that a thread takes at a time out of `panels`.
+int64_t panel_grain(const Session& session, int64_t panels);
 
 }  // namespace foretoken
