@@ -7,6 +7,7 @@ import numpy as np
 from foretoken.drafters.protocol import NO_DRAFT, Draft
 from foretoken.drafters.suffix import SuffixText
 from foretoken.horizon import FixedHorizon, Learned, Paid
+from foretoken.horizon.text import NEVER
 
 FLAT = [0.0, *(1.0 + 0.08 * (rows - 1) for rows in range(1, 18))]  # a row more costs little, as where reading is slow
 STEEP = [0.0, *(1.0 + 0.45 * (rows - 1) for rows in range(1, 18))]
@@ -49,6 +50,10 @@ class World:
         self.failed.append(error)
         self.state.drafter = None
 
+    def costs_at(self, at):
+        """Seconds of a pass by rows, with so many tokens before it."""
+        return self.costs
+
     def guess(self, horizon, at, limit):
         """A draft, who made it, and its seconds."""
         return self.draft(at, limit), "mtp", self.draft_s * limit
@@ -75,7 +80,7 @@ class World:
                 right += 1
             tokens.extend(self.text[at : at + right + 1])
             asked = {source: [len(draft.tokens)]} if limit else {}
-            paid = Paid(count + 1, 0, 1, right + 1, at, self.costs[count + 1], asked, draft_s)
+            paid = Paid(count + 1, 0, 1, right + 1, at, self.costs_at(at)[count + 1], asked, draft_s)
             total += paid.verify_s + paid.draft_s
             if costs is not None:
                 costs.add(paid)
@@ -100,15 +105,14 @@ class Repeats(SuffixText):
 
     def __init__(self, world):
         super().__init__()
-        self.world, self.at = world, 0
+        self.world = world
 
     def observe(self, tokens):
-        self.at = len(tokens)
-        return super().observe(tokens)
+        super().observe(tokens)
+        return self.world.confidence(len(tokens), 0) if self.world.has_guess(len(tokens)) else 0.0
 
-    @property
-    def chance(self):
-        return self.world.confidence(self.at, 0) if self.world.has_guess(self.at) else 0.0
+    def tells(self, tokens, chance, length):
+        return self.observe(tokens) >= chance or super().tells(tokens, NEVER, length)
 
 
 class TextWorld(World):

@@ -5,6 +5,7 @@
 #include <nanobind/stl/tuple.h>
 #include <nanobind/stl/vector.h>
 
+#include <algorithm>
 #include <tuple>
 
 #include "base/errors.h"
@@ -26,6 +27,15 @@ Automaton::Place place_of(const Automaton& automaton, PlacePair pair) {
     return place;
 }
 
+void take_in(Automaton& automaton, const nb::list& tokens) {
+    automaton.observe(static_cast<int64_t>(tokens.size()),
+                      [&](int64_t i) { return nb::cast<int32_t>(tokens[static_cast<size_t>(i)]); });
+}
+
+float chance_of(const Automaton& automaton, const std::optional<Automaton::Guess>& guess) {
+    return guess ? automaton.rates()[static_cast<size_t>(guess->cell)] : 0.0f;
+}
+
 }  // namespace
 
 void bind_text(nb::module_& m) {
@@ -40,12 +50,19 @@ void bind_text(nb::module_& m) {
                      require(window >= 1, [&] { return "window: " + number(window) + ", expected at least 1"; });
                      new (self) Automaton(std::move(rates), step, window);
                  })
-            .def("observe",  // returns the length of the longest end of the text that occurred before
+            .def("observe",  // returns the chance of the token that the text says is next, 0 where it says none
                  [](Automaton& self, const nb::list& tokens) {
-                     self.observe(static_cast<int64_t>(tokens.size()),
-                                  [&](int64_t i) { return nb::cast<int32_t>(tokens[static_cast<size_t>(i)]); });
-                     return self.place().length;
+                     take_in(self, tokens);
+                     return chance_of(self, self.guess(self.place()));
                  })
+            .def("tells",  // takes the tokens in only where the answer may be yes
+                 [](Automaton& self, const nb::list& tokens, float chance, int32_t length) {
+                     const int32_t least = std::min(length, self.least_length(chance));
+                     if (!self.may_match(static_cast<int64_t>(tokens.size()), least)) return false;
+                     take_in(self, tokens);
+                     return self.place().length >= length || chance_of(self, self.guess(self.place())) >= chance;
+                 })
+            .def_prop_ro("match_len", [](const Automaton& self) { return self.place().length; })
             .def("guess",
                  [](const Automaton& self, PlacePair place) -> std::optional<std::tuple<int32_t, int32_t, PlacePair>> {
                      const auto found = self.guess(place_of(self, place));
@@ -65,11 +82,6 @@ void bind_text(nb::module_& m) {
                              int32_t token) { return pair_of(self.moved(place_of(self, place), token)); })
             .def_prop_ro("size", &Automaton::size)
             .def_prop_ro("place", [](const Automaton& self) { return pair_of(self.place()); })
-            .def_prop_ro("chance",  // of the token that the text itself says is next; 0 where it says none
-                         [](const Automaton& self) {
-                             const auto found = self.guess(self.place());
-                             return found ? self.rates()[static_cast<size_t>(found->cell)] : 0.0f;
-                         })
             .def_prop_ro("rates", &Automaton::rates);
     automaton.attr("COUNTED") = Automaton::kCounted;
 }

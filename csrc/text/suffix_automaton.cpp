@@ -83,6 +83,13 @@ std::optional<SuffixAutomaton::Guess> SuffixAutomaton::guess(Place place) const 
     return Guess{token, cell, {target, length + 1}};
 }
 
+int32_t SuffixAutomaton::least_length(float chance) const {
+    size_t cell = 0;
+    while (cell < kLengthCells && std::max(rates_[cell], rates_[cell + kLengthCells]) < chance) ++cell;
+    if (cell == kLengthCells) return INT32_MAX;
+    return cell ? (1 << (cell - 1)) + 1 : 1;
+}
+
 std::vector<SuffixAutomaton::Guess> SuffixAutomaton::follow(Place place, int64_t limit, float survival,
                                                             float least) const {
     std::vector<Guess> found;

@@ -48,6 +48,14 @@ class SuffixAutomaton {
         is_whole_ = true;
     }
 
+    // Whether the last `match` tokens of a text of `length` may have occurred before: a match grows by one with each.
+    bool may_match(int64_t length, int64_t match) const {
+        return !is_whole_ || length < num_seen_ || place_.length + (length - num_seen_) >= match;
+    }
+
+    // The shortest match behind which a guess is right with such a chance, as things are now.
+    int32_t least_length(float chance) const;
+
     std::optional<Guess> guess(Place place) const;
     // Up to `limit` guesses from a place on, as long as all of them together are right with a chance of `least`;
     // `survival` is the chance that the place is reached.

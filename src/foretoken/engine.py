@@ -270,7 +270,10 @@ class Engine:
             raise
         for sequence, mark in zip(sequences, marks, strict=True):
             if mark.was_reading:
-                sequence.stats.add_times(prefill_s=scored - started + mark.judge_s)
+                begun = perf_counter()
+                if not sequence.is_reading and sequence.error is None:
+                    sequence.horizon.read(sequence)
+                sequence.stats.add_times(prefill_s=scored - started + mark.judge_s + perf_counter() - begun)
         rounds_done = [mark for mark in marks if not mark.was_reading]
         self._scored_at = scored
         if rounds_done:

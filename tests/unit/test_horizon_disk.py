@@ -51,6 +51,20 @@ def test_one_slow_pass_changes_little_and_a_slow_minute_nothing_that_is_compared
     assert costs.level * costs.curve(100)[1] == pytest.approx(3.0, rel=0.1)
 
 
+def test_a_unit_stays_a_plain_pass():
+    costs = Costs()
+    passes = {"0": {"1": [3.3, 9], "5": [6.6, 9]}, "3": {"1": [6.6, 9]}}
+    costs.restore({"level": 0.1, "passes": passes, "drafts": {"mtp": [4.0, 8.0, 16.0, 13.2, 26.4]}})
+    assert costs.level == pytest.approx(0.33)
+    assert costs.curve(100)[1:6:4] == pytest.approx([1.0, 2.0]) and costs.curve(5000)[1] == pytest.approx(2.0)
+    assert costs.draft("mtp")[1] == pytest.approx(0.5)
+    for _ in range(1000):  # rows that become cheaper all the time move the level, plain passes follow
+        costs.add(paid(5, 0.5 * costs.level * costs.curve(100)[5]))
+        costs.add(paid(1, 0.33))
+        assert 0.7 < costs.curve(100)[1] < 1.4
+    assert costs.level * costs.curve(100)[1] == pytest.approx(0.33, rel=0.1)
+
+
 def test_what_comes_once_a_round_is_part_of_its_pass():
     costs = Costs()
     for _ in range(60):

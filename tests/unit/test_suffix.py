@@ -53,7 +53,21 @@ def test_the_longest_match_after_every_token():
     for text, _ in random_texts(250, 40):
         automaton = new_automaton()
         for i in range(1, len(text) + 1):
-            assert automaton.observe(text[:i]) == automaton.place[1] == longest_earlier_end(text[:i]), text[:i]
+            automaton.observe(text[:i])
+            assert automaton.match_len == automaton.place[1] == longest_earlier_end(text[:i]), text[:i]
+
+
+def test_what_the_text_tells_is_what_it_would_say_if_asked_every_time():
+    told = 0
+    for tokens, rng in random_texts(150, 60):
+        chance, length = rng.choice([(0.55, 30), (0.3, 4), (2.0, 4), (2.0, 1), (0.9, 2)])
+        text, other = SuffixText(), SuffixText()
+        for end in range(1, len(tokens) + 1):
+            expected = other.observe(tokens[:end]) >= chance or other.match_len >= length
+            if rng.random() < 0.8:
+                assert text.tells(tokens[:end], chance, length) == expected
+                told += expected
+    assert told > 500
 
 
 def test_the_guess_followed_most_often_and_last_among_equals():
@@ -62,7 +76,7 @@ def test_the_guess_followed_most_often_and_last_among_equals():
         automaton = new_automaton(text)
         length = automaton.place[1]
         found = automaton.guess(automaton.place)
-        assert automaton.chance == (automaton.rates[found[1]] if found else 0.0)
+        assert automaton.observe(text) == (automaton.rates[found[1]] if found else 0.0)
         if not length:
             assert found is None
             continue
@@ -134,10 +148,10 @@ def test_memory_is_bounded(window):
     tokens = [i * i % 97 for i in range(400)]
     for end in range(1, len(tokens)):
         text.observe(tokens[:end])
-        assert text.automaton.size <= 2 * window
+        assert text.size <= 2 * window
     fresh = SuffixText(10**6)
-    fresh.observe(tokens[:-1][-text.automaton.size :])
-    assert text.automaton.place[1] == fresh.automaton.place[1]
+    fresh.observe(tokens[:-1][-text.size :])
+    assert text.place[1] == fresh.place[1]
 
 
 BYTES = """
@@ -165,15 +179,15 @@ def test_texts_are_taken_in_as_they_grow_and_anew_after_one_that_broke_off():
     text = SuffixText()
     for end in (10, 11, 30, 60):
         text.observe(tokens[:end])
-    assert text.automaton.place == new_automaton(tokens).place
+    assert text.place == new_automaton(tokens).place
     with pytest.raises(RuntimeError, match="bad_cast"):
         text.observe([*tokens, 1, 2, None, 3])
     for more in ([1, 2], [1, 2, 4]):
         text.observe([*tokens, *more])
-        assert text.automaton.place == new_automaton([*tokens, *more]).place
-        assert text.automaton.size == len(tokens) + len(more)
+        assert text.place == new_automaton([*tokens, *more]).place
+        assert text.size == len(tokens) + len(more)
     text.observe(tokens[:20])  # another text
-    assert text.automaton.place == new_automaton(tokens[:20]).place and text.automaton.size == 20
+    assert text.place == new_automaton(tokens[:20]).place and text.size == 20
 
 
 @pytest.mark.parametrize("place", [(-1, 0), (3, 1), (0, -1), (0, 5), (1, 2**31 - 1)])

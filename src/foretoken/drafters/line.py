@@ -35,6 +35,12 @@ class Line:
         if self._adds < FIT_EVERY or not self._adds % FIT_EVERY:
             self._fit()
 
+    def scale(self, factor: float) -> None:
+        """Costs in another unit."""
+        self.sums[3] *= factor
+        self.sums[4] *= factor
+        self._fit()
+
     def at(self, length: float) -> float:
         """Of a draft of so many tokens; 0 before the first."""
         start, step = self.fitted

@@ -27,29 +27,23 @@ SURE, UNSURE = (0.48, 0.6, 0.8, 0.87, 0.94, 0.97), (0.23, 0.22, 0.27, 0.3, 0.5, 
 MODEL_WEIGHT = 2.5
 
 
-class SuffixText:
-    """The automaton of one conversation, kept up with its tokens; memory is bounded by the window."""
+class SuffixText(SuffixAutomaton):  # type: ignore[misc,valid-type]  # the native core has no stubs
+    """The automaton of one conversation, kept up with its tokens; memory is bounded by the window.
+
+    observe(tokens) -> chance    take in what was accepted since the last call; `tokens` is the whole text, which only
+                                 ever grows. The chance is that of the token that the text says is next, 0 for none
+    tells(tokens, chance, n)     whether that chance is at least `chance`, or n tokens at the end occurred before;
+                                 takes tokens in only where it may be so, and so costs next to nothing elsewhere
+    match_len                    tokens at the end of what was taken in that occurred before
+    """
 
     def __init__(self, window: int = WINDOW) -> None:
-        self.automaton = SuffixAutomaton([*SURE, *UNSURE], STEP, window)
-
-    def observe(self, tokens: list[int]) -> int:
-        """Take in what was accepted since the last call; `tokens` is the whole text, which only ever grows.
-
-        Returns how many tokens at its end occurred before.
-        """
-        return self.automaton.observe(tokens)
-
-    @property
-    def chance(self) -> float:
-        """Of the token that the text says is next; 0 where it says none."""
-        return self.automaton.chance
+        super().__init__([*SURE, *UNSURE], STEP, window)
 
     def draft(self, limit: int, head: Draft = NO_DRAFT) -> Draft:
         """Up to `limit` tokens: those of `head` up to where the text is surer of another, then what the text says."""
-        automaton = self.automaton
-        rates, guess = automaton.rates if head.tokens else [], automaton.guess
-        tokens, chances, place, survival = list[int](), list[float](), automaton.place, 1.0
+        rates, guess = self.rates if head.tokens else [], self.guess
+        tokens, chances, place, survival = list[int](), list[float](), self.place, 1.0
         source = head.source
         for token, chance in zip(head.tokens, head.confidence.tolist(), strict=True):
             if (found := guess(place)) is not None:
@@ -63,8 +57,8 @@ class SuffixText:
             tokens.append(token)
             chances.append(chance)
             survival *= chance
-            place = automaton.moved(place, token)
-        more, their_chances = automaton.follow(place, limit - len(tokens), survival, LEAST_CHANCE)
+            place = self.moved(place, token)
+        more, their_chances = self.follow(place, limit - len(tokens), survival, LEAST_CHANCE)
         if more:
             source = f"{source}+suffix" if head.tokens else "suffix"  # also where no token of the head is left
             tokens += more

@@ -108,6 +108,8 @@ class Costs:
         self.level *= off**LEVEL_WEIGHT
         self._adds += 1
         self.is_changed = True
+        if not self._adds % REFILL_EVERY:
+            self._rescale()
         if not count or not self._adds % REFILL_EVERY:
             self._fill(kind)
 
@@ -117,6 +119,17 @@ class Costs:
             return True
         self._met.add(key)
         return False
+
+    def _rescale(self) -> None:
+        """Make a plain pass of the shortest texts one unit again: level and units move apart as they learn."""
+        plain = next((units[1] for _, units in sorted(self._units.items()) if units[1]), 0.0)
+        if not plain or self.level is None:
+            return
+        self.level *= plain
+        for table in (*self._units.values(), *self._filled.values()):
+            table[:] = [units / plain for units in table]
+        for line in self._drafts.values():
+            line.scale(1.0 / plain)
 
     def _fill(self, kind: int) -> list[float]:
         """Measured entries; between near ones and beyond the last a slope that invites a try, for costs have steps."""
@@ -139,7 +152,7 @@ class Costs:
             for rows in range(low, high):
                 filled[rows] = units[low] + (units[high] - units[low]) * (rows - low) / (high - low)
                 if high - low <= STEP_ROWS:
-                    filled[rows] = min(filled[rows], units[low] + PRIOR_ROW * (rows - low))
+                    filled[rows] = min(filled[rows], units[low] + PRIOR_ROW * units[first] * (rows - low))
         filled[last] = units[last]
         slope = (units[last] - units[first]) / max(last - first, 1)
         slope = max(0.5 * (slope + PRIOR_ROW * units[first]), 0.0)
@@ -167,14 +180,15 @@ class Costs:
                 rows = _whole(count, 1, MAX_ROWS)
                 self._units[kind][rows] = _number(units, 1e-3, 1e4)
                 self._counts[kind][rows] = min(_whole(times, 1, 1 << 40), KEPT_COUNT)
-        for kind in list(self._units):
-            self._fill(kind)
         for name, sums in _items(kept["drafts"], MAX_SOURCES):
             if not isinstance(sums, list) or len(sums) != len(Line().sums):
                 raise InputError(f"the sums of drafter {name[:40]!r} are not {len(Line().sums)} numbers.")
             self._drafts[name] = Line([_number(part, 0.0, 1e9) for part in sums])
         self.level = level
         self._adds = LEVEL_TIMES
+        self._rescale()
+        for kind in list(self._units):
+            self._fill(kind)
 
 
 def _class_of(context: int) -> int:

@@ -37,6 +37,9 @@ class FixedHorizon:
     def applied(self) -> int:
         return self.limit
 
+    def read(self, state: Any) -> None:
+        """Nothing to prepare."""
+
     def choose(self, draft: Draft, state: Any, rows: int) -> int:
         """All that were asked for, up to the first unlikely one."""
         self.guessed = len(draft.tokens)

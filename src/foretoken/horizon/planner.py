@@ -16,18 +16,19 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from foretoken.drafters.protocol import Draft
+from foretoken.drafters.suffix import LEAST_CHANCE
 from foretoken.horizon.chance import Chance
 from foretoken.horizon.cost import MAX_ROWS, Costs
 from foretoken.horizon.fixed import MAX_HORIZON, likely
 from foretoken.horizon.protocol import Paid
-from foretoken.horizon.text import TextCost, TextGuesses, first_chance, recurs
+from foretoken.horizon.text import NEVER, NO_LEN, SUFFIX_LEN, TextCost, TextGuesses, next_chance, tells
 from foretoken.stats import TEXT_ITSELF
 
 LOOK_SHARE = 0.007  # of the time, for drafts that are only looked at
 LOOK_LEN = 2
 PROBE_LEN = 1  # draft tokens more than seem worth it, where everything was right
 FIRST_PATIENCE, LAST_PATIENCE = 2, 64  # so many times in a row; doubled where the probe found nothing
-MOST_DEBT = 0.5  # units ahead of time, for looks in a new text and behind one that found what it looked for
+MOST_DEBT = 0.5  # plain passes ahead of time, for looks in a new text and behind one that found what it looked for
 MOST_OVER = 4.0  # times what a look usually takes, for one that took longer
 MOST_CREDIT = 1000  # times what one round brings: drafts that cost even more are not looked at any more
 FIRST_REACH = 2  # draft tokens with a row before longer drafts have proved themselves: a wrong start must stay cheap
@@ -114,7 +115,8 @@ class AutoHorizon:
         self._name = ""
         before = self._habit
         self._tokens, self._time = RATE_KEPT * before.tokens, RATE_KEPT * before.time
-        self._rate = self._tokens / self._time if self._time else 0.0  # tokens per unit of time
+        self._plain = costs.curve(0)[1]  # units of a plain pass
+        self._rate = max(self._tokens / self._time if self._time else 0.0, 1.0 / self._plain)  # tokens per unit of time
         self._reach = max(map(before.reach_of, before.reach), default=FIRST_REACH)
         self._worth: list[float] = []  # what a draft token at each depth has added lately, in tokens
         self._at = 0  # where in the text the last draft begins
@@ -128,12 +130,13 @@ class AutoHorizon:
         self._share = 0.0  # what a round adds to that
         self._due = 0.0  # the next look comes when there is so much
         self._is_parked = self._is_due = False
+        self._asleep = self._slept = 0  # rounds in which the text alone may be a reason to wake: to come, and passed
+        self._wake = NEVER, SUFFIX_LEN  # what the text must tell to be one
         self._back_off = 1
         self._plain_left = PLAIN_ROUNDS
         self._has_text = before.has_text
         self._text = TextGuesses(before.text_cost)
         self._is_text = False  # the text itself made the last draft
-        self._plain = 1.0  # units of a plain pass
         self._patience, self._num_right = FIRST_PATIENCE, 0  # drafts right throughout since the last probe
         self._probed = 0  # draft tokens that seemed worth it when one more was asked for; 0 if none was
         self._source = before.source  # whose time the next draft is likely to take
@@ -141,13 +144,19 @@ class AutoHorizon:
         is_known = costs.level is not None
         self.model_limit = low or (min(max(worthy, default=FIRST_REACH), self._reach, high) if is_known else 0)
         self._is_text_asked = False  # the text itself is worth asking; alone only where it is sure enough
-        self._ask_units: list[float] = []  # what asking and so many rows take
+        self._ask_units: list[float] = []  # what asking and so many rows take,
+        self._least_chance = 1.0  # and how sure the text must be at the least
         self.limit = self.model_limit
 
     @property
     def useless(self) -> tuple[str, ...]:
         """Sources of drafts in this text whose guesses are hardly ever right."""
         return tuple(name for name, chance in self._judges.items() if chance.weights.is_useless)
+
+    def read(self, state: Any) -> None:
+        """Take in the prompt for what its text says, so that no round waits for that."""
+        if self._has_text:
+            next_chance(state)
 
     def choose(self, draft: Draft, state: Any, rows: int) -> int:
         """How many tokens of the draft get a row, in a pass that has so many `rows` without them."""
@@ -223,10 +232,16 @@ class AutoHorizon:
 
     def observe(self, state: Any, paid: Paid) -> None:
         """The pass is over: compare the draft with what the target wrote, and plan the next round."""
+        is_alone = paid.texts == 1 and not paid.prompt_rows
+        if self._asleep and is_alone and not (self._has_text and tells(state, *self._wake)):
+            self._asleep -= 1
+            self._slept += 1
+            self._habit.credit += self._share
+            return  # the path of plain decoding, which must cost nothing
         if self.limit > self.model_limit and state.drafter is not None and not paid.prompt_rows:  # the text was asked
             self._settle_text(state, paid)
         if self._is_parked and not self._draft and not self._wakes(state, paid):
-            return  # the path of plain decoding, which must cost nothing
+            return
         costs = self._costs.curve(paid.context)
         level = self._costs.level
         if not paid.prompt_rows:
@@ -270,28 +285,45 @@ class AutoHorizon:
             self._habit.credit -= min(took, MOST_OVER * charged) - charged
 
     def _wakes(self, state: Any, paid: Paid) -> bool:
-        """Whether something other than resting is to be thought of now: there is time for a look, or a reason.
+        """Whether a model is to be thought of now, for there is time for a look; or the text was asked.
 
-        If not, the round is counted here; else `observe` does it.
+        If not, the round is counted here, and the text is asked next where it has become sure; else `observe` does it.
         """
+        is_alone = paid.texts == 1 and not paid.prompt_rows
+        if self._is_text_asked and self._slept:
+            self._count_plain(self._slept)
+        self._asleep = self._slept = 0
         credit = self._habit.credit + self._share
         self._is_due = credit >= self._due or (credit > 0.0 and self._is_called(state))
-        if self._is_text_asked:
-            is_reason = self.limit > 0 or self._is_text_sure(state)
-        elif is_reason := self._has_text and recurs(state):
-            self._text.try_again(self._rate)
-        if self._is_due or is_reason:
+        if self._is_due or self.limit:
             return True
         self._habit.credit = credit
-        if self._is_text_asked and paid.texts == 1 and not paid.prompt_rows:
-            self._count(paid.tokens, self._plain, 1.0 / self._plain)
+        if self._is_text_asked:
+            is_reason = self._is_sure(next_chance(state))
+            if is_alone:
+                self._count_plain(1)
+        elif is_reason := self._has_text and tells(state):
+            self._text.try_again(self._rate)
+        if is_reason:
+            self.limit = self._with_text(0, state, paid.texts)
+        if not self.limit and is_alone and credit <= 0.0:
+            self._asleep = int(-credit / self._share)
+            self._wake = (self._least_chance, NO_LEN) if self._is_text_asked else (NEVER, SUFFIX_LEN)
         return False
+
+    def _count_plain(self, rounds: int) -> None:
+        """So many rounds of plain decoding."""
+        kept = RATE_FADE**rounds
+        added = (1.0 - kept) / (1.0 - RATE_FADE)
+        self._tokens = kept * self._tokens + added
+        self._time = kept * self._time + added * self._plain
+        self._rate = max(self._tokens / self._time, 1.0 / self._plain)
 
     def _is_called(self, state: Any) -> bool:
         """Whether the text may become easier for a model here."""
         if self._is_event is not None and self._is_event(state.tokens[-1]):
             return True
-        return not self._has_text and recurs(state)
+        return not self._has_text and tells(state)
 
     def _settle_text(self, state: Any, paid: Paid) -> None:
         """What asking the text itself brought in this round, and what it took where no model was asked."""
@@ -315,13 +347,18 @@ class AutoHorizon:
         before = min(texts, MAX_ROWS - ASK_LEN)
         plain = curve[before] - self._text.cost
         self._ask_units = [units - plain for units in curve[before + 1 : before + 1 + min(most, ASK_LEN)]]
-        return most if self._is_text_sure(state) else 0
+        share = min(
+            units / count for count, units in enumerate(self._ask_units, 1)
+        )  # that a token must pay, at the least
+        self._least_chance = max(LEAST_CHANCE, TEXT_MARGIN * share / self._plain)
+        return most if self._is_sure(next_chance(state)) else 0
 
-    def _is_text_sure(self, state: Any) -> bool:
+    def _is_sure(self, chance: float) -> bool:
         """Whether what the text says is next may be worth rows and asking: some of it, were all its tokens alike."""
-        chance, price = first_chance(state), TEXT_MARGIN * max(self._rate, 1.0)
-        survival, total = 1.0, 0.0
-        for units in self._ask_units if chance else ():
+        if chance < self._least_chance:
+            return False
+        price, survival, total = TEXT_MARGIN * self._rate, 1.0, 0.0
+        for units in self._ask_units:
             survival *= chance
             total += survival
             if total > price * units:
@@ -377,7 +414,7 @@ class AutoHorizon:
     def _worthwhile(self, worth: Sequence[float]) -> tuple[int, float, float]:
         """Draft tokens whose worth is more than guessing them costs, and that cost: of a draft, and of each token."""
         start, step = self._costs.draft(self._source)
-        rate = self._rate or 1.0
+        rate = self._rate
         net, best, limit, gain = -rate * start, 0.0, 0, 0.0
         price, num_seen = rate * step, len(worth)
         for i in range(min(self._reach, self._high)):
@@ -414,7 +451,7 @@ class AutoHorizon:
         is_due = self._is_due or self._habit.credit >= cost * self._back_off
         is_due = is_due or (self._habit.credit > 0.0 and self._is_called(state))
         if self._is_hot:
-            is_due = is_due or self._habit.credit > -MOST_DEBT
+            is_due = is_due or self._habit.credit > -MOST_DEBT * self._plain
         self._is_hot = self._is_due = False
         if not is_due:
             return self._rest(min(cost * self._back_off, MOST_CREDIT * self._share))

@@ -63,6 +63,10 @@ class Horizon(Protocol):
         """The horizon of the last round, for figures."""
         ...
 
+    def read(self, state: Any) -> None:
+        """The prompt is read, and `state.tokens` has the first token of the answer."""
+        ...
+
     def choose(self, draft: Draft, state: Any, rows: int) -> int:
         """How many tokens of the draft get a row, in a pass that has so many `rows` without them."""
         ...

@@ -9,9 +9,11 @@ from __future__ import annotations
 from typing import Any
 
 from foretoken.drafters.line import moved
-from foretoken.drafters.suffix import LEAST_CHANCE, SuffixText
+from foretoken.drafters.suffix import SuffixText
 
 SUFFIX_LEN = 4  # so many tokens that stood in the text before are an event
+NEVER = 2.0  # a chance, and
+NO_LEN = 1 << 30  # tokens, that nothing reaches
 FIRST_GAIN = 0.05  # tokens a round that guesses of the text are thought to bring before they have shown it
 EVENT_GAIN = 1.3  # and where it repeats itself, over what asking takes
 GAIN_WEIGHT = 0.08  # of a round in which it was asked
@@ -34,7 +36,7 @@ class TextGuesses:
 
     def are_worth_it(self, rate: float) -> bool:
         """Whether they bring more than asking takes, at so many tokens per unit of time."""
-        return self._gain > max(rate, 1.0) * self._cost.units
+        return self._gain > rate * self._cost.units
 
     @property
     def cost(self) -> float:
@@ -53,28 +55,24 @@ class TextGuesses:
 
     def try_again(self, rate: float) -> None:
         """The text repeats itself: they are worth another try."""
-        self._gain = max(self._gain, FIRST_GAIN, EVENT_GAIN * max(rate, 1.0) * self._cost.units)
+        self._gain = max(self._gain, FIRST_GAIN, EVENT_GAIN * rate * self._cost.units)
 
 
-def recurs(state: Any) -> bool:
-    """Whether the text ends in tokens that stood in it before."""
-    return _match_len(state) >= SUFFIX_LEN
+def tells(state: Any, least_chance: float = NEVER, length: int = SUFFIX_LEN) -> bool:
+    """Whether the text is so sure of what comes next, or ends in so many tokens that stood in it before.
 
-
-def first_chance(state: Any) -> float:
-    """How sure the text is of what comes next; 0 where it would guess nothing."""
-    text: SuffixText = state.repeats
-    chance = text.chance if _match_len(state) else 0.0
-    return chance if chance >= LEAST_CHANCE else 0.0
-
-
-def _match_len(state: Any) -> int:
-    """Tokens at the text's end that occurred before; 0, and no drafts any more, where memory does not suffice."""
+    False, and no drafts any more, where memory does not suffice to tell.
+    """
     if state.drafter is None:
-        return 0
+        return False
     text: SuffixText = state.repeats
     try:
-        return text.observe(state.tokens)
+        return text.tells(state.tokens, least_chance, length)
     except MemoryError as error:
         state.drafting_failed(error)
-        return 0
+        return False
+
+
+def next_chance(state: Any) -> float:
+    """How sure the text is of what comes next; 0 where nobody drafts."""
+    return state.repeats.observe(state.tokens) if tells(state, 0.0) else 0.0
