@@ -62,7 +62,6 @@ void bind_text(nb::module_& m) {
                      take_in(self, tokens);
                      return self.place().length >= length || chance_of(self, self.guess(self.place())) >= chance;
                  })
-            .def_prop_ro("match_len", [](const Automaton& self) { return self.place().length; })
             .def("guess",
                  [](const Automaton& self, PlacePair place) -> std::optional<std::tuple<int32_t, int32_t, PlacePair>> {
                      const auto found = self.guess(place_of(self, place));

@@ -76,7 +76,7 @@ void linear_floats_panels(const LinearArgs& a, int64_t row, int64_t panel, int64
 }
 
 // Up to six rows go over a panel at once; more rows are cut into even groups that take turns on one panel, which
-// then comes from the cache. Called with at most 16 rows, so that these stay there too.
+// then comes from the cache. Called with at most 18 rows, so that these stay there too.
 template <class V, class W>
 void linear_floats(const LinearArgs& a, int64_t row, int64_t rows, int64_t panel, int64_t last_panel) {
     using Tile = void (*)(const LinearArgs&, int64_t, int64_t, int64_t);

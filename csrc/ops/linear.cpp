@@ -9,7 +9,7 @@ namespace {
 
 constexpr int64_t kSmallCount = 1 << 13;       // numbers whose quantising takes no longer than waking threads
 constexpr int64_t kRowTile = 16;               // rows that a thread keeps in its cache beside its panels
-constexpr int64_t kLoneTile = 18;              // or these, where there are no more: two groups of nine
+constexpr int64_t kLoneTile = 18;              // or these, where there are no more: two groups of nine with AVX-512
 constexpr int64_t kPanelsInCache = 512 << 10;  // bytes of panels that it keeps there for the next tile of rows
 
 int64_t activation_block_bytes(Format weights) {

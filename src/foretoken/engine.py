@@ -268,14 +268,16 @@ class Engine:
             for mark in marks:
                 mark.restore()
             raise
+        self._scored_at = scored
         for sequence, mark in zip(sequences, marks, strict=True):
             if mark.was_reading:
                 begun = perf_counter()
-                if not sequence.is_reading and sequence.error is None:
+                if not (sequence.is_reading or sequence.is_full or sequence.error):
                     sequence.horizon.read(sequence)
-                sequence.stats.add_times(prefill_s=scored - started + mark.judge_s + perf_counter() - begun)
+                read_s = perf_counter() - begun
+                sequence.stats.add_times(prefill_s=scored - started + mark.judge_s + read_s)
+                self._scored_at += read_s  # rounds do not pay for that
         rounds_done = [mark for mark in marks if not mark.was_reading]
-        self._scored_at = scored
         if rounds_done:
             times = planned - started, scored - planned, min(other_s, scored - planned)  # a reader may take their time
             self._learn(rounds_done, drafters, sum(map(len, chunks)), *times)

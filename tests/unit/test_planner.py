@@ -13,7 +13,7 @@ from foretoken.drafters.suffix import SuffixText
 from foretoken.horizon import AutoHorizon, FixedHorizon, Learned, Paid
 from foretoken.horizon.chance import Chance, Weights
 from foretoken.horizon.cost import Costs
-from foretoken.horizon.planner import Habit
+from foretoken.horizon.planner import LOOK_SHARE, Habit
 
 MACHINES = {"flat": FLAT, "steep": STEEP, "steps": STEPS}
 
@@ -291,25 +291,64 @@ def test_the_text_is_asked_where_its_guesses_may_pay_for_their_rows():
         for seed in range(5):  # a text whose first guesses are wrong does not ask for more
             world = TextWorld(costs, 0.002, lambda position, depth, chance=chance: chance, length=600, seed=seed)
             world.auto()
-            asks[name] += sum(at > 100 for at in world.asks["suffix"])
+            asks[name] += sum(100 < at < 512 for at in world.asks["suffix"])  # then the costs are new
     assert asks["no"] == 0 and min(asks["one row"], asks["yes"]) > 250
 
 
-def test_the_text_is_asked_where_every_pass_is_dear():
+@pytest.mark.parametrize("sources", ["mtp+suffix", "suffix"])
+def test_the_text_is_asked_where_every_pass_is_dear(sources):
     """Behind 512 tokens a plain pass takes three times what it did, and so does a row more."""
 
     class Long(TextWorld):
+        name = sources
+
         def costs_at(self, at):
             return [3.0 * cost for cost in self.costs] if at >= 512 else self.costs
 
     world = Long(STEEP, 0.002, lambda position, depth: 0.97, lambda position: position > 600, length=1200)
     world.text[600:700] = world.text[100:200]
     learned = Learned()
-    for limit in (0, 1, 2, 0):
-        world.run(FixedHorizon(limit), learned.costs)
+    short = Long(STEEP, 0.002, lambda position, depth: 0.97, length=500)
+    for one, limit in ((world, 0), (world, 1), (world, 2), *((short, n) for n in (1, 2, 0, 0, 0, 0))):
+        one.run(FixedHorizon(limit), learned.costs)
     assert learned.costs.curve(600)[1] == pytest.approx(3.0, rel=0.1)
     world.auto(learned=learned)
     assert sum(at > 700 for at in world.asks["suffix"]) > 50
+
+
+def test_a_prompt_is_taken_in_when_it_has_been_read():
+    taken_in = []
+
+    class Text(SuffixText):
+        def observe(self, tokens):
+            taken_in.append(len(tokens))
+            return super().observe(tokens)
+
+    for name, expected in (("mtp+suffix", [30]), ("suffix", [30]), ("mtp", [])):
+        state = SimpleNamespace(drafter=SimpleNamespace(name=name), repeats=Text(), tokens=list(range(30)))
+        Learned().horizon("auto").read(state)
+        assert taken_in == expected, name
+        taken_in.clear()
+
+
+def test_a_sleeping_text_keeps_count_when_another_joins():
+    """It sleeps through plain rounds; a pass with a second text wakes it, and all rounds bring credit for looks."""
+    learned = Learned()
+    learned.costs.restore({"level": 1.0, "passes": {"0": {"1": [1.0, 9], "2": [1.4, 9]}}, "drafts": {}})
+    horizon = learned.horizon("auto")
+    drafter = SimpleNamespace(name="mtp+suffix")
+    state = SimpleNamespace(drafter=drafter, repeats=SuffixText(), tokens=list(range(20)), source="mtp")
+    habit = horizon._habit
+    habit.worth["mtp+suffix"], habit.credit = [0.0], -2.0
+    horizon.read(state)
+    before = habit.credit
+    for number in range(1, 41):
+        state.tokens.append(100 + number)
+        texts = 2 if number == 20 else 1
+        horizon.observe(state, Paid(texts, 0, texts, texts, len(state.tokens), 1.0 + 0.4 * (texts - 1), {}, 0.0))
+        assert not horizon.limit
+        assert habit.credit == pytest.approx(before + number * LOOK_SHARE)
+    assert horizon._asleep > 0
 
 
 def test_a_text_too_long_for_the_memory_is_decoded_plainly():

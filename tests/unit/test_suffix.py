@@ -54,7 +54,7 @@ def test_the_longest_match_after_every_token():
         automaton = new_automaton()
         for i in range(1, len(text) + 1):
             automaton.observe(text[:i])
-            assert automaton.match_len == automaton.place[1] == longest_earlier_end(text[:i]), text[:i]
+            assert automaton.place[1] == longest_earlier_end(text[:i]), text[:i]
 
 
 def test_what_the_text_tells_is_what_it_would_say_if_asked_every_time():
@@ -63,7 +63,7 @@ def test_what_the_text_tells_is_what_it_would_say_if_asked_every_time():
         chance, length = rng.choice([(0.55, 30), (0.3, 4), (2.0, 4), (2.0, 1), (0.9, 2)])
         text, other = SuffixText(), SuffixText()
         for end in range(1, len(tokens) + 1):
-            expected = other.observe(tokens[:end]) >= chance or other.match_len >= length
+            expected = other.observe(tokens[:end]) >= chance or other.place[1] >= length
             if rng.random() < 0.8:
                 assert text.tells(tokens[:end], chance, length) == expected
                 told += expected

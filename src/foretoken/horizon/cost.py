@@ -27,6 +27,7 @@ LEAST_WEIGHT = 0.05
 KEPT_COUNT = 8  # of times from earlier starts: enough to trust, few enough to learn anew
 ANYONE = ""  # whose guesses are those of all models
 MAX_SOURCES = 64  # of drafts, in a file
+MOST_UNITS = 1e4  # of a pass or a draft, in a file
 MAX_CLASSES = 24  # of contexts: a power of two each
 REFILL_EVERY = 32
 
@@ -121,11 +122,16 @@ class Costs:
         return False
 
     def _rescale(self) -> None:
-        """Make a plain pass of the shortest texts one unit again: level and units move apart as they learn."""
-        plain = next((units[1] for _, units in sorted(self._units.items()) if units[1]), 0.0)
+        """Make a plain pass of the usual context one unit again: level and units move apart as they learn.
+
+        What planners keep in units is off by as much for some rounds, little but where another context becomes usual.
+        """
+        usual = max(self._counts, key=lambda kind: (self._counts[kind][1], -kind), default=None)
+        plain = self._units[usual][1] if usual is not None else 0.0
         if not plain or self.level is None:
             return
         self.level *= plain
+        self._filled = {kind: filled for kind, filled in self._filled.items() if any(self._counts[kind])}
         for table in (*self._units.values(), *self._filled.values()):
             table[:] = [units / plain for units in table]
         for line in self._drafts.values():
@@ -178,12 +184,14 @@ class Costs:
             self._fill(kind)
             for count, (units, times) in _items(entries, MAX_ROWS):
                 rows = _whole(count, 1, MAX_ROWS)
-                self._units[kind][rows] = _number(units, 1e-3, 1e4)
+                self._units[kind][rows] = _number(units, 1.0 / MOST_UNITS, MOST_UNITS)
                 self._counts[kind][rows] = min(_whole(times, 1, 1 << 40), KEPT_COUNT)
         for name, sums in _items(kept["drafts"], MAX_SOURCES):
             if not isinstance(sums, list) or len(sums) != len(Line().sums):
                 raise InputError(f"the sums of drafter {name[:40]!r} are not {len(Line().sums)} numbers.")
-            self._drafts[name] = Line([_number(part, 0.0, 1e9) for part in sums])
+            line = self._drafts[name] = Line([_number(part, 0.0, 1e9) for part in sums])
+            if not all(part <= MOST_UNITS for part in line.fitted):
+                raise InputError(f"drafts of {name[:40]!r} take {line.fitted} units.")
         self.level = level
         self._adds = LEVEL_TIMES
         self._rescale()

@@ -30,6 +30,7 @@ PROBE_LEN = 1  # draft tokens more than seem worth it, where everything was righ
 FIRST_PATIENCE, LAST_PATIENCE = 2, 64  # so many times in a row; doubled where the probe found nothing
 MOST_DEBT = 0.5  # plain passes ahead of time, for looks in a new text and behind one that found what it looked for
 MOST_OVER = 4.0  # times what a look usually takes, for one that took longer
+MOST_ASLEEP = 64  # rounds, for costs and rate move
 MOST_CREDIT = 1000  # times what one round brings: drafts that cost even more are not looked at any more
 FIRST_REACH = 2  # draft tokens with a row before longer drafts have proved themselves: a wrong start must stay cheap
 REACH_WEIGHT = 0.05  # of a draft, on the reach that later texts begin with
@@ -144,8 +145,7 @@ class AutoHorizon:
         is_known = costs.level is not None
         self.model_limit = low or (min(max(worthy, default=FIRST_REACH), self._reach, high) if is_known else 0)
         self._is_text_asked = False  # the text itself is worth asking; alone only where it is sure enough
-        self._ask_units: list[float] = []  # what asking and so many rows take,
-        self._least_chance = 1.0  # and how sure the text must be at the least
+        self._ask_units: list[float] = []  # what asking and so many rows take
         self.limit = self.model_limit
 
     @property
@@ -155,6 +155,8 @@ class AutoHorizon:
 
     def read(self, state: Any) -> None:
         """Take in the prompt for what its text says, so that no round waits for that."""
+        if state.drafter is not None and not self._name:
+            self._meet(state.drafter.name)
         if self._has_text:
             next_chance(state)
 
@@ -234,10 +236,12 @@ class AutoHorizon:
         """The pass is over: compare the draft with what the target wrote, and plan the next round."""
         is_alone = paid.texts == 1 and not paid.prompt_rows
         if self._asleep and is_alone and not (self._has_text and tells(state, *self._wake)):
-            self._asleep -= 1
-            self._slept += 1
-            self._habit.credit += self._share
-            return  # the path of plain decoding, which must cost nothing
+            credit = self._habit.credit + self._share
+            if credit <= 0.0 or not self._is_called(state):
+                self._habit.credit = credit
+                self._asleep -= 1
+                self._slept += 1
+                return  # the path of plain decoding, which must cost nothing
         if self.limit > self.model_limit and state.drafter is not None and not paid.prompt_rows:  # the text was asked
             self._settle_text(state, paid)
         if self._is_parked and not self._draft and not self._wakes(state, paid):
@@ -285,30 +289,31 @@ class AutoHorizon:
             self._habit.credit -= min(took, MOST_OVER * charged) - charged
 
     def _wakes(self, state: Any, paid: Paid) -> bool:
-        """Whether a model is to be thought of now, for there is time for a look; or the text was asked.
+        """Whether more is to be thought of than the text itself: there is time for a look at a model, or it was asked.
 
-        If not, the round is counted here, and the text is asked next where it has become sure; else `observe` does it.
+        If not, the round is counted here, and the text is asked next where it has something to say.
         """
         is_alone = paid.texts == 1 and not paid.prompt_rows
         if self._is_text_asked and self._slept:
             self._count_plain(self._slept)
         self._asleep = self._slept = 0
+        self._plain = self._costs.curve(paid.context)[1]
+        self._share = LOOK_SHARE * self._plain
         credit = self._habit.credit + self._share
         self._is_due = credit >= self._due or (credit > 0.0 and self._is_called(state))
-        if self._is_due or self.limit:
+        is_told = self._has_text and tells(state, *self._wake)
+        if self._is_due or self.limit or (is_told and not is_alone):
             return True
         self._habit.credit = credit
-        if self._is_text_asked:
-            is_reason = self._is_sure(next_chance(state))
-            if is_alone:
-                self._count_plain(1)
-        elif is_reason := self._has_text and tells(state):
+        if not is_alone:
+            return False
+        self._count_plain(1)
+        if is_told and not self._is_text_asked:
             self._text.try_again(self._rate)
-        if is_reason:
-            self.limit = self._with_text(0, state, paid.texts)
-        if not self.limit and is_alone and credit <= 0.0:
-            self._asleep = int(-credit / self._share)
-            self._wake = (self._least_chance, NO_LEN) if self._is_text_asked else (NEVER, SUFFIX_LEN)
+        if is_told or self._is_text_asked:
+            self.limit = self._with_text(0, state, 1)
+        if not self.limit:
+            self._asleep = int(min((self._due - credit) / self._share, MOST_ASLEEP))
         return False
 
     def _count_plain(self, rounds: int) -> None:
@@ -321,6 +326,8 @@ class AutoHorizon:
 
     def _is_called(self, state: Any) -> bool:
         """Whether the text may become easier for a model here."""
+        if self._name == TEXT_ITSELF:
+            return False
         if self._is_event is not None and self._is_event(state.tokens[-1]):
             return True
         return not self._has_text and tells(state)
@@ -339,6 +346,7 @@ class AutoHorizon:
     def _with_text(self, model_limit: int, state: Any, texts: int) -> int:
         """Draft tokens to ask for, where a model is to guess so many of them, in a pass of so many texts."""
         self._is_text_asked = not self._low and self._has_text and self._text.are_worth_it(self._rate)
+        self._wake = NEVER, SUFFIX_LEN
         if not self._is_text_asked:
             return model_limit
         if model_limit:
@@ -347,15 +355,14 @@ class AutoHorizon:
         before = min(texts, MAX_ROWS - ASK_LEN)
         plain = curve[before] - self._text.cost
         self._ask_units = [units - plain for units in curve[before + 1 : before + 1 + min(most, ASK_LEN)]]
-        share = min(
-            units / count for count, units in enumerate(self._ask_units, 1)
-        )  # that a token must pay, at the least
-        self._least_chance = max(LEAST_CHANCE, TEXT_MARGIN * share / self._plain)
+        # No token can pay for more than itself: in the cheapest draft each must be worth this share.
+        share = min(units / count for count, units in enumerate(self._ask_units, 1))
+        self._wake = max(LEAST_CHANCE, TEXT_MARGIN * share / curve[1]), NO_LEN
         return most if self._is_sure(next_chance(state)) else 0
 
     def _is_sure(self, chance: float) -> bool:
         """Whether what the text says is next may be worth rows and asking: some of it, were all its tokens alike."""
-        if chance < self._least_chance:
+        if chance < self._wake[0]:
             return False
         price, survival, total = TEXT_MARGIN * self._rate, 1.0, 0.0
         for units in self._ask_units:

@@ -74,5 +74,12 @@ def tells(state: Any, least_chance: float = NEVER, length: int = SUFFIX_LEN) -> 
 
 
 def next_chance(state: Any) -> float:
-    """How sure the text is of what comes next; 0 where nobody drafts."""
-    return state.repeats.observe(state.tokens) if tells(state, 0.0) else 0.0
+    """How sure the text is of what comes next; 0, as in `tells`, where memory does not suffice."""
+    if state.drafter is None:
+        return 0.0
+    try:
+        chance: float = state.repeats.observe(state.tokens)
+        return chance
+    except MemoryError as error:
+        state.drafting_failed(error)
+        return 0.0
