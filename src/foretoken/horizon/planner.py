@@ -263,11 +263,13 @@ class AutoHorizon:
         self._habit.credit = credit if credit < most else most
         if self._draft:
             self._compare(state.tokens)
-        self._is_parked = False
         if state.drafter is None:
+            self._is_parked = False
             self.limit = self.model_limit = 0
             return
-        self.model_limit = self._low or self._next_limit(state, paid)
+        if not self._is_parked or self._is_look_due(state):  # else only the text was asked
+            self._is_parked = False
+            self.model_limit = self._low or self._next_limit(state, paid)
         self.limit = self._with_text(self.model_limit, state, paid.texts)
         if not self.limit and not self._is_text_asked:
             self._tokens = self._time = 0.0  # behind a stretch of plain decoding the rate begins anew
@@ -323,6 +325,11 @@ class AutoHorizon:
         self._tokens = kept * self._tokens + added
         self._time = kept * self._time + added * self._plain
         self._rate = max(self._tokens / self._time, 1.0 / self._plain)
+
+    def _is_look_due(self, state: Any) -> bool:
+        """Parked, and time is left for a look, or something calls for one."""
+        credit = self._habit.credit
+        return self._is_due or credit >= self._due or (credit > 0.0 and self._is_called(state))
 
     def _is_called(self, state: Any) -> bool:
         """Whether the text may become easier for a model here."""
