@@ -21,7 +21,7 @@ from foretoken.horizon.chance import Chance
 from foretoken.horizon.cost import MAX_ROWS, Costs
 from foretoken.horizon.fixed import MAX_HORIZON, likely
 from foretoken.horizon.protocol import Paid
-from foretoken.horizon.text import NEVER, NO_LEN, SUFFIX_LEN, TextCost, TextGuesses, next_chance, tells
+from foretoken.horizon.text import NO_LEN, REPEATS, TextCost, TextGuesses, next_chance, tells
 from foretoken.stats import TEXT_ITSELF
 
 LOOK_SHARE = 0.007  # of the time, for drafts that are only looked at
@@ -132,7 +132,7 @@ class AutoHorizon:
         self._due = 0.0  # the next look comes when there is so much
         self._is_parked = self._is_due = False
         self._asleep = self._slept = 0  # rounds in which the text alone may be a reason to wake: to come, and passed
-        self._wake = NEVER, SUFFIX_LEN  # what the text must tell to be one
+        self._wake = REPEATS  # what the text must tell to be one
         self._back_off = 1
         self._plain_left = PLAIN_ROUNDS
         self._has_text = before.has_text
@@ -234,8 +234,8 @@ class AutoHorizon:
 
     def observe(self, state: Any, paid: Paid) -> None:
         """The pass is over: compare the draft with what the target wrote, and plan the next round."""
-        is_alone = paid.texts == 1 and not paid.prompt_rows
-        if self._asleep and is_alone and not (self._has_text and tells(state, *self._wake)):
+        is_asleep = self._asleep and paid.texts == 1 and not paid.prompt_rows
+        if is_asleep and not (self._has_text and tells(state, *self._wake)):
             credit = self._habit.credit + self._share
             if credit <= 0.0 or not self._is_called(state):
                 self._habit.credit = credit
@@ -353,8 +353,8 @@ class AutoHorizon:
     def _with_text(self, model_limit: int, state: Any, texts: int) -> int:
         """Draft tokens to ask for, where a model is to guess so many of them, in a pass of so many texts."""
         self._is_text_asked = not self._low and self._has_text and self._text.are_worth_it(self._rate)
-        self._wake = NEVER, SUFFIX_LEN
         if not self._is_text_asked:
+            self._wake = REPEATS
             return model_limit
         if model_limit:
             return max(model_limit, min(self._reach, self._high, TEXT_OVER_MODEL * model_limit))

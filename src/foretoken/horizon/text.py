@@ -14,6 +14,7 @@ from foretoken.drafters.suffix import SuffixText
 SUFFIX_LEN = 4  # so many tokens that stood in the text before are an event
 NEVER = 2.0  # a chance, and
 NO_LEN = 1 << 30  # tokens, that nothing reaches
+REPEATS = NEVER, SUFFIX_LEN  # what the text must tell where its guesses are not asked for
 FIRST_GAIN = 0.05  # tokens a round that guesses of the text are thought to bring before they have shown it
 EVENT_GAIN = 1.3  # and where it repeats itself, over what asking takes
 GAIN_WEIGHT = 0.08  # of a round in which it was asked
