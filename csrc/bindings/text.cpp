@@ -32,8 +32,9 @@ void take_in(Automaton& automaton, const nb::list& tokens) {
                       [&](int64_t i) { return nb::cast<int32_t>(tokens[static_cast<size_t>(i)]); });
 }
 
-float chance_of(const Automaton& automaton, const std::optional<Automaton::Guess>& guess) {
-    return guess ? automaton.rates()[static_cast<size_t>(guess->cell)] : 0.0f;
+float next_chance(const Automaton& automaton) {
+    const auto found = automaton.guess(automaton.place());
+    return found ? automaton.rates()[static_cast<size_t>(found->cell)] : 0.0f;
 }
 
 }  // namespace
@@ -53,14 +54,14 @@ void bind_text(nb::module_& m) {
             .def("observe",  // returns the chance of the token that the text says is next, 0 where it says none
                  [](Automaton& self, const nb::list& tokens) {
                      take_in(self, tokens);
-                     return chance_of(self, self.guess(self.place()));
+                     return next_chance(self);
                  })
             .def("tells",  // takes the tokens in only where the answer may be yes
                  [](Automaton& self, const nb::list& tokens, float chance, int32_t length) {
                      const int32_t least = std::min(length, self.least_length(chance));
                      if (!self.may_match(static_cast<int64_t>(tokens.size()), least)) return false;
                      take_in(self, tokens);
-                     return self.place().length >= length || chance_of(self, self.guess(self.place())) >= chance;
+                     return self.place().length >= length || next_chance(self) >= chance;
                  })
             .def("guess",
                  [](const Automaton& self, PlacePair place) -> std::optional<std::tuple<int32_t, int32_t, PlacePair>> {

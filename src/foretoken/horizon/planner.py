@@ -21,7 +21,7 @@ from foretoken.horizon.chance import Chance
 from foretoken.horizon.cost import MAX_ROWS, Costs
 from foretoken.horizon.fixed import MAX_HORIZON, likely
 from foretoken.horizon.protocol import Paid
-from foretoken.horizon.text import NO_LEN, REPEATS, TextCost, TextGuesses, next_chance, tells
+from foretoken.horizon.text import NO_LEN, REPEATS, TextCost, TextGuesses, tells
 from foretoken.stats import TEXT_ITSELF
 
 LOOK_SHARE = 0.007  # of the time, for drafts that are only looked at
@@ -158,7 +158,7 @@ class AutoHorizon:
         if state.drafter is not None and not self._name:
             self._meet(state.drafter.name)
         if self._has_text:
-            next_chance(state)
+            tells(state, 0.0)
 
     def choose(self, draft: Draft, state: Any, rows: int) -> int:
         """How many tokens of the draft get a row, in a pass that has so many `rows` without them."""
@@ -234,8 +234,7 @@ class AutoHorizon:
 
     def observe(self, state: Any, paid: Paid) -> None:
         """The pass is over: compare the draft with what the target wrote, and plan the next round."""
-        is_asleep = self._asleep and paid.texts == 1 and not paid.prompt_rows
-        if is_asleep and not (self._has_text and tells(state, *self._wake)):
+        if self._asleep and paid.is_alone and not (self._has_text and tells(state, *self._wake)):
             credit = self._habit.credit + self._share
             if credit <= 0.0 or not self._is_called(state):
                 self._habit.credit = credit
@@ -267,7 +266,7 @@ class AutoHorizon:
             self._is_parked = False
             self.limit = self.model_limit = 0
             return
-        if not self._is_parked or self._is_look_due(state):  # else only the text was asked
+        if not self._is_parked or self._is_due or self._is_time(state, self._habit.credit):  # else the text was asked
             self._is_parked = False
             self.model_limit = self._low or self._next_limit(state, paid)
         self.limit = self._with_text(self.model_limit, state, paid.texts)
@@ -285,7 +284,7 @@ class AutoHorizon:
         """Charge a look what it took, where that is known: behind plain decoding it is more than usual drafts take."""
         level, charged = self._costs.level, self._charged
         self._charged = 0.0
-        if self.guessed and paid.texts == 1 and not paid.prompt_rows and level:
+        if self.guessed and paid.is_alone and level:
             costs = self._costs.curve(paid.context)
             took = paid.draft_s / level + max(costs[min(paid.rows, MAX_ROWS)] - costs[1], 0.0)
             self._habit.credit -= min(took, MOST_OVER * charged) - charged
@@ -295,19 +294,18 @@ class AutoHorizon:
 
         If not, the round is counted here, and the text is asked next where it has something to say.
         """
-        is_alone = paid.texts == 1 and not paid.prompt_rows
         if self._is_text_asked and self._slept:
             self._count_plain(self._slept)
         self._asleep = self._slept = 0
         self._plain = self._costs.curve(paid.context)[1]
         self._share = LOOK_SHARE * self._plain
         credit = self._habit.credit + self._share
-        self._is_due = credit >= self._due or (credit > 0.0 and self._is_called(state))
+        self._is_due = self._is_time(state, credit)
         is_told = self._has_text and tells(state, *self._wake)
-        if self._is_due or self.limit or (is_told and not is_alone):
+        if self._is_due or self.limit or (is_told and not paid.is_alone):
             return True
         self._habit.credit = credit
-        if not is_alone:
+        if not paid.is_alone:
             return False
         self._count_plain(1)
         if is_told and not self._is_text_asked:
@@ -326,10 +324,9 @@ class AutoHorizon:
         self._time = kept * self._time + added * self._plain
         self._rate = max(self._tokens / self._time, 1.0 / self._plain)
 
-    def _is_look_due(self, state: Any) -> bool:
-        """Parked, and time is left for a look, or something calls for one."""
-        credit = self._habit.credit
-        return self._is_due or credit >= self._due or (credit > 0.0 and self._is_called(state))
+    def _is_time(self, state: Any, credit: float) -> bool:
+        """Parked: so much credit is enough for a look, or something calls for one."""
+        return credit >= self._due or (credit > 0.0 and self._is_called(state))
 
     def _is_called(self, state: Any) -> bool:
         """Whether the text may become easier for a model here."""
@@ -365,12 +362,10 @@ class AutoHorizon:
         # No token can pay for more than itself: in the cheapest draft each must be worth this share.
         share = min(units / count for count, units in enumerate(self._ask_units, 1))
         self._wake = max(LEAST_CHANCE, TEXT_MARGIN * share / curve[1]), NO_LEN
-        return most if self._is_sure(next_chance(state)) else 0
+        return most if tells(state, *self._wake) and self._is_sure(state.repeats.observe(state.tokens)) else 0
 
     def _is_sure(self, chance: float) -> bool:
         """Whether what the text says is next may be worth rows and asking: some of it, were all its tokens alike."""
-        if chance < self._wake[0]:
-            return False
         price, survival, total = TEXT_MARGIN * self._rate, 1.0, 0.0
         for units in self._ask_units:
             survival *= chance

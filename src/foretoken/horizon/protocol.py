@@ -34,6 +34,11 @@ class Paid:
     draft_s: float
     other_s: float = 0.0
 
+    @property
+    def is_alone(self) -> bool:
+        """One text was being written, and nothing else done."""
+        return self.texts == 1 and not self.prompt_rows
+
 
 class Horizon(Protocol):
     """Of one text, from its first round to its last."""

@@ -72,15 +72,3 @@ def tells(state: Any, least_chance: float = NEVER, length: int = SUFFIX_LEN) -> 
     except MemoryError as error:
         state.drafting_failed(error)
         return False
-
-
-def next_chance(state: Any) -> float:
-    """How sure the text is of what comes next; 0, as in `tells`, where memory does not suffice."""
-    if state.drafter is None:
-        return 0.0
-    try:
-        chance: float = state.repeats.observe(state.tokens)
-        return chance
-    except MemoryError as error:
-        state.drafting_failed(error)
-        return 0.0
