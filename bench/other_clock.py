@@ -83,8 +83,9 @@ def put_in(clock, drafter):
             continue  # costs nothing beside such passes
 
         def propose(states, limits, own=model.propose):
-            clock.spend(DRAFT_SHARE * clock.pass_s(1) * max(limits))
-            return own(states, limits)
+            drafts = own(states, limits)
+            clock.spend(DRAFT_SHARE * clock.pass_s(1) * max(len(draft.tokens) for draft in drafts))
+            return drafts
 
         model.propose = propose
 

@@ -8,6 +8,7 @@ from foretoken.drafters.protocol import NO_DRAFT, Draft
 from foretoken.drafters.suffix import SuffixText
 from foretoken.horizon import FixedHorizon, Learned, Paid
 from foretoken.horizon.text import NEVER
+from foretoken.ops import NO_STOP
 
 FLAT = [0.0, *(1.0 + 0.08 * (rows - 1) for rows in range(1, 18))]  # a row more costs little, as where reading is slow
 STEEP = [0.0, *(1.0 + 0.45 * (rows - 1) for rows in range(1, 18))]
@@ -34,13 +35,16 @@ class World:
         self.luck = rng.random((length + 64, 17))
         self.failed = []
 
-    def draft(self, at, count):
-        tokens, said = [], []
+    def draft(self, at, count, stop=NO_STOP):
+        tokens, said, survival = [], [], 1.0
         for depth in range(count):
+            if survival < stop.least:
+                break
             position = at + depth
             is_right = self.luck[position, depth] < self.chance(position, depth)
             tokens.append(self.text[position] if is_right else -1 - depth)
             said.append(self.confidence(position, depth))
+            survival = stop.survival(survival, depth, said[-1])
         return Draft(tokens, np.array(said, dtype=np.float32))
 
     def repeats(self):
@@ -56,7 +60,8 @@ class World:
 
     def guess(self, horizon, at, limit):
         """A draft, who made it, and its seconds."""
-        return self.draft(at, limit), "mtp", self.draft_s * limit
+        draft = self.draft(at, limit, horizon.stop)
+        return draft, "mtp", self.draft_s * len(draft.tokens)
 
     def run(self, horizon, costs=None, told=None):
         """Seconds for the whole text; `told` gets (position, draft tokens with a row, chances, right ones) by round."""

@@ -268,6 +268,7 @@ static void bind_sampling(nb::module_& m) {
             const auto all = d.vector();
             const auto chance = c.vector();
             issue([=] { draw(row, tokens, state, to, all, chance); });
+            if (Program* program = Program::recording()) program->add_draw(state);
         },
         nb::arg(), nb::arg().none(), nb::arg(), nb::arg(), nb::arg(), nb::arg());
     m.def("top_clusters", [](Handle scores, Handle out) {

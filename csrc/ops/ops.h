@@ -61,12 +61,17 @@ struct Draw {
     double temperature, top_p, min_p;
     int64_t top_k;
     uint64_t seed, position;
-    int64_t count;  // drawn so far
+    int64_t count;                                      // drawn so far
+    int64_t depth;                                      // tokens of the draft so far
+    double least, constant, odds_weight, depth_weight;  // foretoken.ops.Stop
+    double survival;                                    // chance that the target keeps all of them
+
+    bool is_over() const { return survival < least; }
 };
-static_assert(sizeof(Draw) == 56);
+static_assert(sizeof(Draw) == 104);
 
 // Draws at how->position, writes the token to `token` and, with its softmax among all candidates, to entry how->count
-// of `drawn` and `chances`; then both counters grow by one.
+// of `drawn` and `chances`; then the three counters grow by one, and survival is what it is with this token.
 void draw(Floats logits, Ids ids, Draw* how, int32_t* token, Vector<int32_t> drawn, Vector<float> chances);
 void philox(const uint32_t counter[4], const uint32_t key[2], uint32_t out[4]);
 

@@ -1,5 +1,6 @@
 #include "ops/program.h"
 
+#include <algorithm>
 #include <cstring>
 
 #include "base/pool.h"
@@ -66,7 +67,10 @@ void Program::set_input(size_t index, const void* data, size_t bytes) {
 void Program::run(int64_t times) const {
     require(!the_recording, [] { return std::string("a program cannot run while another is recorded"); });
     const PoolHold hold;
-    for (int64_t i = 0; i < times; ++i) {
+    const auto are_over = [&] {
+        return !draws_.empty() && std::all_of(draws_.begin(), draws_.end(), [](const Draw* d) { return d->is_over(); });
+    };
+    for (int64_t i = 0; i < times && !are_over(); ++i) {
         for (const std::function<void()>& op : ops_) op();
     }
 }

@@ -47,7 +47,10 @@ class Program {
     size_t num_inputs() const { return inputs_.size(); }
     void set_input(size_t index, const void* data, size_t bytes);
 
-    // All ops in order, so many times over; holds the thread pool throughout. What an op throws ends it.
+    void add_draw(const Draw* draw) { draws_.push_back(draw); }
+
+    // All ops in order, so many times over, or until all draws are over; holds the thread pool throughout. What an op
+    // throws ends it.
     void run(int64_t times) const;
 
   private:
@@ -60,6 +63,7 @@ class Program {
     std::map<const void*, size_t> own_;  // start of memory that it may use, and bytes
     std::vector<Slot> slots_;
     std::vector<Input> inputs_;
+    std::vector<const Draw*> draws_;
 };
 
 // One layer's cache whose arrays stand in slots of the program that records, if one does.

@@ -245,6 +245,14 @@ int32_t sample_row(Floats logits, Ids ids, const Sampling& how) {
     return contest.winner();
 }
 
+// A figure for planning, so the library's functions may differ between machines.
+static double chance_to_stay(const Draw& how, double chance) {
+    const double least_odds = -4.0, most_odds = 4.5;
+    const double odds = std::min(std::max(least_odds, std::log(chance / (1.0 - chance))), most_odds);
+    const double log_depth = std::log(1.0 + static_cast<double>(how.depth));
+    return 1.0 / (1.0 + std::exp(-(how.constant + how.odds_weight * odds + how.depth_weight * log_depth)));
+}
+
 void draw(Floats logits, Ids ids, Draw* how, int32_t* token, Vector<int32_t> drawn, Vector<float> chances) {
     require_len("chances", chances, drawn.len);
     require(how->count >= 0 && how->count < drawn.len,
@@ -261,9 +269,11 @@ void draw(Floats logits, Ids ids, Draw* how, int32_t* token, Vector<int32_t> dra
     kernels().exp_row(&scores[static_cast<size_t>(at)], 1, &weight);
     const double total = static_cast<double>(total_mass(scores.data(), logits.len)) * 0x1p-44;
     *token = drawn.data[how->count] = found;
-    chances.data[how->count] = static_cast<float>(static_cast<double>(weight) / total);
+    const float chance = chances.data[how->count] = static_cast<float>(static_cast<double>(weight) / total);
+    if (how->least > 0.0) how->survival *= chance_to_stay(*how, static_cast<double>(chance));
     ++how->position;
     ++how->count;
+    ++how->depth;
 }
 
 void top_clusters(Floats scores, Vector<int32_t> out) {

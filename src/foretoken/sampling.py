@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from foretoken.errors import InputError, shown
+from foretoken.ops import NO_STOP, Stop
 
 SEED_LIMIT = 1 << 64
 
@@ -66,9 +67,12 @@ class Sampling:
         """True where a token depends on nothing but logits, seed and position (and suppressed ids are no matter)."""
         return not (self.logit_bias or self.has_penalties)
 
-    def draws(self, position: int) -> tuple[Any, ...]:
-        """A record of `ops.DRAW` that begins at `position`."""
-        return self.temperature, self.top_p, self.min_p, self.top_k, self.seed, position, 0
+    def draws(
+        self, position: int, depth: int = 0, stop: Stop = NO_STOP, survival: float = 1.0
+    ) -> tuple[float | int, ...]:
+        """A record of `ops.DRAW` that begins at `position`, behind `depth` tokens of a draft that survive so likely."""
+        how = self.temperature, self.top_p, self.min_p, self.top_k, self.seed
+        return *how, position, 0, depth, *stop, survival
 
     @property
     def has_penalties(self) -> bool:

@@ -10,7 +10,8 @@ from golden_models import NAMES, pair
 
 from foretoken.cache import Cache, PagePool, read_only_segments, segments
 from foretoken.models import gemma4
-from foretoken.ops import DRAW, native
+from foretoken.ops import DRAW, NO_STOP, Stop, native
+from foretoken.sampling import Sampling
 
 LENGTH = 200
 
@@ -97,7 +98,8 @@ def test_several_sequences_in_pools_that_come_and_go(name):
 
 
 def draws(count, seed):
-    return np.array([(0.8, 0.9, 0.0, 20, seed + g, 70 + g, 0) for g in range(count)], dtype=DRAW)
+    how = [Sampling(0.8, 20, 0.9, seed=seed + g).draws(70 + g) for g in range(count)]
+    return np.array(how, dtype=DRAW)
 
 
 def chain_of(assistant, caches, seed, count, is_direct=False):
@@ -128,6 +130,33 @@ def test_drafter(name):
                 expected = chain_of(assistant, caches, seed, count, is_direct=True)
                 found = chain_of(assistant, caches, seed, count)
                 assert all(np.array_equal(a, b) for a, b in zip(found, expected, strict=True))
+
+
+@pytest.mark.parametrize("ops", ["native f16", "twins"])
+def test_a_chain_ends_behind_the_token_with_which_all_of_its_sequences_are_over(ops):
+    """Recorded or replayed, its tokens are the first of the chain that goes on."""
+    target, assistant = pair(NAMES[0], ops)
+    lengths = [5, 64]
+    caches = filled(target, PagePool(target.cache_layers, LENGTH, len(lengths), 64), lengths)
+    table, tokens = read_only_segments(caches), ids_of(target, 2, 0)
+    hidden = np.zeros((2, target.config.hidden_len), np.float32)
+
+    def chain(*stops):
+        how = np.array([Sampling(0.8, seed=3).draws(70, 0, stop) for stop in stops], dtype=DRAW)
+        with assistant.chain(tokens, hidden, table, how, 8) as (drawn, chances, _, after):
+            return drawn.copy(), chances.copy(), after.copy().view(DRAW)[:, 0]
+
+    drawn, chances, whole = chain(NO_STOP, NO_STOP)
+    assert whole["count"].tolist() == [8, 8] and whole["survival"].tolist() == [1.0, 1.0]
+    all_kept = Stop(0.02, 0.0, 1.0, 0.0)  # a chance is taken at its word
+    survival = np.cumprod(np.clip(chances[:, :8], 1 / (1 + np.exp(4.0)), 1 / (1 + np.exp(-4.5))), axis=1)
+    ends = [int(np.argmax(own < 0.02)) + 1 if (own < 0.02).any() else 8 for own in survival]
+    for _ in range(2):
+        found, _, after = chain(all_kept, all_kept)
+        assert after["count"].tolist() == [max(ends)] * 2 and max(ends) < 8
+        assert np.array_equal(found[:, : max(ends)], drawn[:, : max(ends)])
+        assert after["survival"] == pytest.approx(survival[:, max(ends) - 1], rel=1e-4)
+    assert chain(NO_STOP, all_kept)[2]["count"].tolist() == [8, 8]
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -5,10 +5,10 @@ import pytest
 from kernels.kernel_checks import assert_within, empty, floats, same_bits
 
 from foretoken.errors import ShapeError
-from foretoken.ops import DRAW, native, reference
+from foretoken.ops import DRAW, NO_STOP, Stop, native, reference
 
 MODULES = pytest.mark.parametrize("ops", [native, reference], ids=["native", "twins"])
-HOW = (0.7, 0.9, 0.01, 30, 2**64 - 5, 2**33 + 7, 0)
+HOW = (0.7, 0.9, 0.01, 30, 2**64 - 5, 2**33 + 7, 0, 0, *NO_STOP, 1.0)
 
 
 def drawn(ops, logits, ids, how=HOW, room=4, times=1):
@@ -47,6 +47,24 @@ def test_chances_are_softmax(rng, count):
 
 
 @MODULES
+def test_survival_is_the_product_of_the_chances_to_stay(rng, ops):
+    """Compared with a logistic over the drawn chances, from a depth and a survival that others have left."""
+    logits, stop = floats(rng, 50, scale=4.0), Stop(0.01, -0.2, 0.8, 0.4)
+    how = (*HOW[:7], 3, *stop, 0.9)
+    record, _, _, chances = drawn(ops, logits, None, how, times=4)
+    expected = 0.9
+    for depth, p in enumerate(chances.astype(np.float64), 3):
+        odds = np.clip(np.log(p / (1 - p)), -4.0, 4.5)
+        expected /= 1 + np.exp(0.2 - 0.8 * odds - 0.4 * np.log(1 + depth))
+    assert record["survival"] == pytest.approx(expected, rel=1e-5) and record["depth"] == 7
+    certain = np.array([1000.0, 0.0], np.float32)  # a chance of 1 has no odds
+    record, *_ = drawn(ops, certain, None, how)
+    assert record["survival"] == pytest.approx(0.9 / (1 + np.exp(0.2 - 0.8 * 4.5 - 0.4 * np.log(4))))
+    record, *_ = drawn(ops, logits, None, HOW, times=2)
+    assert record["survival"] == 1.0 and record["depth"] == 2
+
+
+@MODULES
 def test_draw_refuses_and_then_changes_nothing(rng, ops):
     logits = floats(rng, 20)
     record, token = np.array([HOW], dtype=DRAW), np.zeros(1, np.int32)
@@ -63,11 +81,11 @@ def test_draw_refuses_and_then_changes_nothing(rng, ops):
 def test_draw_refuses_shapes(rng):
     logits, how, one = floats(rng, 20), np.array([HOW], dtype=DRAW).view(np.uint8), np.zeros(1, np.int32)
     chance, many = np.zeros(1, np.float32), np.zeros(2, np.int32)
-    raw = np.zeros(64, np.uint8)
+    raw = np.zeros(128, np.uint8)
     at = -raw.ctypes.data % 8
     wrong = [
-        (how[:55], one, one, chance), (how, many, one, chance), (how, one, many, chance), (how, one, one, one),
-        (how.view(DRAW), one, one, chance), (raw[at + 1 : at + 57], one, one, chance),
+        (how[:103], one, one, chance), (how, many, one, chance), (how, one, many, chance), (how, one, one, one),
+        (how.view(DRAW), one, one, chance), (raw[at + 1 : at + 105], one, one, chance),
     ]  # fmt: skip
     for arguments in wrong:
         with pytest.raises(ShapeError):

@@ -42,10 +42,17 @@ class Averages:
 
     def add(self, depth: int, at: int, is_right: bool, step: float) -> None:
         """A token at some depth, of a confidence in bin `at`."""
+        self._move(depth, is_right, step)
+        self.by_confidence[at] += step * (is_right - self.by_confidence[at])
+
+    def miss(self, depth: int, step: float) -> None:
+        """No token at some depth, where all before it were right."""
+        self._move(depth, False, step)
+
+    def _move(self, depth: int, is_right: bool, step: float) -> None:
         if depth == len(self.by_depth):
             self.by_depth.append(self.by_depth[-1])
         self.by_depth[depth] += step * (is_right - self.by_depth[depth])
-        self.by_confidence[at] += step * (is_right - self.by_confidence[at])
 
 
 class Track:
@@ -57,6 +64,7 @@ class Track:
         self.is_new = True  # not asked yet
         self._own, self._all = Averages(all_texts), all_texts
         self._guess: tuple[int, Sequence[int], list[int]] = (0, (), [])  # what is compared: start, tokens, bins
+        self._is_short = False  # it ended before as many tokens as were asked for
         self._num_seen = 0
 
     def expected(self, limit: int) -> float:
@@ -71,11 +79,14 @@ class Track:
         """How often tokens of such confidence were right, (n,) float32."""
         return np.array([self._own.by_confidence[b] for b in _bins(draft)], dtype=np.float32)
 
-    def note(self, start: int, draft: Draft) -> None:
-        """Compare this guess with what is to stand at `start` and after; one guess at a time."""
+    def note(self, start: int, draft: Draft, asked: int) -> None:
+        """Compare this guess, for which so many tokens were asked, with what is to stand at `start` and after.
+
+        One guess at a time.
+        """
         if self._num_seen == len(self._guess[1]):
             self._guess = start, draft.tokens, _bins(draft)
-            self._num_seen = 0
+            self._num_seen, self._is_short = 0, len(draft.tokens) < asked
 
     def observe(self, tokens: Sequence[int]) -> None:
         """Look how the text went on."""
@@ -86,6 +97,9 @@ class Track:
             self._own.add(depth, bins[depth], is_right, STEP)
             self._all.add(depth, bins[depth], is_right, ALL_STEP)
             self._num_seen = depth + 1 if is_right else len(guess)
+            if is_right and self._is_short and self._num_seen == len(guess):  # none is kept where none was guessed
+                self._own.miss(depth + 1, STEP)
+                self._all.miss(depth + 1, ALL_STEP)
 
 
 @dataclass
@@ -222,7 +236,7 @@ class Choice:
         for r, track, draft in zip(rounds, tracks, found, strict=True):
             r.drafts[name] = draft
             track.is_new = False
-            track.note(len(r.state.tokens), draft)
+            track.note(len(r.state.tokens), draft, r.asked[name])
         if is_first:  # a second model reads the prompt in there
             return
         self._draft_s[name].add(max(limits), seconds)

@@ -32,11 +32,12 @@ class ModelDrafter:
         self._readers: WeakKeyDictionary[Any, _Reader] = WeakKeyDictionary()
 
     def propose(self, states: Sequence[Any], limits: Sequence[int]) -> list[Draft]:
-        """Guess `limits[g]` tokens after `states[g].last`, fewer where this model's context ends.
+        """Guess `limits[g]` tokens after `states[g].last`, fewer where this model's context or the guess ends.
 
+        state.horizon            its `stop` says where a guess is too unlikely to be kept to go on
         state.tokens, state.end  the text, and the length that it never grows beyond
         state.sampler            the guess uses the target's own noise, so that it agrees as often as it can
-        returns                  per sequence tokens (limit,), confidence (limit,): softmax of all logits, without noise
+        returns                  per sequence tokens (n,), confidence (n,): softmax of all logits, without noise
         """
         return [self._guess(state, limit) for state, limit in zip(states, limits, strict=True)]
 
@@ -47,11 +48,13 @@ class ModelDrafter:
         tokens: list[int] = []
         confidence: list[float] = []
         limit = min(limit, MAX_DRAFT, reader.room - len(state.tokens))
-        while len(tokens) < limit:
+        stop, survival = state.horizon.stop, 1.0
+        while len(tokens) < limit and survival >= stop.least:
             logits = reader.read(state.tokens, tokens)
             token = state.sampler.token(logits.copy(), state.tokens, tokens)
-            tokens.append(token)
             confidence.append(chance_of(token, logits))
+            survival = stop.survival(survival, len(tokens), confidence[-1])
+            tokens.append(token)
         return Draft(tokens, np.array(confidence, dtype=np.float32))
 
 

@@ -15,7 +15,7 @@ from foretoken.cache import Segments, read_only_segments
 from foretoken.drafters.protocol import Draft
 from foretoken.errors import DraftError
 from foretoken.models.gemma4_assistant import MAX_CHAIN, Assistant, Candidates
-from foretoken.ops import DRAW
+from foretoken.ops import DRAW, Stop
 from foretoken.sampling import chance_of
 
 
@@ -27,12 +27,13 @@ class MtpDrafter:
         self.name = name
 
     def propose(self, states: Sequence[Any], limits: Sequence[int]) -> list[Draft]:
-        """Guess `limits[g]` tokens after `states[g].last`, all sequences in one pass per step.
+        """Guess up to `limits[g]` tokens after `states[g].last`, all sequences in one pass per step.
 
+        state.horizon   its `stop` says where a guess is too unlikely to be kept to go on
         state.hidden    (D,) float32, the target's row that chose `last`, after its final norm
         state.cache     read only; ends just before `last`
         state.sampler   the guess uses the target's own noise, so that it agrees as often as it can
-        returns         per sequence tokens (limit,), confidence (limit,): softmax over the candidates, without noise
+        returns         per sequence tokens (n,), confidence (n,): softmax over the candidates, without noise
         raises          DraftError if a cache does not end just before `last`
         """
         for state in states:
@@ -40,7 +41,7 @@ class MtpDrafter:
         chains = [_Chain(state) for state in states]
         done = 0
         for limit in sorted(set(limits)):  # shorter drafts are finished first
-            active = [chain for chain, own in zip(chains, limits, strict=True) if own >= limit]
+            active = [chain for chain, own in zip(chains, limits, strict=True) if own >= limit and not chain.is_over]
             plain = [chain for chain in active if chain.is_plain]
             self._draw(plain, limit - done)
             self._extend([chain for chain in active if not chain.is_plain], limit - done)
@@ -53,18 +54,24 @@ class MtpDrafter:
             now = min(count, MAX_CHAIN)
             how = np.array([chain.draws for chain in chains], dtype=DRAW)
             inputs = *_inputs(chains), how, now
-            with self.assistant.chain(*inputs) as (tokens, chances, hidden):
-                found = tokens[:, :now].tolist(), chances[:, :now].tolist(), hidden.copy()
-                for chain, *own in zip(chains, *found, strict=True):
-                    chain.extend(*own)
+            with self.assistant.chain(*inputs) as (tokens, chances, hidden, after):
+                records = after.view(DRAW)[:, 0]
+                drawn, survival = int(records["count"][0]), records["survival"].tolist()
+                found = tokens[:, :drawn].tolist(), chances[:, :drawn].tolist(), hidden.copy(), survival
+                for chain, own_tokens, own_chances, row, own in zip(chains, *found, strict=True):
+                    chain.extend(own_tokens, own_chances, row, own)
+            chains = [chain for chain in chains if not chain.is_over]
             count -= now
 
     def _extend(self, chains: Sequence[_Chain], count: int) -> None:
         """The same for chains whose sampler looks at the tokens before: it is asked token by token."""
-        for _ in range(count if chains else 0):
+        while chains and count:
             with self.assistant.stepped(*_inputs(chains)) as (found, hidden):
                 for chain, candidates, row in zip(chains, found, hidden.copy(), strict=True):
-                    chain.extend(*chain.choose(candidates), row)
+                    token, chance = chain.choose(candidates)
+                    chain.extend([token], [chance], row, chain.survival_with(chance))
+            chains = [chain for chain in chains if not chain.is_over]
+            count -= 1
 
 
 class _Chain:
@@ -76,6 +83,8 @@ class _Chain:
         self.hidden: np.ndarray = state.hidden
         self.tokens: list[int] = []
         self.confidence: list[float] = []
+        self._stop: Stop = state.horizon.stop
+        self._survival = 1.0
         self._history = state.tokens
         self._sampler = state.sampler
         self.is_plain: bool = state.sampler.sampling.is_plain
@@ -83,18 +92,28 @@ class _Chain:
     @property
     def draws(self) -> tuple[Any, ...]:
         """How the next tokens are drawn, as `ops.DRAW`."""
-        return self._sampler.sampling.draws(len(self._history) + len(self.tokens))
+        depth = len(self.tokens)
+        return self._sampler.sampling.draws(len(self._history) + depth, depth, self._stop, self._survival)
 
-    def extend(self, tokens: Sequence[int], confidence: Sequence[float], hidden: np.ndarray) -> None:
+    @property
+    def is_over(self) -> bool:
+        """Whether further tokens are too unlikely to be kept."""
+        return self._survival < self._stop.least
+
+    def extend(self, tokens: Sequence[int], confidence: Sequence[float], hidden: np.ndarray, survival: float) -> None:
         self.tokens.extend(tokens)
         self.confidence.extend(confidence)
-        self.newest, self.hidden = tokens[-1], hidden
+        self.newest, self.hidden, self._survival = tokens[-1], hidden, survival
 
-    def choose(self, candidates: Candidates) -> tuple[list[int], list[float]]:
+    def choose(self, candidates: Candidates) -> tuple[int, float]:
         """The next token and its confidence, by the sequence's own sampler."""
         raw = candidates.logits.copy()
         token = self._sampler.token(candidates.logits, self._history, self.tokens, candidates.ids)
-        return [token], [chance_of(token, raw, candidates.ids)]
+        return token, chance_of(token, raw, candidates.ids)
+
+    def survival_with(self, chance: float) -> float:
+        """The chance that all tokens are kept, with one more."""
+        return self._stop.survival(self._survival, len(self.tokens), chance)
 
 
 def _inputs(chains: Sequence[_Chain]) -> tuple[np.ndarray, np.ndarray, Segments]:

@@ -12,6 +12,7 @@ from math import exp, log
 from typing import Any
 
 from foretoken.errors import InputError
+from foretoken.ops import LEAST_ODDS, MOST_ODDS, Stop
 from foretoken.stats import TEXT_ITSELF
 
 MAX_DEPTH = 16
@@ -21,7 +22,6 @@ MAX_DEPTH = 16
 MTP_PRIOR = (-0.175, 0.818, 0.421, -0.082, -0.356, 0.699)
 OTHER_PRIOR = (0.0, 1.0, 0.0, 0.0, 0.0, 0.0)  # a source that says a chance is taken at its word
 LOG_DEPTH = tuple(log(1 + depth) for depth in range(MAX_DEPTH))
-LEAST_ODDS, MOST_ODDS = -4.0, 4.5  # of a confidence of 0.018 and 0.989
 SHARED_STEP = 0.01  # of the weights; a drafter that nobody knows yet moves them faster
 FIRST_STEP, FIRST_OUTCOMES = 0.05, 60
 TEXT_STEPS = 50  # the offset of a text soon follows about so many of its latest tokens
@@ -87,11 +87,7 @@ class Chance:
 
     def of(self, confidence: Sequence[float], is_sampled: bool) -> list[float]:
         """The chance of each draft token of a round, given those before it."""
-        constant, odds_weight, depth_weight, sampled, sampled_odds, last = self.weights.values
-        if is_sampled:
-            constant += sampled
-            odds_weight += sampled_odds
-        constant += last * self._last_share + self._offset
+        _, constant, odds_weight, depth_weight = self.stop(0.0, is_sampled)
         self._is_sampled = float(is_sampled)
         self._features = features = []
         self._chances = chances = []
@@ -100,6 +96,14 @@ class Chance:
             features.append(odds)
             chances.append(1.0 / (1.0 + exp(-(constant + odds_weight * odds + depth_weight * depth + offset))))
         return chances
+
+    def stop(self, least: float, is_sampled: bool) -> Stop:
+        """Where a guess ends whose chance to be kept has fallen below `least`; what belongs to a depth is left out."""
+        constant, odds_weight, depth_weight, sampled, sampled_odds, last = self.weights.values
+        if is_sampled:
+            constant += sampled
+            odds_weight += sampled_odds
+        return Stop(least, constant + last * self._last_share + self._offset, odds_weight, depth_weight)
 
     def learn(self, draft: Sequence[int], known: int, written: Sequence[int], at: int) -> tuple[int, bool]:
         """Compare the last draft, which began at `at`, with what the target has written since.

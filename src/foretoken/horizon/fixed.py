@@ -9,6 +9,7 @@ from typing import Any
 from foretoken.drafters.protocol import Draft
 from foretoken.errors import InputError, shown
 from foretoken.horizon.protocol import Paid
+from foretoken.ops import NO_STOP
 
 MAX_HORIZON = 16
 NAMED = {"auto": (0, MAX_HORIZON), "short": (2, 3), "long": (5, 10)}  # the planner chooses within, both ends included
@@ -21,6 +22,7 @@ class FixedHorizon:
     """
 
     reason = "horizon-0"
+    stop = NO_STOP
     useless: tuple[str, ...] = ()  # it compares nothing; the figures of the answer tell
 
     def __init__(self, limit: int, min_chance: float = 0.0) -> None:

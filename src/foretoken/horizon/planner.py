@@ -3,10 +3,11 @@
 A draft token gets a row iff its chance of survival is worth more than the row costs, S > rate × (cost of one row more),
 where the rate is what the run itself reaches in tokens per unit of time: the rule of renewal-reward processes. All row
 counts are compared, for costs have steps. No row is always among them, and then a round is plain decoding. Before that
-the drafter is asked for as many tokens as have lately been worth their cost, which may be none. Then drafts are looked
-at now and again without a row and compared with what the target goes on to write; all looking together may take less
-than one hundredth of the time. Where a model is not worth asking, the text itself is: its guesses cost next to nothing,
-and are asked for where it is sure of them, until they do not even bring that.
+the drafter is asked for as many tokens as have lately been worth their cost, fewer where it becomes unsure while it
+guesses, or none. Then drafts are looked at now and again without a row and compared with what the target goes on to
+write; all looking together may take less than one hundredth of the time. Where a model is not worth asking, the text
+itself is: its guesses cost next to nothing, and are asked for where it is sure of them, until they do not even bring
+that.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from foretoken.horizon.cost import MAX_ROWS, Costs
 from foretoken.horizon.fixed import MAX_HORIZON, likely
 from foretoken.horizon.protocol import Paid
 from foretoken.horizon.text import NO_LEN, REPEATS, TextCost, TextGuesses, tells
+from foretoken.ops import NO_STOP, Stop
 from foretoken.stats import TEXT_ITSELF
 
 LOOK_SHARE = 0.007  # of the time, for drafts that are only looked at
@@ -40,6 +42,7 @@ WORTH_WEIGHT = 0.25
 LOOK_WEIGHT = 0.4  # looks and probes are few, so each says more
 HABIT_WEIGHT, HABIT_EVERY = 0.1, 8  # of texts on the habit, once in so many drafts
 MOST_BACK_OFF = 2
+NEXT_CHANCE = 0.6  # of a draft token to be worth a row, where those before it are: the others are guessed for nothing
 GUESSED_WORTH = 0.8  # of the worth of one draft token, for the next one where none was seen
 TEXT_OVER_MODEL = 2  # times the tokens of a model that the text is asked for beside it
 TEXT_MARGIN = 1.15  # its tokens must be worth so many times their rows: of many guesses some seem good by chance
@@ -135,6 +138,8 @@ class AutoHorizon:
         self._wake = REPEATS  # what the text must tell to be one
         self._back_off = 1
         self._plain_left = PLAIN_ROUNDS
+        self.stop = NO_STOP
+        self._step = 0.0  # units of a draft token
         self._has_text = before.has_text
         self._text = TextGuesses(before.text_cost)
         self._is_text = False  # the text itself made the last draft
@@ -202,6 +207,11 @@ class AutoHorizon:
                     worth[i] += weight * (gain - worth[i])
                 else:
                     worth.append(gain)
+        if 0 < weighed < self.model_limit:  # the guess ended before: what was not guessed cost nothing either
+            price = rate * self._step
+            for i in range(weighed, min(self.model_limit, num_seen)):
+                worth[i] += weight * (price - worth[i])
+            weighed = self.model_limit
         for i in range(weighed, num_seen) if weighed else ():  # what was not guessed can hardly be worth more than what
             if worth[i] > worth[i - 1]:  # stands before it
                 worth[i] = worth[i - 1]
@@ -269,6 +279,7 @@ class AutoHorizon:
         if not self._is_parked or self._is_due or self._is_time(state, self._habit.credit):  # else the text was asked
             self._is_parked = False
             self.model_limit = self._low or self._next_limit(state, paid)
+            self.stop = NO_STOP if self._low or self._is_look else self._next_stop(costs, state)
         self.limit = self._with_text(self.model_limit, state, paid.texts)
         if not self.limit and not self._is_text_asked:
             self._tokens = self._time = 0.0  # behind a stretch of plain decoding the rate begins anew
@@ -420,10 +431,19 @@ class AutoHorizon:
         self._probed = self._num_right = 0
         return self._look(state, start + LOOK_LEN * step)
 
+    def _next_stop(self, costs: Sequence[float], state: Any) -> Stop:
+        """Where a guess ends: a further token would hardly be worth its row and what guessing it costs."""
+        limit = self.model_limit
+        if not limit or self._model is None:
+            return NO_STOP
+        row = (costs[limit + 1] - costs[1]) / limit
+        least = self._rate * (row + self._step / NEXT_CHANCE)
+        return self._model.stop(least, state.sampler.sampling.temperature > 0.0)
+
     def _worthwhile(self, worth: Sequence[float]) -> tuple[int, float, float]:
         """Draft tokens whose worth is more than guessing them costs, and that cost: of a draft, and of each token."""
-        start, step = self._costs.draft(self._source)
-        rate = self._rate
+        start, self._step = self._costs.draft(self._source)
+        rate, step = self._rate, self._step
         net, best, limit, gain = -rate * start, 0.0, 0, 0.0
         price, num_seen = rate * step, len(worth)
         for i in range(min(self._reach, self._high)):

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from foretoken.drafters.protocol import Draft
+from foretoken.ops import Stop
 
 
 @dataclass(slots=True)  # made in every pass; frozen ones take four times as long
@@ -66,6 +67,11 @@ class Horizon(Protocol):
     @property
     def applied(self) -> int:
         """The horizon of the last round, for figures."""
+        ...
+
+    @property
+    def stop(self) -> Stop:
+        """Where a guess of a model ends in the next round, before its limit."""
         ...
 
     def read(self, state: Any) -> None:

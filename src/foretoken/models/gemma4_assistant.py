@@ -50,12 +50,14 @@ class Assistant:
     def chain(
         self, tokens: np.ndarray, hidden: np.ndarray, segments: Segments, how: np.ndarray, count: int
     ) -> AbstractContextManager[tuple[np.ndarray, ...]]:
-        """`count` steps for G sequences, each fed with the token that the last one drew, and with its hidden row.
+        """Up to `count` steps for G sequences, each fed with the token that the last one drew, and its hidden row.
 
         tokens, hidden, segments  as for `step`
-        how                       (G,) `ops.DRAW`: the tokens are drawn like the target's own, noise included
-        gives   tokens (G, MAX_CHAIN) int32 and their softmax among the candidates (G, MAX_CHAIN), of which the first
-                `count` are written, and the next hidden rows (G, D); they stand as long as the context is open
+        how                       (G,) `ops.DRAW`: the tokens are drawn like the target's own, noise included; once all
+                                  of them are over, no step follows
+        gives   tokens (G, MAX_CHAIN) int32 and their softmax among the candidates (G, MAX_CHAIN), the next hidden rows
+                (G, D), and `how` as it is then, which says how many tokens were drawn, as bytes (G, bytes); they
+                stand as long as the context is open
         """
 
         def wiring(
@@ -70,7 +72,7 @@ class Assistant:
             for g, row in enumerate(found):
                 self.ops.draw(row.logits, row.ids, how[g], tokens[g : g + 1], drawn[g], chances[g])
             self.ops.copy(following, hidden)
-            return drawn, chances, hidden
+            return drawn, chances, hidden, how
 
         room = (len(tokens), MAX_CHAIN)
         drawn, chances = np.empty(room, np.int32), np.empty(room, np.float32)

@@ -47,9 +47,10 @@ sample_row(logits, ids, temperature, top_k, top_p, min_p, seed, position)
                                             logits (V,); ids (V,) int32 token ids of the entries, or None for 0…V−1
                                             -> token id; top_k 0, top_p 1 and min_p 0 switch off
 draw(logits, ids, how, token, drawn, chances)
-                                            `sample_row` by the DRAW in the bytes of how (56,) uint8: the token -> token
-                                            (1,) int32 and drawn[how.count]; its softmax among all candidates (a figure
-                                            for planning) -> chances[how.count]; then how.position and how.count grow
+                                            `sample_row` by the DRAW in the bytes of how (104,) uint8: the token ->
+                                            token (1,) int32 and drawn[how.count]; its softmax among all candidates (a
+                                            figure for planning) -> chances[how.count]; then how.position, how.count
+                                            and how.depth grow, and how.survival is that of `Stop`
 finite(x)                                   True when every entry of a float32 array is finite
 
 empty(shape, dtype=float32)                 `np.empty`; while a program is recorded, memory of that program
@@ -64,13 +65,13 @@ set_threads(n), threads()                   the persistent thread pool of this p
 isas() -> tuple, isa(), set_isa(name)       instruction sets this processor can run, best last; FORETOKEN_ISA chooses
 
 Programs().run(key, wiring, inputs, tables, pages, times=1) is a context that gives the tuple of arrays that
-wiring(*copies of inputs) returns, and keeps them as they are until it closes. `wiring` may change its inputs in
-place; with `times` it is run again over what it left there. The first run of a `key` records the ops that the wiring
-calls on its thread, later ones replay them on new inputs. So `key` must tell whatever the wiring branches on, shapes
-included, and all that a wiring computes it must compute by ops, in arrays that ops gave (numpy may slice and
-reshape). `tables` and `pages.arrays` are used where they are; they may be others in the next run: tables of any size,
-pages of any number. Weights must be read-only. Native raises ShapeError for any other array; the twins check nothing
-and never record. An error leaves a program as it was. Several threads may share one `Programs`.
+wiring(*copies of inputs) returns, and keeps them as they are until it closes. `wiring` may change its inputs in place;
+with `times` it is run again over what it left there, until each of its draws is over. The first run of a `key` records
+the ops that the wiring calls on its thread, later ones replay them on new inputs. So `key` must tell whatever the
+wiring branches on, shapes included, and all that a wiring computes it must compute by ops, in arrays that ops gave
+(numpy may slice and reshape). `tables` and `pages.arrays` are used where they are; they may be others in the next run:
+tables of any size, pages of any number. Weights must be read-only. Native raises ShapeError for any other array; the
+twins check nothing and never record. An error leaves a program as it was. Several threads may share one `Programs`.
 
 Cache layout, shared by native and reference. PAGE positions a page, one pair of arrays per cache layer:
     keys   (pages, Hkv, PAGE/16, Dh, 16) float16     lane = position mod 16
@@ -79,6 +80,8 @@ Cache layout, shared by native and reference. PAGE positions a page, one pair of
 """
 
 from dataclasses import dataclass
+from math import exp, log
+from typing import NamedTuple
 
 import numpy as np
 
@@ -91,8 +94,32 @@ DRAW = np.dtype(  # how one sequence's tokens are drawn, and how many were; see 
         ("seed", np.uint64),
         ("position", np.uint64),
         ("count", np.int64),
+        ("depth", np.int64),
+        *((name, np.float64) for name in ("least", "constant", "odds_weight", "depth_weight", "survival")),
     ]
 )
+LEAST_ODDS, MOST_ODDS = -4.0, 4.5  # log-odds of a chance of 0.018 and 0.989
+
+
+class Stop(NamedTuple):
+    """Where a chain of draws ends: behind the token with which the chance that all are kept falls below `least`.
+
+    A token that is drawn with a chance p, behind `depth` others of its draft, is kept with the chance
+    logistic(constant + odds_weight · log(p / (1 − p)) + depth_weight · log(1 + depth)).
+    """
+
+    least: float = 0.0  # never
+    constant: float = 0.0
+    odds_weight: float = 0.0
+    depth_weight: float = 0.0
+
+    def survival(self, before: float, depth: int, chance: float) -> float:
+        """Of a chain of `depth` tokens that has survived with the chance `before`, with one more."""
+        odds = MOST_ODDS if chance >= 0.989 else log(chance / (1.0 - chance)) if chance > 0.018 else LEAST_ODDS
+        return before / (1.0 + exp(-(self.constant + self.odds_weight * odds + self.depth_weight * log(1 + depth))))
+
+
+NO_STOP = Stop()
 
 
 @dataclass(frozen=True)
