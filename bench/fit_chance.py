@@ -19,7 +19,7 @@ import foretoken
 from foretoken.bench.calibration import calibration_error
 from foretoken.bench.loops import is_loop
 from foretoken.bench.prompts import load
-from foretoken.horizon.chance import LEAST_ODDS, LOG_DEPTH, MOST_ODDS
+from foretoken.ops import log_odds
 
 HORIZON = 6
 
@@ -43,9 +43,9 @@ def add(rounds, features, outcomes):
     last_share = 0.5
     for line in rounds:
         for depth, p in enumerate(line["confidence"][: line["accepted"] + 1]):
-            odds = min(max(log((p + 1e-6) / (1 - p + 1e-6)), LEAST_ODDS), MOST_ODDS)
+            odds = log_odds(p)
             is_sampled = float(line["temperature"] > 0)
-            features.append((1.0, odds, LOG_DEPTH[depth], is_sampled, is_sampled * odds, last_share))
+            features.append((1.0, odds, log(1 + depth), is_sampled, is_sampled * odds, last_share))
             outcomes.append(depth < line["accepted"])
         if line["drafted"]:
             last_share = line["accepted"] / line["drafted"]

@@ -1,7 +1,9 @@
-// foretoken._core.SuffixAutomaton, for foretoken.ops.native. Places go to Python as (state, length).
+// foretoken._core.SuffixAutomaton and TextChances, for foretoken.ops.native. Places go to Python as (state, length).
 #include "bindings/text.h"
 
+#include <nanobind/stl/array.h>
 #include <nanobind/stl/optional.h>
+#include <nanobind/stl/pair.h>
 #include <nanobind/stl/tuple.h>
 #include <nanobind/stl/vector.h>
 
@@ -9,6 +11,7 @@
 #include <tuple>
 
 #include "base/errors.h"
+#include "text/chances.h"
 #include "text/suffix_automaton.h"
 
 namespace foretoken {
@@ -84,6 +87,19 @@ void bind_text(nb::module_& m) {
             .def_prop_ro("place", [](const Automaton& self) { return pair_of(self.place()); })
             .def_prop_ro("rates", &Automaton::rates);
     automaton.attr("COUNTED") = Automaton::kCounted;
+    nb::class_<TextChances>(m, "TextChances")
+        .def(nb::init<>())
+        .def_prop_ro("offset", &TextChances::offset)
+        .def("of", &TextChances::of)
+        .def("learn",  // draft[0] stands at written[at]
+             [](TextChances& self, nb::sequence draft, size_t known, nb::sequence written, size_t at, double trust) {
+                 const size_t written_len = nb::len(written) - std::min(nb::len(written), at);
+                 const auto found = self.learn(known, std::min(nb::len(draft), written_len), trust, [&](size_t i) {
+                     return nb::object(draft[i]).equal(nb::object(written[at + i]));
+                 });
+                 return std::pair{found.count, found.is_right};
+             })
+        .def("take_errors", &TextChances::take_errors);
 }
 
 }  // namespace foretoken

@@ -64,13 +64,13 @@ void Program::set_input(size_t index, const void* data, size_t bytes) {
     std::memcpy(input.data, data, bytes);
 }
 
-void Program::run(int64_t times) const {
+void Program::run(int64_t times, bool goes_on) const {
     require(!the_recording, [] { return std::string("a program cannot run while another is recorded"); });
     const PoolHold hold;
     const auto are_over = [&] {
         return !draws_.empty() && std::all_of(draws_.begin(), draws_.end(), [](const Draw* d) { return d->is_over(); });
     };
-    for (int64_t i = 0; i < times && !are_over(); ++i) {
+    for (int64_t i = 0; i < times && !((i || goes_on) && are_over()); ++i) {
         for (const std::function<void()>& op : ops_) op();
     }
 }

@@ -49,9 +49,9 @@ class Program {
 
     void add_draw(const Draw* draw) { draws_.push_back(draw); }
 
-    // All ops in order, so many times over, or until all draws are over; holds the thread pool throughout. What an op
-    // throws ends it.
-    void run(int64_t times) const;
+    // All ops in order, so many times over, or until all draws are over; where it does not go on from another run, at
+    // least once. Holds the thread pool throughout. What an op throws ends it.
+    void run(int64_t times, bool goes_on) const;
 
   private:
     struct Input {

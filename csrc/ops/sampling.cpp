@@ -6,6 +6,7 @@
 #include <cstring>
 #include <limits>
 
+#include "base/odds.h"
 #include "base/pool.h"
 #include "ops/dispatch.h"
 #include "ops/ops.h"
@@ -245,12 +246,10 @@ int32_t sample_row(Floats logits, Ids ids, const Sampling& how) {
     return contest.winner();
 }
 
-// A figure for planning, so the library's functions may differ between machines.
+// Of a draft token that was drawn with a chance.
 static double chance_to_stay(const Draw& how, double chance) {
-    const double least_odds = -4.0, most_odds = 4.5;
-    const double odds = std::min(std::max(least_odds, std::log(chance / (1.0 - chance))), most_odds);
-    const double log_depth = std::log(1.0 + static_cast<double>(how.depth));
-    return 1.0 / (1.0 + std::exp(-(how.constant + how.odds_weight * odds + how.depth_weight * log_depth)));
+    const double at_depth = how.depth_weight * std::log(1.0 + static_cast<double>(how.depth));
+    return logistic(how.constant + how.odds_weight * log_odds(chance) + at_depth);
 }
 
 void draw(Floats logits, Ids ids, Draw* how, int32_t* token, Vector<int32_t> drawn, Vector<float> chances) {

@@ -141,22 +141,25 @@ def test_a_chain_ends_behind_the_token_with_which_all_of_its_sequences_are_over(
     table, tokens = read_only_segments(caches), ids_of(target, 2, 0)
     hidden = np.zeros((2, target.config.hidden_len), np.float32)
 
-    def chain(*stops):
+    def chain(assistant, *stops):
         how = np.array([Sampling(0.8, seed=3).draws(70, 0, stop) for stop in stops], dtype=DRAW)
         with assistant.chain(tokens, hidden, table, how, 8) as (drawn, chances, _, after):
             return drawn.copy(), chances.copy(), after.copy().view(DRAW)[:, 0]
 
-    drawn, chances, whole = chain(NO_STOP, NO_STOP)
+    drawn, chances, whole = chain(assistant, NO_STOP, NO_STOP)
     assert whole["count"].tolist() == [8, 8] and whole["survival"].tolist() == [1.0, 1.0]
     all_kept = Stop(0.02, 0.0, 1.0, 0.0)  # a chance is taken at its word
     survival = np.cumprod(np.clip(chances[:, :8], 1 / (1 + np.exp(4.0)), 1 / (1 + np.exp(-4.5))), axis=1)
     ends = [int(np.argmax(own < 0.02)) + 1 if (own < 0.02).any() else 8 for own in survival]
+    _, fresh = pair(NAMES[0], ops)
     for _ in range(2):
-        found, _, after = chain(all_kept, all_kept)
+        found, _, after = chain(fresh, all_kept, all_kept)
         assert after["count"].tolist() == [max(ends)] * 2 and max(ends) < 8
         assert np.array_equal(found[:, : max(ends)], drawn[:, : max(ends)])
         assert after["survival"] == pytest.approx(survival[:, max(ends) - 1], rel=1e-4)
-    assert chain(NO_STOP, all_kept)[2]["count"].tolist() == [8, 8]
+    assert chain(fresh, NO_STOP, all_kept)[2]["count"].tolist() == [8, 8]
+    over = all_kept._replace(least=2.0)  # than which no survival is larger: one step is made all the same
+    assert chain(fresh, over, over)[2]["count"].tolist() == [1, 1]
 
 
 @pytest.mark.parametrize("name", NAMES)

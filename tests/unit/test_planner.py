@@ -14,6 +14,7 @@ from foretoken.horizon import AutoHorizon, FixedHorizon, Learned, Paid
 from foretoken.horizon.chance import Chance, Weights
 from foretoken.horizon.cost import Costs
 from foretoken.horizon.planner import LOOK_SHARE, Habit
+from foretoken.ops import NO_STOP, log_odds, native
 
 MACHINES = {"flat": FLAT, "steep": STEEP, "steps": STEPS}
 
@@ -361,3 +362,82 @@ def test_what_the_text_guesses_is_taken_up_again_where_it_repeats_itself():
     world.auto()
     assert not any(100 < at < 600 for at in world.asks["suffix"])
     assert any(600 < at < 610 for at in world.asks["suffix"])
+
+
+def test_a_guess_that_becomes_unsure_ends_there(monkeypatch):
+    """Some tokens nearly certain, others not, which the drafter knows: better than any number, and less is guessed."""
+    luck = np.random.default_rng(5).random((3000, 17))
+    world = World(FLAT, 0.04, lambda position, depth: 0.97 if luck[position, depth] < 0.75 else 0.1, length=2500)
+
+    def tokens_guessed():
+        learned, told = Learned(), []
+        world.auto(learned=learned)
+        seconds = world.auto(lambda at, count, chances, right: told.append(len(chances)), learned)
+        return seconds, sum(told)
+
+    seconds, guessed = tokens_guessed()
+    assert world.best_fixed() / seconds > 1.12
+    monkeypatch.setattr(AutoHorizon, "_next_stop", lambda *_: NO_STOP)
+    slower, more = tokens_guessed()
+    assert guessed < 0.85 * more and seconds < 0.92 * slower
+
+
+@pytest.mark.parametrize("low", ["short", "long"])
+def test_a_guess_never_ends_early_where_the_user_wants_a_draft(low):
+    learned = Learned()
+    rows = []
+    world = World(STEEP, 0.3, lambda position, depth: 0.2, length=300)
+    world.auto(lambda at, count, chances, right: rows.append(len(chances)), learned, low)
+    assert set(rows[:-12]) == {{"short": 2, "long": 5}[low]}
+
+
+def test_chances_are_a_logistic_with_offsets_that_follow_the_text():
+    """Compared with the formula in NumPy's float64, over rounds of which some tokens are wrong."""
+    rng = np.random.default_rng(0)
+    weights = Weights("mtp")
+    judge, values = Chance(weights), np.array(weights.values)
+    offset, offsets, count, counts, last = 0.0, np.zeros(16), 0, np.zeros(16), 0.5
+    for number in range(60):
+        confidence = rng.random(rng.integers(1, 18))
+        is_sampled = number % 3 == 0
+        n = min(len(confidence), 16)
+        odds = np.clip(np.log(confidence[:n] / (1 - confidence[:n])), -4.0, 4.5)
+        trust = 2 + min(weights.count // 200, 4)
+        odds_weight = values[1] + is_sampled * values[4]
+        logits = (
+            values[0]
+            + is_sampled * values[3]
+            + odds_weight * odds
+            + values[2] * np.log(1 + np.arange(n))
+            + values[5] * last
+        )
+        chances = 1 / (1 + np.exp(-(logits + offset + offsets[:n])))
+        assert judge.of(confidence.tolist(), is_sampled) == pytest.approx(chances.tolist(), rel=1e-12)
+        draft = list(range(len(confidence)))
+        right = int(rng.integers(0, n + 1))
+        written = [-1, -1, *draft[:right], -2]
+        known = min(right + 1, n)
+        seen, _ = judge.learn(draft, 0, written[: 2 + right // 2], 2)  # some of it first
+        assert seen == right // 2 and judge.learn(draft, seen, written, 2) == (known, right == n)
+        step, errors = 0.05 if weights.count <= 60 else 0.01, np.zeros(n)
+        for depth in range(known):
+            errors[depth] = (depth < right) - chances[depth]
+            move = 0.5 * errors[depth] / max(chances[depth] * (1 - chances[depth]), 0.12)
+            count, counts[depth] = count + 1, counts[depth] + 1
+            offset += move / min(count + trust, 50)
+            offsets[depth] += move / min(counts[depth] + trust, 50)
+        values[0] += step * errors.sum()
+        values[1] += step * (errors * odds).sum()
+        values[2] += step * (errors * np.log(1 + np.arange(n))).sum()
+        values[3] += is_sampled * step * errors.sum()
+        values[4] += is_sampled * step * (errors * odds).sum()
+        values[5] += step * last * errors.sum()
+        judge.close(right, known)
+        last = right / n
+        assert weights.values == pytest.approx(values.tolist(), rel=1e-9)
+
+
+@pytest.mark.parametrize("chance", [0.0, 0.018, 0.0181, 0.4, 0.9889, 0.989, 1.0, 1.5, float("inf"), float("nan"), -1.0])
+def test_odds_of_any_confidence(chance):
+    (found,) = native.TextChances().of([chance], 0.0, 1.0, 0.0)
+    assert found == pytest.approx(1 / (1 + np.exp(-log_odds(chance)))) and -4.0 <= log_odds(chance) <= 4.5

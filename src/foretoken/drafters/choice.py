@@ -236,7 +236,8 @@ class Choice:
         for r, track, draft in zip(rounds, tracks, found, strict=True):
             r.drafts[name] = draft
             track.is_new = False
-            track.note(len(r.state.tokens), draft, r.asked[name])
+            asked = r.asked[name] if r.leader == name else len(draft.tokens)  # by whom it is known where a guess ends
+            track.note(len(r.state.tokens), draft, asked)
         if is_first:  # a second model reads the prompt in there
             return
         self._draft_s[name].add(max(limits), seconds)

@@ -2,33 +2,28 @@
 
 A logistic over a few features that cost nothing, with two speeds of learning: weights that belong to the model and its
 drafter and change slowly, and an offset by depth that belongs to one text and changes fast. Both move by what the
-target wrote where a draft token stood, whether that token had a row or not.
+target wrote where a draft token stood, whether that token had a row or not. What is done for every token is native
+(csrc/text/chances.h), for it is paid in every round.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from math import exp, log
 from typing import Any
 
 from foretoken.errors import InputError
-from foretoken.ops import LEAST_ODDS, MOST_ODDS, Stop
+from foretoken.ops import Stop, native
 from foretoken.stats import TEXT_ITSELF
 
-MAX_DEPTH = 16
 # Fitted by `bench/fit_chance.py` on rounds of the embedded pair over bench/prompts/small, at temperature 0 and 0.8.
 # In order: constant, log-odds of the confidence, log(1 + depth), is sampled, its log-odds, right share of the last
 # draft.
 MTP_PRIOR = (-0.175, 0.818, 0.421, -0.082, -0.356, 0.699)
 OTHER_PRIOR = (0.0, 1.0, 0.0, 0.0, 0.0, 0.0)  # a source that says a chance is taken at its word
-LOG_DEPTH = tuple(log(1 + depth) for depth in range(MAX_DEPTH))
 SHARED_STEP = 0.01  # of the weights; a drafter that nobody knows yet moves them faster
 FIRST_STEP, FIRST_OUTCOMES = 0.05, 60
-TEXT_STEPS = 50  # the offset of a text soon follows about so many of its latest tokens
 LEAST_TRUST = 2  # outcomes of a text that its weights count for at first, and so many more as they have seen
 MOST_TRUST, OUTCOMES_A_TRUST = 4, 200
-LEAST_VARIANCE = 0.12  # of an outcome, so that one surprise does not throw an offset out
-MOST_OFFSET = 6.0
 WEIGHT_LIMIT = 20.0
 TALLY_FADE = 0.97  # the tally is that of about the last thirty drafts
 USELESS, USELESS_MIN_DRAFTS = 0.03, 8  # right share, of so many: something is wrong with the drafter
@@ -74,27 +69,18 @@ class Chance:
 
     def __init__(self, weights: Weights) -> None:
         self.weights = weights
-        self._offset = 0.0  # of all depths, and beside it one for each
-        self._offsets = [0.0] * MAX_DEPTH
-        self._count = 0
-        self._counts = [0] * MAX_DEPTH
+        self._text = native.TextChances()
+        self._num_chances = 0  # of the last draft
         self._last_share = 0.5  # of the last draft's tokens that were right, of those whose fate is known
-        self._features: list[float] = []  # log-odds by depth
-        self._is_sampled = 0.0
+        self._is_sampled = False
         self._trust = LEAST_TRUST + min(weights.count // OUTCOMES_A_TRUST, MOST_TRUST)
-        self._errors = self._odds_errors = self._depth_errors = 0.0  # of the last draft, for the weights
-        self._chances: list[float] = []
 
     def of(self, confidence: Sequence[float], is_sampled: bool) -> list[float]:
         """The chance of each draft token of a round, given those before it."""
-        _, constant, odds_weight, depth_weight = self.stop(0.0, is_sampled)
-        self._is_sampled = float(is_sampled)
-        self._features = features = []
-        self._chances = chances = []
-        for p, depth, offset in zip(confidence, LOG_DEPTH, self._offsets, strict=False):
-            odds = MOST_ODDS if p >= 0.989 else log(p / (1.0 - p)) if p > 0.018 else LEAST_ODDS  # of a NaN, too
-            features.append(odds)
-            chances.append(1.0 / (1.0 + exp(-(constant + odds_weight * odds + depth_weight * depth + offset))))
+        _, *weights = self.stop(0.0, is_sampled)
+        self._is_sampled = is_sampled
+        chances: list[float] = self._text.of(confidence, *weights)
+        self._num_chances = len(chances)
         return chances
 
     def stop(self, least: float, is_sampled: bool) -> Stop:
@@ -103,58 +89,33 @@ class Chance:
         if is_sampled:
             constant += sampled
             odds_weight += sampled_odds
-        return Stop(least, constant + last * self._last_share + self._offset, odds_weight, depth_weight)
+        return Stop(least, constant + last * self._last_share + self._text.offset, odds_weight, depth_weight)
 
     def learn(self, draft: Sequence[int], known: int, written: Sequence[int], at: int) -> tuple[int, bool]:
         """Compare the last draft, which began at `at`, with what the target has written since.
 
         known    draft tokens whose fate was known before
-        returns  how many are known now, and whether all of them were right; a plain loop, as it runs in every round
+        returns  how many are known now, and whether all of them were right
         """
-        end, is_right = min(len(draft), len(written) - at), True
-        chances, features, counts, offsets = self._chances, self._features, self._counts, self._offsets
-        offset, all_count, trust = self._offset, self._count, self._trust
-        errors, odds_errors, depth_errors = self._errors, self._odds_errors, self._depth_errors
-        while is_right and known < end:
-            is_right = draft[known] == written[at + known]
-            chance = chances[known]
-            error = is_right - chance
-            variance = chance * (1.0 - chance)
-            step = 0.5 * error / (variance if variance > LEAST_VARIANCE else LEAST_VARIANCE)
-            all_count += 1
-            counts[known] = count = counts[known] + 1
-            few, own_few = all_count + trust, count + trust
-            moved = offset + step / (few if few < TEXT_STEPS else TEXT_STEPS)
-            own = offsets[known] + step / (own_few if own_few < TEXT_STEPS else TEXT_STEPS)
-            if -MOST_OFFSET < moved < MOST_OFFSET:
-                offset = moved
-            if -MOST_OFFSET < own < MOST_OFFSET:
-                offsets[known] = own
-            errors += error
-            odds_errors += error * features[known]
-            depth_errors += error * LOG_DEPTH[known]
-            known += 1
-        self._offset, self._count = offset, all_count
-        self._errors, self._odds_errors, self._depth_errors = errors, odds_errors, depth_errors
-        return known, is_right
+        found: tuple[int, bool] = self._text.learn(draft, known, written, at, self._trust)
+        return found
 
     def close(self, right: int, known: int) -> None:
         """The fate of the last draft is known as far as it will be: so many tokens were right, of so many."""
         if not known:
             return
         weights = self.weights
-        errors, odds_errors = self._errors, self._odds_errors
+        errors, odds_errors, depth_errors = self._text.take_errors()
         step = SHARED_STEP if weights.count > FIRST_OUTCOMES else FIRST_STEP
         values = weights.values
         values[0] += step * errors
         values[1] += step * odds_errors
-        values[2] += step * self._depth_errors
+        values[2] += step * depth_errors
         if self._is_sampled:
             values[3] += step * errors
             values[4] += step * odds_errors
         values[5] += step * self._last_share * errors
         weights.count += known
         weights.tally(right > 0)
-        self._errors = self._odds_errors = self._depth_errors = 0.0
         self._trust = LEAST_TRUST + min(weights.count // OUTCOMES_A_TRUST, MOST_TRUST)
-        self._last_share = right / len(self._chances)
+        self._last_share = right / self._num_chances

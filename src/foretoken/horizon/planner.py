@@ -279,7 +279,7 @@ class AutoHorizon:
         if not self._is_parked or self._is_due or self._is_time(state, self._habit.credit):  # else the text was asked
             self._is_parked = False
             self.model_limit = self._low or self._next_limit(state, paid)
-            self.stop = NO_STOP if self._low or self._is_look else self._next_stop(costs, state)
+            self.stop = NO_STOP if self._low or self._is_look else self._next_stop(costs, state, paid.texts)
         self.limit = self._with_text(self.model_limit, state, paid.texts)
         if not self.limit and not self._is_text_asked:
             self._tokens = self._time = 0.0  # behind a stretch of plain decoding the rate begins anew
@@ -431,13 +431,14 @@ class AutoHorizon:
         self._probed = self._num_right = 0
         return self._look(state, start + LOOK_LEN * step)
 
-    def _next_stop(self, costs: Sequence[float], state: Any) -> Stop:
+    def _next_stop(self, costs: Sequence[float], state: Any, texts: int) -> Stop:
         """Where a guess ends: a further token would hardly be worth its row and what guessing it costs."""
         limit = self.model_limit
         if not limit or self._model is None:
             return NO_STOP
-        row = (costs[limit + 1] - costs[1]) / limit
-        least = self._rate * (row + self._step / NEXT_CHANCE)
+        before = min(texts, MAX_ROWS - limit)
+        row = (costs[before + limit] - costs[before]) / limit
+        least = min(self._rate * (row + self._step / NEXT_CHANCE), 1.0)  # the first token is always guessed
         return self._model.stop(least, state.sampler.sampling.temperature > 0.0)
 
     def _worthwhile(self, worth: Sequence[float]) -> tuple[int, float, float]:
@@ -457,11 +458,11 @@ class AutoHorizon:
 
     def _probe(self, limit: int, cost: float) -> int:
         """One draft token more behind drafts that were right throughout: where time is left for it, or now and then."""
-        if self._probed:
+        if self._probed and self.guessed > self._probed:  # else the guess ended before it came to that
             self._patience = FIRST_PATIENCE if limit > self._probed else min(2 * self._patience, LAST_PATIENCE)
-            self._probed = 0
+        self._probed = 0
         deeper = min(limit + PROBE_LEN, self._reach, self._high)
-        if not self._was_right or deeper == limit:
+        if not self._was_right or deeper == limit or self.guessed < limit:
             return limit
         self._num_right += 1
         if self._habit.credit >= cost:

@@ -1,7 +1,7 @@
 """The op list and its contracts. `reference` (NumPy) says what each op means, `native` (C++) what its bits are.
 
 Both modules export the same functions with the same signatures; `models` and `sampling` take either.
-`native` has `SuffixAutomaton` besides, which is no op: integers in, integers out (csrc/text).
+`native` has `SuffixAutomaton` and `TextChances` besides, which are no ops: figures for planning (csrc/text).
 Arrays are float32 and C-contiguous unless said otherwise. "rows" means a 2-D array whose last axis is
 contiguous while its row stride may be larger, so that a slice of columns of a fused result is fine.
 `out` arrays are overwritten and never overlap an input unless said so. Wrong shapes or dtypes raise `ShapeError`.
@@ -101,6 +101,11 @@ DRAW = np.dtype(  # how one sequence's tokens are drawn, and how many were; see 
 LEAST_ODDS, MOST_ODDS = -4.0, 4.5  # log-odds of a chance of 0.018 and 0.989
 
 
+def log_odds(chance: float) -> float:
+    """Of a drafter's confidence, within what that can be trusted to say; the least for a NaN."""
+    return MOST_ODDS if chance >= 0.989 else log(chance / (1.0 - chance)) if chance > 0.018 else LEAST_ODDS
+
+
 class Stop(NamedTuple):
     """Where a chain of draws ends: behind the token with which the chance that all are kept falls below `least`.
 
@@ -115,8 +120,8 @@ class Stop(NamedTuple):
 
     def survival(self, before: float, depth: int, chance: float) -> float:
         """Of a chain of `depth` tokens that has survived with the chance `before`, with one more."""
-        odds = MOST_ODDS if chance >= 0.989 else log(chance / (1.0 - chance)) if chance > 0.018 else LEAST_ODDS
-        return before / (1.0 + exp(-(self.constant + self.odds_weight * odds + self.depth_weight * log(1 + depth))))
+        at_depth = self.constant + self.depth_weight * log(1 + depth)
+        return before / (1.0 + exp(-(at_depth + self.odds_weight * log_odds(chance))))
 
 
 NO_STOP = Stop()

@@ -44,6 +44,7 @@ threads = _core.threads
 multiply_peak = _core.multiply_peak
 isa = _core.isa
 SuffixAutomaton = _core.SuffixAutomaton
+TextChances = _core.TextChances
 
 
 def rope_rows(positions: np.ndarray, inv_freq: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -126,6 +127,7 @@ class _Shelf:
         times: int,
     ) -> tuple[np.ndarray, ...]:
         program = self._programs.get(key)
+        is_new = program is None
         if program is None:
             program = self._programs[key] = self._record(wiring, inputs, tables, pages)
             while len(self._programs) > MAX_PROGRAMS:
@@ -136,7 +138,7 @@ class _Shelf:
             program.bind(len(tables), pages)
             program.core.load(inputs, tables)
         if times:
-            program.core.run(times)
+            program.core.run(times, is_new)
         return program.outputs
 
     def _record(

@@ -421,14 +421,14 @@ def draw(
         s["survival"] = stop.survival(s["survival"], int(s["depth"]), chance)
     for name in ("position", "count", "depth"):
         s[name] += 1
-    _runs.draws.append(s)
+    if _runs.draws is not None:
+        _runs.draws.append(s)
 
 
 class _Runs(threading.local):
-    """The records of the draws that this thread's wiring has made."""
+    """The records of the draws that this thread's wiring has made; None where none runs."""
 
-    def __init__(self) -> None:
-        self.draws: list[Any] = []
+    draws: list[Any] | None = None
 
 
 _runs = _Runs()
@@ -453,11 +453,14 @@ class Programs:
     ) -> AbstractContextManager[tuple[np.ndarray, ...]]:
         own = [value.copy() for value in inputs]
         found: tuple[np.ndarray, ...] = ()
-        for _ in range(times):
-            _runs.draws = []
-            found = wiring(*own)
-            if _runs.draws and all(draw["survival"] < draw["least"] for draw in _runs.draws):
-                break
+        try:
+            for _ in range(times):
+                _runs.draws = []
+                found = wiring(*own)
+                if _runs.draws and all(draw["survival"] < draw["least"] for draw in _runs.draws):
+                    break
+        finally:
+            _runs.draws = None
         return nullcontext(found)
 
 
