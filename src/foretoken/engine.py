@@ -296,7 +296,8 @@ class Engine:
         for mark, drafter in zip(marks, drafters, strict=True):
             if drafter is not None and mark.sequence.horizon.limit:
                 count = mark.sequence.horizon.guessed
-                guessed.setdefault(mark.sequence.source if count else drafter.name, []).append(count)
+                name, own = (mark.sequence.source, mark.sequence.horizon.own) if count else (drafter.name, 0)
+                guessed.setdefault(name, []).append(own)
         paid = Paid(
             rows=len(marks) + sum(mark.drafted for mark in marks),
             prompt_rows=prompt_rows,

@@ -13,7 +13,8 @@ from foretoken.drafters.suffix import SuffixText
 from foretoken.horizon import AutoHorizon, FixedHorizon, Learned, Paid
 from foretoken.horizon.chance import Chance, Weights
 from foretoken.horizon.cost import Costs
-from foretoken.horizon.planner import LOOK_SHARE, Habit
+from foretoken.horizon.habit import Habit
+from foretoken.horizon.planner import LOOK_SHARE
 from foretoken.ops import NO_STOP, log_odds, native
 
 MACHINES = {"flat": FLAT, "steep": STEEP, "steps": STEPS}
@@ -441,3 +442,23 @@ def test_chances_are_a_logistic_with_offsets_that_follow_the_text():
 def test_odds_of_any_confidence(chance):
     (found,) = native.TextChances().of([chance], 0.0, 1.0, 0.0)
     assert found == pytest.approx(1 / (1 + np.exp(-log_odds(chance)))) and -4.0 <= log_odds(chance) <= 4.5
+
+
+class Overruled(World):
+    """The text itself takes the first token of every guess of four and goes on with nothing."""
+
+    def guess(self, horizon, at, limit):
+        limit = min(limit, 4)
+        whole = self.draft(at, limit)
+        return replace(whole, tokens=whole.tokens[:1], confidence=whole.confidence[:1], own=limit), "mtp", limit * 0.1
+
+
+def test_guesses_that_are_not_taken_are_no_reason_for_long_ones():
+    """Of tokens that take a tenth of a pass only the first is ever used; more than one is hardly asked for."""
+    learned = Learned()
+    world = Overruled(FLAT, 0.1, lambda position, depth: 0.9, length=600)
+    horizon, limits = learned.horizon("auto"), []
+    own_choose = horizon.choose
+    horizon.choose = lambda draft, state, rows: (limits.append(horizon.model_limit), own_choose(draft, state, rows))[1]
+    world.run(horizon, learned.costs)
+    assert np.mean(limits[50:]) < 1.3

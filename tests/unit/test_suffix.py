@@ -126,6 +126,7 @@ def test_chances_grow_with_the_match_and_fall_where_guesses_fail():
 def test_a_model_draft_is_ended_by_the_text():
     line = list(range(100, 130))
     found = draft([*line, 1, 2], 8, head=[100, 101, 102], chance=0.9)
+    assert found.own == 3 and draft([*line, 1, 2], 8).own is None
     assert found.tokens == line[:8] and found.source == "mtp+suffix"
 
 
@@ -133,6 +134,7 @@ def test_a_long_match_overrules_an_unsure_model_and_a_short_one_does_not():
     line = list(range(100, 130))
     long_match = draft([*line, 1, *line[:20]], 3, head=[5, 6, 7])
     assert long_match.tokens == line[20:23] and long_match.source == "mtp+suffix"
+    assert long_match.own == 3  # what the model guessed, although none of it is left
     short_match = draft([5, 6, 1, 2, 5], 1, head=[9])
     assert short_match.tokens == [9] and short_match.source == "mtp"
 

@@ -16,12 +16,14 @@ class Draft:
     """A guess: tokens (n,) ints and, for each, the drafter's confidence in [0, 1] (n,) float32.
 
     A confidence is the chance of its token if those before it are right. `source` is who guessed, for the figures,
-    where the drafter has more than one source.
+    where the drafter has more than one source. `own` is how many tokens took time to guess, where that is not all of
+    them, or where some were not taken: the text itself goes on behind a model, or overrules it, at no cost.
     """
 
     tokens: Sequence[int]
     confidence: np.ndarray
     source: str = ""
+    own: int | None = None
 
 
 NO_DRAFT = Draft((), np.empty(0, dtype=np.float32))

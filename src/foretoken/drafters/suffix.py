@@ -63,7 +63,8 @@ class SuffixText(SuffixAutomaton):  # type: ignore[misc,valid-type]  # the nativ
             source = f"{source}+suffix" if head.tokens else "suffix"  # also where no token of the head is left
             tokens += more
             chances += their_chances
-        return Draft(tokens, np.array(chances, dtype=np.float32), source) if tokens else NO_DRAFT
+        own = len(head.tokens) or None
+        return Draft(tokens, np.array(chances, dtype=np.float32), source, own) if tokens else NO_DRAFT
 
 
 def _rivals(model: float, text: float) -> tuple[float, float]:

@@ -27,7 +27,7 @@ class FixedHorizon:
 
     def __init__(self, limit: int, min_chance: float = 0.0) -> None:
         self.limit = self.model_limit = limit
-        self.guessed = 0
+        self.guessed = self.own = 0
         self.confidence: Sequence[float] = ()
         self._min_chance = min_chance
 
@@ -45,6 +45,7 @@ class FixedHorizon:
     def choose(self, draft: Draft, state: Any, rows: int) -> int:
         """All that were asked for, up to the first unlikely one."""
         self.guessed = len(draft.tokens)
+        self.own = self.guessed if draft.own is None else draft.own
         self.confidence = draft.confidence.tolist()
         return self.guessed if self._min_chance <= 0.0 else likely(self.confidence, self._min_chance)
 

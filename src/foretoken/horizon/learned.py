@@ -15,7 +15,8 @@ from foretoken.horizon import disk
 from foretoken.horizon.chance import Chance, Weights
 from foretoken.horizon.cost import MAX_SOURCES, Costs
 from foretoken.horizon.fixed import NAMED, FixedHorizon
-from foretoken.horizon.planner import AutoHorizon, Habit
+from foretoken.horizon.habit import Habit
+from foretoken.horizon.planner import AutoHorizon
 from foretoken.horizon.protocol import Horizon
 
 SAVE_EVERY_S = 30.0

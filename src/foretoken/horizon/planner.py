@@ -21,8 +21,9 @@ from foretoken.drafters.suffix import LEAST_CHANCE
 from foretoken.horizon.chance import Chance
 from foretoken.horizon.cost import MAX_ROWS, Costs
 from foretoken.horizon.fixed import MAX_HORIZON, likely
+from foretoken.horizon.habit import FIRST_REACH, Habit
 from foretoken.horizon.protocol import Paid
-from foretoken.horizon.text import NO_LEN, REPEATS, TextCost, TextGuesses, tells
+from foretoken.horizon.text import NO_LEN, REPEATS, TextGuesses, tells
 from foretoken.ops import NO_STOP, Stop
 from foretoken.stats import TEXT_ITSELF
 
@@ -34,13 +35,10 @@ MOST_DEBT = 0.5  # plain passes ahead of time, for looks in a new text and behin
 MOST_OVER = 4.0  # times what a look usually takes, for one that took longer
 MOST_ASLEEP = 64  # rounds, for costs and rate move
 MOST_CREDIT = 1000  # times what one round brings: drafts that cost even more are not looked at any more
-FIRST_REACH = 2  # draft tokens with a row before longer drafts have proved themselves: a wrong start must stay cheap
-REACH_WEIGHT = 0.05  # of a draft, on the reach that later texts begin with
 RATE_FADE = 0.97  # the rate is that of about the last thirty rounds,
 RATE_KEPT = 0.5  # of which those of the text before count so much at first: at half the rate drafts are far too long
 WORTH_WEIGHT = 0.25
 LOOK_WEIGHT = 0.4  # looks and probes are few, so each says more
-HABIT_WEIGHT, HABIT_EVERY = 0.1, 8  # of texts on the habit, once in so many drafts
 MOST_BACK_OFF = 2
 NEXT_CHANCE = 0.6  # of a draft token to be worth a row, where those before it are: the others are guessed for nothing
 GUESSED_WORTH = 0.8  # of the worth of one draft token, for the next one where none was seen
@@ -48,39 +46,6 @@ TEXT_OVER_MODEL = 2  # times the tokens of a model that the text is asked for be
 TEXT_MARGIN = 1.15  # its tokens must be worth so many times their rows: of many guesses some seem good by chance
 ASK_LEN = 4  # draft tokens, at most, by which it is decided whether the text is asked
 PLAIN_ROUNDS = 4  # before the first draft, where the cost of a plain pass is not known
-
-
-class Habit:
-    """How it went in the texts before; a new one begins with that, for a short one would be over before it knew."""
-
-    def __init__(self) -> None:
-        self.credit = 0.0  # units of time for looking: short texts one after the other must not each begin with a look
-        self.worth: dict[str, list[float]] = {}  # drafter name -> by depth
-        self.reach: dict[str, float] = {}  # drafter name -> twice the draft tokens that were right
-        self.source = ""  # which model made the last draft
-        self.has_text = False  # the text itself is among the sources
-        self.text_cost = TextCost()
-        self.tokens = self.time = 0.0  # of the last text that had a pass to itself
-        self._num_drafts = 0
-
-    def reach_of(self, name: str) -> int:
-        """Draft tokens that get a row before longer drafts have proved themselves."""
-        return max(round(self.reach.get(name, FIRST_REACH)), 1)
-
-    def prove(self, name: str, right: int) -> None:
-        """So many tokens of a draft with rows were right: move a little towards twice as many."""
-        before = self.reach.get(name, FIRST_REACH)
-        self.reach[name] = before + REACH_WEIGHT * (2 * right - before)
-
-    def follow(self, name: str, worth: Sequence[float]) -> None:
-        """Move a little towards what is true in the text that is being written, once in a few drafts of all texts."""
-        self._num_drafts += 1
-        if self._num_drafts % HABIT_EVERY:
-            return
-        own = self.worth.setdefault(name, [])
-        own += worth[len(own) :]
-        for i, value in enumerate(worth):
-            own[i] += HABIT_WEIGHT * (value - own[i])
 
 
 class AutoHorizon:
@@ -104,7 +69,7 @@ class AutoHorizon:
         is_event: Callable[[int], bool] | None = None,
         habit: Habit | None = None,
     ) -> None:
-        self.guessed = self.applied = 0
+        self.guessed = self.own = self.applied = 0
         self.chances: Sequence[float] = ()
         self.confidence: Sequence[float] = ()
         self.reason = "horizon-0"
@@ -167,10 +132,12 @@ class AutoHorizon:
 
     def choose(self, draft: Draft, state: Any, rows: int) -> int:
         """How many tokens of the draft get a row, in a pass that has so many `rows` without them."""
-        self.guessed = count = len(draft.tokens)
+        self.guessed = self.own = count = len(draft.tokens)
         if not count:
             self.applied, self.chances, self.confidence = 0, (), ()
             return 0
+        if draft.own is not None:
+            self.own = draft.own
         self._begin(draft, state)
         chances = self.chances
         count = min(count, len(chances))
@@ -186,7 +153,7 @@ class AutoHorizon:
         survival, net, best, chosen = 1.0, 0.0, 0.0, 0
         reach = self._high if self._low else min(self._reach, self._high)
         least, worth = self._min_chance, self._worth
-        weighed = 0 if self._is_text else min(count, self.model_limit)  # what a model was asked for
+        weighed = 0 if self._is_text else min(self.own, self.model_limit)  # what a model guessed
         num_seen = len(worth)
         weight = LOOK_WEIGHT if self._is_rare else WORTH_WEIGHT
         for i, cost in enumerate(ahead):
@@ -207,19 +174,28 @@ class AutoHorizon:
                     worth[i] += weight * (gain - worth[i])
                 else:
                     worth.append(gain)
-        if 0 < weighed < self.model_limit:  # the guess ended before: what was not guessed cost nothing either
-            price = rate * self._step
-            for i in range(weighed, min(self.model_limit, num_seen)):
-                worth[i] += weight * (price - worth[i])
-            weighed = self.model_limit
-        for i in range(weighed, num_seen) if weighed else ():  # what was not guessed can hardly be worth more than what
-            if worth[i] > worth[i - 1]:  # stands before it
-                worth[i] = worth[i - 1]
+        if weighed:
+            self._settle_depths(count, weighed, weight)
         low = min(self._low, likely(chances, least)) if self._low and least else self._low
         if chosen < low:
             chosen = low
         self.applied = chosen = min(chosen, self._high, count)
         return chosen
+
+    def _settle_depths(self, count: int, guessed: int, weight: float) -> None:
+        """What depths are worth that a model guessed in vain, or not at all; `count` of its tokens were weighed."""
+        worth = self._worth
+        worth += [0.0] * (guessed - len(worth))
+        num_seen = len(worth)
+        for i in range(count, guessed):  # overruled by the text
+            worth[i] -= weight * worth[i]
+        if guessed < self.model_limit:  # the guess ended before: what was not guessed cost nothing either
+            price = self._rate * self._step
+            for i in range(guessed, min(self.model_limit, num_seen)):
+                worth[i] += weight * (price - worth[i])
+        for i in range(max(guessed, self.model_limit), num_seen):  # can hardly be worth more than what stands before it
+            if worth[i] > worth[i - 1]:
+                worth[i] = worth[i - 1]
 
     def _begin(self, draft: Draft, state: Any) -> None:
         """Take up a draft: its chances, and what to compare the target's tokens with."""
@@ -458,11 +434,11 @@ class AutoHorizon:
 
     def _probe(self, limit: int, cost: float) -> int:
         """One draft token more behind drafts that were right throughout: where time is left for it, or now and then."""
-        if self._probed and self.guessed > self._probed:  # else the guess ended before it came to that
+        if self._probed and self.own > self._probed:  # else the guess ended before it came to that
             self._patience = FIRST_PATIENCE if limit > self._probed else min(2 * self._patience, LAST_PATIENCE)
         self._probed = 0
         deeper = min(limit + PROBE_LEN, self._reach, self._high)
-        if not self._was_right or deeper == limit or self.guessed < limit:
+        if not self._was_right or deeper == limit or self.own < limit:
             return limit
         self._num_right += 1
         if self._habit.credit >= cost:

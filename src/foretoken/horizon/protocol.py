@@ -20,7 +20,7 @@ class Paid:
     tokens       that they gained together
     context      mean length of the texts
     verify_s     seconds of the pass
-    drafters     who guessed, as `Draft.source` has it: tokens guessed, one number per text
+    drafters     who guessed, as `Draft.source` has it: tokens that took time to guess, one number per text
     draft_s      seconds of guessing and weighing
     other_s      seconds between the pass before and this round, as for judging and text, but no more than of the pass
     """
@@ -44,7 +44,8 @@ class Paid:
 class Horizon(Protocol):
     """Of one text, from its first round to its last."""
 
-    guessed: int  # draft tokens in the last round, with a row or without
+    guessed: int  # draft tokens in the last round, with a row or without,
+    own: int  # and as `Draft.own` has it
     confidence: Sequence[float]  # the drafter's, for each of them
     reason: str  # why the last round gave none of them a row
     model_limit: int  # draft tokens to ask a model for in the next round; the text itself may be asked for `limit`
