@@ -42,14 +42,11 @@ class Averages:
 
     def add(self, depth: int, at: int, is_right: bool, step: float) -> None:
         """A token at some depth, of a confidence in bin `at`."""
-        self._move(depth, is_right, step)
+        self.add_depth(depth, is_right, step)
         self.by_confidence[at] += step * (is_right - self.by_confidence[at])
 
-    def miss(self, depth: int, step: float) -> None:
-        """No token at some depth, where all before it were right."""
-        self._move(depth, False, step)
-
-    def _move(self, depth: int, is_right: bool, step: float) -> None:
+    def add_depth(self, depth: int, is_right: bool, step: float) -> None:
+        """Whether a token was kept at some depth, where all before it were; also where none was guessed."""
         if depth == len(self.by_depth):
             self.by_depth.append(self.by_depth[-1])
         self.by_depth[depth] += step * (is_right - self.by_depth[depth])
@@ -98,8 +95,8 @@ class Track:
             self._all.add(depth, bins[depth], is_right, ALL_STEP)
             self._num_seen = depth + 1 if is_right else len(guess)
             if is_right and self._is_short and self._num_seen == len(guess):  # none is kept where none was guessed
-                self._own.miss(depth + 1, STEP)
-                self._all.miss(depth + 1, ALL_STEP)
+                self._own.add_depth(depth + 1, False, STEP)
+                self._all.add_depth(depth + 1, False, ALL_STEP)
 
 
 @dataclass
