@@ -3,6 +3,7 @@
 
 #include "base/vec_avx2.h"
 #include "kernels/dot_x86.h"
+#include "kernels/linear_blocks.h"
 #include "kernels/peak.h"
 
 namespace foretoken {
@@ -12,9 +13,9 @@ struct Sum256 {
     __m256i lo, hi;
 };
 
-template <int R>
-static FT_INLINE void begin_dots(const int32_t* start, int64_t start_stride, Sum256* dot) {
-    for (int r = 0; r < R; ++r) dot[r].lo = dot[r].hi = _mm256_set1_epi32(start[r * start_stride]);
+template <class Dot, int R>
+static FT_INLINE void begin_dots(const int8_t* q, Sum256* dot) {
+    for (int r = 0; r < R; ++r) dot[r].lo = dot[r].hi = _mm256_set1_epi32(start_in<Dot>(q + r * kBlockBytes<Dot>));
 }
 
 // Four inputs of a row for all outputs.

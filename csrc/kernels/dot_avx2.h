@@ -15,8 +15,8 @@ template <>
 struct DotQ8<VecAvx2> {
     using Panel = BlockQ8Panel;
     using Sum = Sum256;
-    static constexpr int kRows = 5, kPanels = 1;
-    static constexpr int64_t kBlockBytes = 2 * kBlock;
+    static constexpr int kRows = 5, kPairRows = 0;
+    static constexpr int64_t kCodeBytes = 2 * kBlock;
 
     static FT_INLINE int32_t start(const int8_t* q) { return -128 * sum_of(q); }
 
@@ -39,10 +39,9 @@ struct DotQ8<VecAvx2> {
     static FT_INLINE VecAvx2 value(const Sum& dot) { return {_mm256_cvtepi32_ps(dot.lo), _mm256_cvtepi32_ps(dot.hi)}; }
 
     template <int R, int P>
-    static FT_INLINE void block(const uint8_t* w, int64_t, const int8_t* q, int64_t q_stride, const int32_t* start,
-                                int64_t start_stride, Sum* dot) {
+    static FT_INLINE void block(const uint8_t* w, int64_t, const int8_t* q, Sum* dot) {
         const __m256i low_bytes = _mm256_set1_epi16(255);
-        begin_dots<R>(start, start_stride, dot);
+        begin_dots<DotQ8<VecAvx2>, R>(q, dot);
         FT_UNROLL(8) for (int g = 0; g < kBlock / 4; ++g) {
             for (int part = 0; part < 2; ++part) {
                 __m256i weight[2];
@@ -51,7 +50,7 @@ struct DotQ8<VecAvx2> {
                     weight[h] = part ? _mm256_srli_epi16(raw, 8) : _mm256_and_si256(raw, low_bytes);
                 }
                 for (int r = 0; r < R; ++r) {
-                    const __m256i x = broadcast(q + r * q_stride + g * 8 + part * 4);
+                    const __m256i x = broadcast(q + r * kBlockBytes<DotQ8<VecAvx2>> + g * 8 + part * 4);
                     dot[r].lo = _mm256_add_epi32(dot[r].lo, _mm256_madd_epi16(weight[0], x));
                     FT_PIN(dot[r].lo);
                     dot[r].hi = _mm256_add_epi32(dot[r].hi, _mm256_madd_epi16(weight[1], x));
@@ -88,14 +87,13 @@ struct DotQ4<VecAvx2> : ByteActivations {
     }
 
     template <int R, int P>
-    static FT_INLINE void block(const uint8_t* w, int64_t, const int8_t* q, int64_t q_stride, const int32_t* start,
-                                int64_t start_stride, Sum* dot) {
-        begin_dots<R>(start, start_stride, dot);
+    static FT_INLINE void block(const uint8_t* w, int64_t, const int8_t* q, Sum* dot) {
+        begin_dots<DotQ4<VecAvx2>, R>(q, dot);
         FT_UNROLL(4) for (int g = 0; g < kBlock / 8; ++g) {
             for (int part = 0; part < 2; ++part) {
                 const __m256i codes[2] = {unpack_codes(w, g, 0, part), unpack_codes(w, g, 1, part)};
                 for (int r = 0; r < R; ++r) {
-                    const __m256i x = broadcast(q + r * q_stride + part * 16 + g * 4);
+                    const __m256i x = broadcast(q + r * kBlockBytes<DotQ4<VecAvx2>> + part * 16 + g * 4);
                     dot[r].lo = _mm256_add_epi16(dot[r].lo, _mm256_maddubs_epi16(codes[0], x));
                     FT_PIN(dot[r].lo);
                     dot[r].hi = _mm256_add_epi16(dot[r].hi, _mm256_maddubs_epi16(codes[1], x));

@@ -9,9 +9,10 @@
 namespace foretoken {
 
 template <int R, int P>
-static FT_INLINE void begin_dots(const int32_t* start, int64_t start_stride, __m512i* dot) {
+static FT_INLINE void begin_dots(const int8_t* q, __m512i* dot) {
     for (int r = 0; r < R; ++r) {
-        for (int p = 0; p < P; ++p) dot[r * P + p] = _mm512_set1_epi32(start[r * start_stride]);
+        const __m512i start = _mm512_set1_epi32(start_in<ByteActivations>(q + r * kBlockBytes<ByteActivations>));
+        for (int p = 0; p < P; ++p) dot[r * P + p] = start;
     }
 }
 
@@ -42,23 +43,23 @@ template <>
 struct DotQ8<VecAvx512> : ByteActivations {
     using Panel = BlockQ8Panel;
     using Sum = __m512i;
-    static constexpr int kRows = 9, kPanels = 2;
+    static constexpr int kRows = 18, kPairRows = 9;
 
     static FT_INLINE int32_t start(const int8_t* q) { return float_start(q, 128); }
     static int64_t peak(int64_t rounds) { return vnni_peak(rounds); }
     static FT_INLINE VecAvx512 value(Sum dot) { return floats_of(dot); }
 
     template <int R, int P>
-    static FT_INLINE void block(const uint8_t* w, int64_t w_stride, const int8_t* q, int64_t q_stride,
-                                const int32_t* start, int64_t start_stride, Sum* dot) {
-        begin_dots<R, P>(start, start_stride, dot);
+    static FT_INLINE void block(const uint8_t* w, int64_t w_stride, const int8_t* q, Sum* dot) {
+        begin_dots<R, P>(q, dot);
         FT_UNROLL(8) for (int g = 0; g < kBlock / 4; ++g) {
             __m512i weight[P];
             for (int p = 0; p < P; ++p) {
                 weight[p] = _mm512_loadu_si512(reinterpret_cast<const void*>(w + p * w_stride + g * 64));
             }
-            FT_UNROLL(16)
-            for (int r = 0; r < R; ++r) add_dots<P>(weight, broadcast(q + r * q_stride + g * 4), dot + r * P);
+            FT_UNROLL(18)
+            for (int r = 0; r < R; ++r)
+                add_dots<P>(weight, broadcast(q + r * kBlockBytes<ByteActivations> + g * 4), dot + r * P);
         }
     }
 };
@@ -67,17 +68,16 @@ template <>
 struct DotQ4<VecAvx512> : ByteActivations {
     using Panel = BlockQ4Panel;
     using Sum = __m512i;
-    static constexpr int kRows = 9, kPanels = 2;
+    static constexpr int kRows = 9, kPairRows = 9;
 
     static FT_INLINE int32_t start(const int8_t* q) { return float_start(q, 8); }
     static int64_t peak(int64_t rounds) { return vnni_peak(rounds); }
     static FT_INLINE VecAvx512 value(Sum dot) { return floats_of(dot); }
 
     template <int R, int P>
-    static FT_INLINE void block(const uint8_t* w, int64_t w_stride, const int8_t* q, int64_t q_stride,
-                                const int32_t* start, int64_t start_stride, Sum* dot) {
+    static FT_INLINE void block(const uint8_t* w, int64_t w_stride, const int8_t* q, Sum* dot) {
         const __m512i low_bits = _mm512_set1_epi8(15);
-        begin_dots<R, P>(start, start_stride, dot);
+        begin_dots<R, P>(q, dot);
         FT_UNROLL(4) for (int g = 0; g < kBlock / 8; ++g) {
             __m512i low[P], high[P];
             for (int p = 0; p < P; ++p) {
@@ -85,9 +85,9 @@ struct DotQ4<VecAvx512> : ByteActivations {
                 low[p] = _mm512_and_si512(pair, low_bits);
                 high[p] = _mm512_and_si512(_mm512_srli_epi16(pair, 4), low_bits);
             }
-            FT_UNROLL(16) for (int r = 0; r < R; ++r) {
-                const __m512i first = broadcast(q + r * q_stride + g * 4);
-                const __m512i second = broadcast(q + r * q_stride + 16 + g * 4);
+            FT_UNROLL(18) for (int r = 0; r < R; ++r) {
+                const __m512i first = broadcast(q + r * kBlockBytes<ByteActivations> + g * 4);
+                const __m512i second = broadcast(q + r * kBlockBytes<ByteActivations> + 16 + g * 4);
                 add_dots<P>(low, first, dot + r * P);
                 add_dots<P>(high, second, dot + r * P);
             }

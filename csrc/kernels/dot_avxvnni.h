@@ -9,9 +9,9 @@ namespace foretoken {
 
 // weight: four inputs of 16 outputs; q: the four inputs of R rows
 template <int R>
-static FT_INLINE void add_dots(const __m256i* weight, const int8_t* q, int64_t q_stride, Sum256* dot) {
+static FT_INLINE void add_dots(const __m256i* weight, const int8_t* q, Sum256* dot) {
     for (int r = 0; r < R; ++r) {
-        const __m256i x = broadcast(q + r * q_stride);
+        const __m256i x = broadcast(q + r * kBlockBytes<ByteActivations>);
         dot[r].lo = _mm256_dpbusd_avx_epi32(dot[r].lo, weight[0], x);
         dot[r].hi = _mm256_dpbusd_avx_epi32(dot[r].hi, weight[1], x);
     }
@@ -37,13 +37,12 @@ struct DotQ8AvxVnni : ByteActivations {
     static FT_INLINE VecAvx2 value(const Sum& dot) { return floats_of(dot); }
 
     template <int R, int P>
-    static FT_INLINE void block(const uint8_t* w, int64_t, const int8_t* q, int64_t q_stride, const int32_t* start,
-                                int64_t start_stride, Sum* dot) {
-        begin_dots<R>(start, start_stride, dot);
+    static FT_INLINE void block(const uint8_t* w, int64_t, const int8_t* q, Sum* dot) {
+        begin_dots<ByteActivations, R>(q, dot);
         for (int g = 0; g < kBlock / 4; ++g) {
             const __m256i* at = reinterpret_cast<const __m256i*>(w + g * 64);
             const __m256i weight[2] = {_mm256_loadu_si256(at), _mm256_loadu_si256(at + 1)};
-            add_dots<R>(weight, q + g * 4, q_stride, dot);
+            add_dots<R>(weight, q + g * 4, dot);
         }
     }
 };
@@ -58,13 +57,12 @@ struct DotQ4AvxVnni : ByteActivations {
     static FT_INLINE VecAvx2 value(const Sum& dot) { return floats_of(dot); }
 
     template <int R, int P>
-    static FT_INLINE void block(const uint8_t* w, int64_t, const int8_t* q, int64_t q_stride, const int32_t* start,
-                                int64_t start_stride, Sum* dot) {
-        begin_dots<R>(start, start_stride, dot);
+    static FT_INLINE void block(const uint8_t* w, int64_t, const int8_t* q, Sum* dot) {
+        begin_dots<ByteActivations, R>(q, dot);
         FT_UNROLL(4) for (int g = 0; g < kBlock / 8; ++g) {
             for (int part = 0; part < 2; ++part) {
                 const __m256i codes[2] = {unpack_codes(w, g, 0, part), unpack_codes(w, g, 1, part)};
-                add_dots<R>(codes, q + part * 16 + g * 4, q_stride, dot);
+                add_dots<R>(codes, q + part * 16 + g * 4, dot);
             }
         }
     }

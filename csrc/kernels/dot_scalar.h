@@ -17,8 +17,7 @@ struct DotQ8<VecScalar> : ByteActivations {
     static FT_INLINE VecScalar value(const Sum& dot) { return VecScalar::to_float(dot); }
 
     template <int R, int P>
-    static FT_INLINE void block(const uint8_t* w, int64_t, const int8_t* q, int64_t, const int32_t*, int64_t,
-                                Sum* dot) {
+    static FT_INLINE void block(const uint8_t* w, int64_t, const int8_t* q, Sum* dot) {
         for (int o = 0; o < kPanel; ++o) {
             int32_t sum = 0;
             for (int i = 0; i < kBlock; ++i) sum += (w[(i / 4) * 64 + o * 4 + i % 4] - 128) * q[i];
@@ -38,8 +37,7 @@ struct DotQ4<VecScalar> : ByteActivations {
     static FT_INLINE VecScalar value(const Sum& dot) { return VecScalar::to_float(dot); }
 
     template <int R, int P>
-    static FT_INLINE void block(const uint8_t* w, int64_t, const int8_t* q, int64_t, const int32_t*, int64_t,
-                                Sum* dot) {
+    static FT_INLINE void block(const uint8_t* w, int64_t, const int8_t* q, Sum* dot) {
         for (int o = 0; o < kPanel; ++o) {
             int32_t sum = 0;
             for (int i = 0; i < kBlock / 2; ++i) {

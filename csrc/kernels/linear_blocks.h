@@ -3,17 +3,16 @@
 //
 // DotQ8<V> and DotQ4<V> are the only part written per instruction set (dot_*.h):
 //     Panel                                  the block of 16 outputs, which ends with its 16 scales
-//     kRows                                  most rows it takes at once
-//     kPanels                                panels it takes at once where there are two rows or more
-//     start(q)                               of a block of 32 int8 activations: see ActivationsQ8
-//     kBlockBytes, keep(codes, q)            how that block is kept; ByteActivations: as it is
+//     kRows                                  most rows it takes at once of one panel
+//     kPairRows                              and of two panels; 0 if it never does
+//     start(q)                               what the dots of 32 int8 activations begin with: see ActivationsQ8
+//     kCodeBytes, keep(codes, q)             how the 32 are kept in their block; ByteActivations: as they are
 //     codes_at(q, scratch)                   where its codes are written first
 //     peak(rounds)                           does nothing but its multiply-adds, on registers, and returns how many;
 //                                            0 where that can't be told
 //     Sum                                    16 integer dots, as they are summed
-//     block<R, P>(w, w_stride, q, q_stride, start, start_stride, dot)
-//         w: a block of P panels, panel p at + p * w_stride; q in bytes, start: row r at + r * stride;
-//         dot[r * P + p] is a Sum
+//     block<R, P>(w, w_stride, q, dot)
+//         w: a block of P panels, panel p at + p * w_stride; q: the blocks of R rows; dot[r * P + p] is a Sum
 //     value(dot)                             its floats
 #pragma once
 
@@ -32,17 +31,32 @@ struct DotQ8;
 template <class V>
 struct DotQ4;
 
+// A block of activations, of so many bytes of codes, and what lies behind those.
+template <class Dot>
+constexpr int64_t kBlockBytes = Dot::kCodeBytes + 8;
+
+template <class Dot>
+FT_INLINE float scale_in(const int8_t* block) {
+    return *reinterpret_cast<const float*>(block + Dot::kCodeBytes);
+}
+
+template <class Dot>
+FT_INLINE int32_t start_in(const int8_t* block) {
+    return *reinterpret_cast<const int32_t*>(block + Dot::kCodeBytes + 4);
+}
+
 struct ByteActivations {
-    static constexpr int kPanels = 1;
-    static constexpr int64_t kBlockBytes = kBlock;
+    static constexpr int kPairRows = 0;
+    static constexpr int64_t kCodeBytes = kBlock;
     static FT_INLINE int8_t* codes_at(int8_t* q, int8_t*) { return q; }
     static FT_INLINE void keep(const int8_t*, int8_t*) {}
 };
 
 template <class V, class Dot>
-void quantize_row(const float* x, int64_t k, int8_t* q, float* scale, int32_t* start) {
+void quantize_row(const float* x, int64_t k, const ActivationsQ8& to) {
     const V infinity = V::from_bits(V::int_set1(0x7f800000u));
-    for (int64_t at = 0; at < k; at += kBlock, x += kBlock, q += Dot::kBlockBytes, ++scale, ++start) {
+    int8_t* q = to.data;
+    for (int64_t at = 0; at < k; at += kBlock, x += kBlock, q += to.rows * kBlockBytes<Dot>) {
         const int64_t left = k - at;
         V a, b;
         if (left >= kBlock) {
@@ -56,7 +70,7 @@ void quantize_row(const float* x, int64_t k, int8_t* q, float* scale, int32_t* s
         const bool is_finite = V::all(V::less(size_a, infinity)) && V::all(V::less(size_b, infinity));
         const float amax = V::fold_max(V::max(size_a, size_b));
         const bool is_zero = !(amax >= 0x1p-120f);
-        *scale = !is_finite ? float_of(0x7fc00000u) : is_zero ? 0.0f : amax / 127.0f;
+        const float scale = !is_finite ? float_of(0x7fc00000u) : is_zero ? 0.0f : amax / 127.0f;
         const V inverse = V::set1(is_finite && !is_zero ? 127.0f / amax : 0.0f);
         const V top = V::set1(127.0f), bottom = V::set1(-127.0f);
         // With an argument order in which NaN (only where !is_finite) becomes a bound.
@@ -64,7 +78,9 @@ void quantize_row(const float* x, int64_t k, int8_t* q, float* scale, int32_t* s
         int8_t* codes = Dot::codes_at(q, scratch);
         V::max(V::min(a * inverse, top), bottom).store_i8(codes);
         V::max(V::min(b * inverse, top), bottom).store_i8(codes + 16);
-        *start = Dot::start(codes);
+        const int32_t start = Dot::start(codes);
+        memcpy(q + Dot::kCodeBytes, &scale, 4);
+        memcpy(q + Dot::kCodeBytes + 4, &start, 4);
         Dot::keep(codes, q);
     }
 }
@@ -83,59 +99,39 @@ static FT_INLINE void prefetch(const uint8_t* w) {
     }
 }
 
-template <int R, int P, int64_t kBytes>
-static FT_INLINE void prefetch_bytes(const uint8_t* w, int64_t stride) {
-    for (int p = 0; p < P; ++p) {
-        for (int64_t at = 0; at < kBytes; at += 64) prefetch<R>(w + p * stride + at);
-    }
-}
-
-// The rows of a call take some panels in groups, one group after the other.
-struct Group {
-    int64_t index;
-    bool is_half;  // of two, whose panels nobody takes besides
-};
-
 // Asks for what is multiplied after block b of P panels, which is at w. Behind its panel a stream goes on at the panels
-// after these. What lies past the weights does nothing. Two groups ask for half as much at a time, and half a panel
-// earlier: the second group's panels are in the cache already, so the first alone would ask for everything, and wait
-// for memory.
+// after these. What lies past the weights does nothing.
 template <int R, int P, int64_t kBlockLen>
-static FT_INLINE void prefetch_behind(const uint8_t* w, int64_t b, int64_t blocks, Group group) {
-    constexpr int64_t ahead = kAheadBytes / (P * kBlockLen), half = kBlockLen / 2;
+static FT_INLINE void prefetch_behind(const uint8_t* w, int64_t b, int64_t blocks) {
+    constexpr int64_t ahead = kAheadBytes / (P * kBlockLen);
     const int64_t stride = blocks * kBlockLen;
-    if (R > 1 && P > 1 && group.is_half) {
-        const int64_t at = (blocks / 2 + ahead) * kBlockLen + (group.index * blocks + b) * half;
-        const uint8_t* panels = w - b * kBlockLen;
-        prefetch_bytes<R, P, half>(panels + at + (at >= stride ? (P - 1) * stride : 0), stride);
-    } else {
-        prefetch_bytes<R, P, kBlockLen>(w + ahead * kBlockLen + (b + ahead >= blocks ? (P - 1) * stride : 0), stride);
+    w += ahead * kBlockLen + (b + ahead >= blocks ? (P - 1) * stride : 0);
+    for (int p = 0; p < P; ++p) {
+        for (int64_t at = 0; at < kBlockLen; at += 64) prefetch<R>(w + p * stride + at);
     }
 }
 
 // R rows times P panels, which come from the cache for the later rows of a call.
 template <class V, class Dot, int R, int P>
-void linear_blocks_tile(const LinearArgs& a, int64_t row, int64_t panel, Group group) {
+void linear_blocks_tile(const LinearArgs& a, int64_t row, int64_t panel) {
     using Panel = typename Dot::Panel;
     constexpr int64_t block_len = sizeof(Panel), scale_at = block_len - kPanel * 2;
     const int64_t blocks = (a.k + kBlock - 1) / kBlock, w_stride = blocks * block_len;
     const uint8_t* w = a.weight + panel * w_stride;
-    const int64_t row_blocks = a.activations.row_blocks, q_stride = row_blocks * Dot::kBlockBytes;
-    const int8_t* q = a.activations.q + row * q_stride;
-    const float* scale = a.activations.scale + row * row_blocks;
-    const int32_t* start = a.activations.start + row * row_blocks;
+    const int64_t q_step = a.activations.rows * kBlockBytes<Dot>;
+    const int8_t* q = a.activations.data + row * kBlockBytes<Dot>;
     V acc[R * P];
     for (int i = 0; i < R * P; ++i) acc[i] = V::zero();
-    for (int64_t b = 0; b < blocks; ++b, w += block_len, q += Dot::kBlockBytes, ++scale, ++start) {
-        prefetch_behind<R, P, block_len>(w, b, blocks, group);
+    for (int64_t b = 0; b < blocks; ++b, w += block_len, q += q_step) {
+        prefetch_behind<R, P, block_len>(w, b, blocks);
         typename Dot::Sum dot[R * P];
-        Dot::template block<R, P>(w, w_stride, q, q_stride, start, row_blocks, dot);
+        Dot::template block<R, P>(w, w_stride, q, dot);
         V weight_scale[P];
         for (int p = 0; p < P; ++p) {
             weight_scale[p] = V::load_f16(reinterpret_cast<const uint16_t*>(w + p * w_stride + scale_at));
         }
-        FT_UNROLL(16) for (int r = 0; r < R; ++r) {
-            const V own = V::set1(scale[r * row_blocks]);
+        FT_UNROLL(18) for (int r = 0; r < R; ++r) {
+            const V own = V::set1(scale_in<Dot>(q + r * kBlockBytes<Dot>));
             for (int p = 0; p < P; ++p) {
                 V& sum = acc[r * P + p];
                 sum = V::fma(Dot::value(dot[r * P + p]) * own, weight_scale[p], sum);
@@ -149,36 +145,38 @@ void linear_blocks_tile(const LinearArgs& a, int64_t row, int64_t panel, Group g
 
 // Calls the tile of `rows` rows, rows = 1 ... R.
 template <class V, class Dot, int R, int P>
-FT_INLINE void linear_blocks_rows(const LinearArgs& a, int64_t row, int64_t rows, int64_t panel, Group group) {
+FT_INLINE void linear_blocks_rows(const LinearArgs& a, int64_t row, int64_t rows, int64_t panel) {
     if (rows == R) {
-        linear_blocks_tile<V, Dot, R, P>(a, row, panel, group);
+        linear_blocks_tile<V, Dot, R, P>(a, row, panel);
     } else if constexpr (R > 1) {
-        linear_blocks_rows<V, Dot, R - 1, P>(a, row, rows, panel, group);
+        linear_blocks_rows<V, Dot, R - 1, P>(a, row, rows, panel);
     }
 }
 
-template <class V, class Dot, int P>
-FT_INLINE void linear_blocks_panels(const LinearArgs& a, int64_t row, int64_t rows, int64_t panel) {
-    const int64_t groups = (rows + Dot::kRows - 1) / Dot::kRows;
+template <class V, class Dot, int R, int P>
+FT_INLINE void linear_blocks_panels(const LinearArgs& a, int64_t rows, int64_t panel) {
+    const int64_t groups = (rows + R - 1) / R;
     for (int64_t g = 0; g < groups; ++g) {
         const int64_t from = rows * g / groups, to = rows * (g + 1) / groups;
         for (int64_t t = from; t < to; ++t) {
-            for (int p = 0; p < P; ++p) prefetch_outputs(a, row + t, panel + p);
+            for (int p = 0; p < P; ++p) prefetch_outputs(a, t, panel + p);
         }
-        linear_blocks_rows<V, Dot, Dot::kRows, P>(a, row + from, to - from, panel, {g, groups == 2 && a.tiles == 1});
+        linear_blocks_rows<V, Dot, R, P>(a, from, to - from, panel);
     }
 }
 
-// Several rows share what they read of two panels, activations too; one row waits for memory, and two streams of it
-// were slower than one.
+// Few rows share what they read of two panels, activations too. One row waits for memory, and two streams of it were
+// slower than one. Many rows take one panel, all at once, if there is a tile of so many: its weights pass by once, and
+// panels of many inputs stay in the second cache beside the activations.
 template <class V, class Dot>
-void linear_blocks(const LinearArgs& a, int64_t row, int64_t rows, int64_t panel, int64_t last_panel) {
-    if constexpr (Dot::kPanels > 1) {
-        for (; rows > 1 && panel + Dot::kPanels <= last_panel; panel += Dot::kPanels) {
-            linear_blocks_panels<V, Dot, Dot::kPanels>(a, row, rows, panel);
+void linear_blocks(const LinearArgs& a, int64_t rows, int64_t panel, int64_t last_panel) {
+    if constexpr (Dot::kPairRows > 1) {
+        const bool in_pairs = rows > 1 && (rows <= Dot::kPairRows || Dot::kRows <= Dot::kPairRows);
+        for (; in_pairs && panel + 2 <= last_panel; panel += 2) {
+            linear_blocks_panels<V, Dot, Dot::kPairRows, 2>(a, rows, panel);
         }
     }
-    for (; panel < last_panel; ++panel) linear_blocks_panels<V, Dot, 1>(a, row, rows, panel);
+    for (; panel < last_panel; ++panel) linear_blocks_panels<V, Dot, Dot::kRows, 1>(a, rows, panel);
 }
 
 template <class V, class ForQ8, class ForQ4>
@@ -187,8 +185,8 @@ constexpr BlockKernels block_kernels() {
             linear_blocks<V, ForQ4>,
             quantize_row<V, ForQ8>,
             quantize_row<V, ForQ4>,
-            ForQ8::kBlockBytes,
-            ForQ4::kBlockBytes,
+            kBlockBytes<ForQ8>,
+            kBlockBytes<ForQ4>,
             ForQ8::peak,
             ForQ4::peak};
 }

@@ -78,7 +78,7 @@ void linear_floats_panels(const LinearArgs& a, int64_t row, int64_t panel, int64
 // Up to six rows go over a panel at once; more rows are cut into even groups that take turns on one panel, which
 // then comes from the cache. Called with at most 18 rows, so that these stay there too.
 template <class V, class W>
-void linear_floats(const LinearArgs& a, int64_t row, int64_t rows, int64_t panel, int64_t last_panel) {
+void linear_floats(const LinearArgs& a, int64_t rows, int64_t panel, int64_t last_panel) {
     using Tile = void (*)(const LinearArgs&, int64_t, int64_t, int64_t);
     // Weights that must be widened take registers of their own, so fewer panels fit.
     constexpr int two = sizeof(W) == 2 ? 2 : 3, three = sizeof(W) == 2 ? 1 : 2;
@@ -91,13 +91,13 @@ void linear_floats(const LinearArgs& a, int64_t row, int64_t rows, int64_t panel
                                     linear_floats_panels<V, W, 6, 1>};
     const int64_t groups = (rows + 5) / 6;
     if (groups == 1) {
-        wide[rows](a, row, panel, last_panel);
+        wide[rows](a, 0, panel, last_panel);
         return;
     }
     for (; panel < last_panel; ++panel) {
         for (int64_t g = 0; g < groups; ++g) {
             const int64_t from = rows * g / groups, to = rows * (g + 1) / groups;
-            wide[to - from](a, row + from, panel, panel + 1);
+            wide[to - from](a, from, panel, panel + 1);
         }
     }
 }

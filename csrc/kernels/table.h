@@ -7,15 +7,13 @@
 
 namespace foretoken {
 
-// T activation rows as q8 blocks, for weights in q8 or q4. q: [T][row_blocks] of block_bytes each, scale and start:
-// [T][row_blocks], the last ones of a row unused. A block is 32 int8, or what else the instruction set multiplies
-// (dot_*.h). start is what a block's integer dots begin with, so that they end without the weights' zero point; its
-// form belongs to the instruction set and to the format of the weights.
+// Activation rows that are multiplied together, as q8 blocks for weights in q8 or q4. Block b of row t is the one at
+// b * rows + t, so that one pointer passes over them all. A block: 32 int8, or what else the instruction set multiplies
+// (dot_*.h); its scale, float; and what its integer dots begin with, int32, so that they end without the weights' zero
+// point. The form of that belongs to the instruction set and to the format of the weights.
 struct ActivationsQ8 {
-    int8_t* q;
-    float* scale;
-    int32_t* start;
-    int64_t block_bytes, row_blocks;
+    int8_t* data;
+    int64_t block_bytes, rows;
 };
 
 // One linear call. x: row t at x + t * x_stride (f32 and bf16 only). weight: panels. Output n of row t goes to
@@ -29,7 +27,6 @@ struct LinearArgs {
     int64_t first_output, last_output;
     float* out;
     int64_t out_stride;
-    int64_t tiles = 1;  // of rows: so many calls take the same panels one after the other
 };
 
 // One chunk of at most 256 keys for `heads` query heads that share a KV head. q, and part: heads * (head_len + 2).
@@ -43,11 +40,12 @@ struct AttentionArgs {
     float* part;      // per head: weighted values (head_len), largest score, sum of weights
 };
 
-// Rows [row, row + rows) of the call against panels [panel, last_panel).
-using LinearKernel = void (*)(const LinearArgs&, int64_t row, int64_t rows, int64_t panel, int64_t last_panel);
+// The first `rows` rows of the call, those of its activations, against panels [panel, last_panel).
+using LinearKernel = void (*)(const LinearArgs&, int64_t rows, int64_t panel, int64_t last_panel);
 
-// k floats -> ceil(k / 32) blocks for weights of one format. A block that is not finite makes NaN outputs.
-using QuantizeKernel = void (*)(const float* x, int64_t k, int8_t* q, float* scale, int32_t* start);
+// k floats -> ceil(k / 32) blocks of one row for weights of one format, the first where `to` begins. A block that is
+// not finite makes NaN outputs.
+using QuantizeKernel = void (*)(const float* x, int64_t k, const ActivationsQ8& to);
 
 // k weights of one output, in layout rows or as output `lane` of a panel: weight * scale -> out.
 using EmbedRowKernel = void (*)(const uint8_t* row, int64_t k, float scale, float* out);

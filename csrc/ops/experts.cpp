@@ -63,7 +63,7 @@ std::vector<Wave> cut_waves(const std::vector<Group>& groups) {
 // Input rows of one product, in floats or as q8 blocks, whichever the weight takes.
 struct Inputs {
     float* x = nullptr;
-    ActivationsQ8 activations{};
+    Activations activations;
     Format weights;
     bool has_blocks;
     int64_t k;
@@ -72,22 +72,30 @@ struct Inputs {
         return foretoken::has_blocks(w.format) ? activation_bytes(rows, w.k, w.format)
                                                : static_cast<size_t>(rows * w.k) * 4;
     }
-    Inputs(const Weight& w, unsigned char* memory, int64_t rows)
+    Inputs(const Weight& w, unsigned char* memory)
         : weights(w.format), has_blocks(foretoken::has_blocks(w.format)), k(w.k) {
         if (has_blocks) {
-            activations = activations_at(memory, rows, w.k, w.format);
+            activations = activations_at(memory, w.k, w.format);
         } else {
             x = reinterpret_cast<float*>(memory);
         }
     }
-    void copy(int64_t to, const ActivationsQ8& from, int64_t row) const {
-        const ActivationsQ8 target = from_row(activations, to), source = from_row(from, row);
-        const size_t blocks = static_cast<size_t>(ceil_div(k, kBlock));
-        std::memcpy(target.q, source.q, blocks * static_cast<size_t>(target.block_bytes));
-        std::memcpy(target.scale, source.scale, blocks * 4);
-        std::memcpy(target.start, source.start, blocks * 4);
-    }
 };
+
+// Where the wave's pair `i` lies: its group's rows are those of one product.
+ActivationsQ8 place(const Wave& wave, const Activations& a, int64_t i) {
+    const auto is_before = [](int64_t pair, const Group& group) { return pair < group.first; };
+    const Group& group = *(std::upper_bound(wave.groups, wave.groups + wave.count, wave.first + i, is_before) - 1);
+    const int64_t first = group.first - wave.first;
+    return a.from_row(first).row(Tiles(group.count), i - first);
+}
+
+void copy_blocks(const ActivationsQ8& from, const ActivationsQ8& to, int64_t blocks) {
+    for (int64_t b = 0; b < blocks; ++b) {
+        std::memcpy(to.data + b * to.rows * to.block_bytes, from.data + b * from.rows * from.block_bytes,
+                    static_cast<size_t>(to.block_bytes));
+    }
+}
 
 // For each group of the wave, its input rows times the expert's n outputs of w -> out (pairs of the wave, n).
 void multiply_groups(Session& session, const Wave& wave, const Inputs& in, const Weight& w, int64_t n, float* out) {
@@ -99,15 +107,15 @@ void multiply_groups(Session& session, const Wave& wave, const Inputs& in, const
             const int64_t first = from % panels, last = std::min(panels, first + to - from);
             const int64_t at = group.first - wave.first;
             const LinearArgs args{in.x ? in.x + at * w.k : nullptr,
-                                  w.k,
-                                  in.has_blocks ? from_row(in.activations, at) : ActivationsQ8{},
+                                  in.x ? w.k : 0,
+                                  {},
                                   w.data + group.expert * panels * unit,
                                   w.k,
                                   0,
                                   n,
                                   out + at * n,
                                   n};
-            multiply(kernel, args, unit, group.count, first, last);
+            multiply(kernel, args, in.activations.from_row(at), unit, group.count, first, last);
             from += last - first;
         }
     });
@@ -115,7 +123,7 @@ void multiply_groups(Session& session, const Wave& wave, const Inputs& in, const
 
 // A call's memory: tokens as q8 blocks, and for the pairs of one wave the inputs and outputs of both products.
 struct Buffers {
-    ActivationsQ8 tokens;
+    Activations tokens;
     Inputs inputs, gated;
     float *hidden, *gelu, *result;  // (pairs, 2F), (pairs, F), (pairs, D)
 };
@@ -132,9 +140,9 @@ Buffers lay_out(Session& session, int64_t rows, int64_t pairs, const Weight& gat
     for (int i = 0; i < 6; ++i) start[i + 1] = start[i] + (parts[i] + 63) / 64 * 64;
     unsigned char* memory = session.scratch(start[6]);
     const auto floats = [&](int i) { return reinterpret_cast<float*>(memory + start[i]); };
-    return {activations_at(memory, rows, d, gate_up.format),
-            Inputs(gate_up, memory + start[1], pairs),
-            Inputs(down, memory + start[2], pairs),
+    return {activations_at(memory, d, gate_up.format),
+            Inputs(gate_up, memory + start[1]),
+            Inputs(down, memory + start[2]),
             floats(3),
             floats(4),
             floats(5)};
@@ -146,11 +154,12 @@ int64_t row_grain(const Session& session, int64_t rows) {
 }
 
 void gather(Session& session, const Wave& wave, const Pairs& pairs, const FloatRows& x, const Buffers& to) {
+    const Tiles tiles(x.rows);
     session.each(wave.rows, row_grain(session, wave.rows), [&](int64_t from, int64_t last) {
         for (int64_t i = from; i < last; ++i) {
             const int64_t t = pairs.row[static_cast<size_t>(wave.first + i)];
             if (to.inputs.has_blocks) {
-                to.inputs.copy(i, to.tokens, t);
+                copy_blocks(to.tokens.row(tiles, t), place(wave, to.inputs.activations, i), to.tokens.blocks);
             } else {
                 std::memcpy(to.inputs.x + i * x.cols, x.row(t), static_cast<size_t>(x.cols) * 4);
             }
@@ -165,8 +174,7 @@ void gate(Session& session, const Wave& wave, int64_t f, const Buffers& b) {
             float* product = (b.gated.has_blocks ? b.gelu : b.gated.x) + i * f;
             kernels().gelu_mul(b.hidden + i * 2 * f, b.hidden + i * 2 * f + f, f, product);
             if (!b.gated.has_blocks) continue;
-            const ActivationsQ8 a = from_row(b.gated.activations, i);
-            quantize_kernel(b.gated.weights)(product, f, a.q, a.scale, a.start);
+            quantize_kernel(b.gated.weights)(product, f, place(wave, b.gated.activations, i));
         }
     });
 }

@@ -8,26 +8,20 @@ namespace foretoken {
 namespace {
 
 constexpr int64_t kSmallCount = 1 << 13;       // numbers whose quantising takes no longer than waking threads
-constexpr int64_t kRowTile = 16;               // rows that a thread keeps in its cache beside its panels
-constexpr int64_t kLoneTile = 18;              // or these, where there are no more: two groups of nine with AVX-512
-constexpr int64_t kPanelsInCache = 512 << 10;  // bytes of panels that it keeps there for the next tile of rows
+constexpr int64_t kRowTile = 16;               // rows of a tile,
+constexpr int64_t kLoneTile = 18;              // or these, where there are no more
+constexpr int64_t kPanelsInCache = 512 << 10;  // bytes of panels that a thread keeps in its cache for the next tile
+constexpr int64_t kManyRows = 8;               // a row is quantised at once,
+constexpr int64_t kColumn = 8 * kBlock;        // or so many inputs of each row
 
 int64_t activation_block_bytes(Format weights) {
     const BlockKernels& blocks = kernels().blocks;
     return weights == Format::q4 ? blocks.block_bytes_for_q4 : blocks.block_bytes_for_q8;
 }
 
-// Blocks from one row to the next. Rows that are read together must not fall to the same places of the first cache, as
-// they do at a distance of 4096 bytes: two blocks more than a multiple of four spread them.
-int64_t row_blocks(int64_t k) {
-    const int64_t blocks = ceil_div(k, kBlock);
-    return blocks + ((2 - blocks) & 3);
-}
-
 // Rows of x as q8 blocks in the session's scratch.
-ActivationsQ8 quantize(Session& session, const FloatRows& x, Format weights) {
-    const ActivationsQ8 a =
-        activations_at(session.scratch(activation_bytes(x.rows, x.cols, weights)), x.rows, x.cols, weights);
+Activations quantize(Session& session, const FloatRows& x, Format weights) {
+    const Activations a = activations_at(session.scratch(activation_bytes(x.rows, x.cols, weights)), x.cols, weights);
     quantize_into(session, x, weights, a);
     return a;
 }
@@ -53,48 +47,67 @@ void require_panels(const char* name, const Weight& w) {
             [&] { return std::string(name) + ": layout rows, expected panels; pack it with layout=\"panels\""; });
 }
 
+Tiles::Tiles(int64_t rows) : rows_(rows), count_(rows <= kLoneTile ? 1 : ceil_div(rows, kRowTile)) {}
+
+ActivationsQ8 Activations::tile(const Tiles& tiles, int64_t index) const {
+    const int64_t first = tiles.first(index);
+    return {from_row(first).data, block_bytes, tiles.first(index + 1) - first};
+}
+
+ActivationsQ8 Activations::row(const Tiles& tiles, int64_t row) const {
+    const int64_t index = tiles.of(row);
+    ActivationsQ8 own = tile(tiles, index);
+    own.data += (row - tiles.first(index)) * block_bytes;
+    return own;
+}
+
+Activations Activations::from_row(int64_t row) const {
+    return {data + row * blocks * block_bytes, block_bytes, blocks};
+}
+
 size_t activation_bytes(int64_t rows, int64_t k, Format weights) {
-    return static_cast<size_t>(rows * row_blocks(k) * (activation_block_bytes(weights) + 8));
+    return static_cast<size_t>(rows * ceil_div(k, kBlock) * activation_block_bytes(weights));
 }
 
-ActivationsQ8 activations_at(unsigned char* memory, int64_t rows, int64_t k, Format weights) {
-    const int64_t blocks = rows * row_blocks(k), block_bytes = activation_block_bytes(weights);
-    float* scale = reinterpret_cast<float*>(memory + blocks * block_bytes);
-    int32_t* start = reinterpret_cast<int32_t*>(scale + blocks);
-    return {reinterpret_cast<int8_t*>(memory), scale, start, block_bytes, row_blocks(k)};
-}
-
-ActivationsQ8 from_row(const ActivationsQ8& a, int64_t row) {
-    const int64_t blocks = row * a.row_blocks;
-    return {a.q + blocks * a.block_bytes, a.scale + blocks, a.start + blocks, a.block_bytes, a.row_blocks};
+Activations activations_at(unsigned char* memory, int64_t k, Format weights) {
+    return {reinterpret_cast<int8_t*>(memory), activation_block_bytes(weights), ceil_div(k, kBlock)};
 }
 
 QuantizeKernel quantize_kernel(Format weights) {
     return weights == Format::q4 ? kernels().blocks.quantize_for_q4 : kernels().blocks.quantize_for_q8;
 }
 
-void quantize_into(Session& session, const FloatRows& x, Format weights, const ActivationsQ8& a) {
+// Threads that wrote to the same lines would wait for each other, and rows lie side by side: few rows are cut into
+// columns.
+void quantize_into(Session& session, const FloatRows& x, Format weights, const Activations& a) {
     const QuantizeKernel quantize_row = quantize_kernel(weights);
-    const bool is_small = x.rows * x.cols < kSmallCount;
-    const int64_t grain = is_small ? x.rows : ceil_div(x.rows, 8 * static_cast<int64_t>(session.threads()));
-    session.each(x.rows, grain, [&](int64_t first, int64_t last) {
-        for (int64_t t = first; t < last; ++t) {
-            const ActivationsQ8 to = from_row(a, t);
-            quantize_row(x.row(t), x.cols, to.q, to.scale, to.start);
+    const Tiles tiles(x.rows);
+    const bool is_small = x.rows * x.cols < kSmallCount, is_cut = x.rows < kManyRows;
+    const int64_t width = is_cut ? kColumn : x.cols, columns = ceil_div(x.cols, width), parts = columns * x.rows;
+    const int64_t runs = 8 * static_cast<int64_t>(session.threads());
+    const int64_t cut = is_cut ? x.rows * ceil_div(columns, runs) : ceil_div(x.rows, runs);
+    session.each(parts, is_small ? parts : cut, [&](int64_t part, int64_t last) {
+        for (; part < last; ++part) {
+            const int64_t row = part % x.rows, at = part / x.rows * width;
+            ActivationsQ8 to = a.row(tiles, row);
+            to.data += at / kBlock * to.rows * to.block_bytes;
+            quantize_row(x.row(row) + at, std::min(width, x.cols - at), to);
         }
     });
 }
 
-void multiply(LinearKernel kernel, const LinearArgs& args, int64_t panel_bytes, int64_t rows, int64_t first,
-              int64_t last) {
-    const int64_t tiles = rows <= kLoneTile ? 1 : ceil_div(rows, kRowTile);
-    const int64_t near = tiles > 1 ? 2 * ceil_div(kPanelsInCache / 2, panel_bytes) : last - first;
+void multiply(LinearKernel kernel, const LinearArgs& args, const Activations& a, int64_t panel_bytes, int64_t rows,
+              int64_t first, int64_t last) {
+    const Tiles tiles(rows);
+    const int64_t near = tiles.count() > 1 ? 2 * ceil_div(kPanelsInCache / 2, panel_bytes) : last - first;
     LinearArgs own = args;
-    own.tiles = tiles;
     for (; first < last; first += near) {
-        for (int64_t t = 0; t < tiles; ++t) {
-            const int64_t from = rows * t / tiles, to = rows * (t + 1) / tiles;
-            kernel(own, from, to - from, first, std::min(first + near, last));
+        for (int64_t t = 0; t < tiles.count(); ++t) {
+            const int64_t from = tiles.first(t);
+            own.activations = a.tile(tiles, t);
+            own.x = args.x + from * args.x_stride;
+            own.out = args.out + from * args.out_stride;
+            kernel(own, tiles.first(t + 1) - from, first, std::min(first + near, last));
         }
     }
 }
@@ -112,14 +125,14 @@ void linear(FloatRows x, const Weight& w, std::optional<float> cap, Rows<float> 
     require_shape("out", out, x.rows, w.n);
     if (x.rows == 0) return;
     Session session;
-    LinearArgs args{x.data, x.stride, {}, w.data, w.k, 0, w.n, out.data, out.stride};
-    if (has_blocks(w.format)) args.activations = quantize(session, x, w.format);
+    const LinearArgs args{x.data, x.stride, {}, w.data, w.k, 0, w.n, out.data, out.stride};
+    const Activations activations = has_blocks(w.format) ? quantize(session, x, w.format) : Activations{};
     const LinearKernel kernel = linear_kernel(w.format);
     const int64_t panels = ceil_div(w.n, kPanel);
     const bool is_small = x.rows * w.k * panels * kPanel < kSmallWork;
     const int64_t panel_bytes = unit_bytes(w.format, w.layout, w.k);
     session.each(panels, is_small ? panels : panel_grain(session, panels), [&](int64_t first, int64_t last) {
-        multiply(kernel, args, panel_bytes, x.rows, first, last);
+        multiply(kernel, args, activations, panel_bytes, x.rows, first, last);
         if (!cap) return;
         const int64_t from = first * kPanel, to = std::min(last * kPanel, w.n);  // still in the cache
         for (int64_t t = 0; t < x.rows; ++t) kernels().softcap(out.row(t) + from, *cap, to - from);
@@ -154,14 +167,14 @@ void cluster_logits(Floats z, const Weight& w, Ids clusters, int64_t cluster_len
     if (clusters.len == 0) return;
     Session session;
     ActivationsQ8 activations{};
-    if (has_blocks(w.format)) activations = quantize(session, {z.data, 1, z.len, z.len}, w.format);
+    if (has_blocks(w.format)) activations = quantize(session, {z.data, 1, z.len, z.len}, w.format).tile(Tiles(1), 0);
     const LinearKernel kernel = linear_kernel(w.format);
     const int64_t grain = ceil_div(clusters.len, 4 * static_cast<int64_t>(session.threads()));
     session.each(clusters.len, grain, [&](int64_t from, int64_t to) {
         for (int64_t i = from; i < to; ++i) {
             const int64_t first = clusters.data[i] * cluster_len, last = first + cluster_len;
             const LinearArgs args{z.data, z.len, activations, w.data, w.k, first, last, out.data + i * cluster_len, 0};
-            kernel(args, 0, 1, first / kPanel, ceil_div(last, kPanel));
+            kernel(args, 1, first / kPanel, ceil_div(last, kPanel));
         }
     });
 }

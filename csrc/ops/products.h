@@ -13,17 +13,39 @@ constexpr int64_t kSmallWork = 1 << 16;  // multiply-adds below which waking thr
 LinearKernel linear_kernel(Format format);
 void require_panels(const char* name, const Weight& w);
 
-// Rows of k inputs as q8 blocks: the bytes they take, and their place in memory of that many bytes (64-byte aligned).
-// They serve weights of one format, q8 or q4.
-size_t activation_bytes(int64_t rows, int64_t k, Format weights);
-ActivationsQ8 activations_at(unsigned char* memory, int64_t rows, int64_t k, Format weights);
-ActivationsQ8 from_row(const ActivationsQ8& a, int64_t row);
-QuantizeKernel quantize_kernel(Format weights);
-void quantize_into(Session& session, const FloatRows& x, Format weights, const ActivationsQ8& a);
+// The rows of a call, cut into even tiles: what a thread multiplies at once, and keeps in its cache beside its panels.
+class Tiles {
+  public:
+    explicit Tiles(int64_t rows);
 
-// All rows of a call against panels [first, last) of so many bytes each, on this thread.
-void multiply(LinearKernel kernel, const LinearArgs& args, int64_t panel_bytes, int64_t rows, int64_t first,
-              int64_t last);
+    int64_t count() const { return count_; }
+    int64_t first(int64_t tile) const { return rows_ * tile / count_; }
+    int64_t of(int64_t row) const { return ((row + 1) * count_ - 1) / rows_; }
+
+  private:
+    int64_t rows_, count_;
+};
+
+// The rows of a call as q8 blocks for weights of one format, q8 or q4: tile by tile, `blocks` a row.
+struct Activations {
+    int8_t* data = nullptr;
+    int64_t block_bytes = 0, blocks = 0;
+
+    ActivationsQ8 tile(const Tiles& tiles, int64_t index) const;
+    ActivationsQ8 row(const Tiles& tiles, int64_t row) const;  // begins with that row's first block
+    Activations from_row(int64_t row) const;                   // of a call whose first row lies there
+};
+
+// The bytes that rows of k inputs take, and their place in memory of that many bytes (64-byte aligned).
+size_t activation_bytes(int64_t rows, int64_t k, Format weights);
+Activations activations_at(unsigned char* memory, int64_t k, Format weights);
+QuantizeKernel quantize_kernel(Format weights);
+void quantize_into(Session& session, const FloatRows& x, Format weights, const Activations& a);
+
+// All rows of a call against panels [first, last) of so many bytes each, on this thread. `a` counts where the kernel
+// takes blocks.
+void multiply(LinearKernel kernel, const LinearArgs& args, const Activations& a, int64_t panel_bytes, int64_t rows,
+              int64_t first, int64_t last);
 
 // Panels that a thread takes at a time out of `panels`.
 int64_t panel_grain(const Session& session, int64_t panels);
