@@ -16,19 +16,28 @@ constexpr int kSlab = 16;  // keys per vector
 constexpr int kPageSlabs = kPage / kSlab;
 constexpr int kMostHeads = 16;  // that share a pass over a chunk
 
+// Pages that are read later: asked for while others are multiplied, as much of each as was multiplied.
+struct Coming {
+    const uint16_t *keys, *values;
+};
+
 // Scores of H heads (from q) against S slabs of one page, masked outside [first, last); scores: H rows of 256.
 template <class V, int H, int S>
-FT_INLINE void score_slabs(const AttentionArgs& a, const float* q, int slab, float* scores) {
+FT_INLINE void score_slabs(const AttentionArgs& a, const float* q, int slab, Coming coming, float* scores) {
     static_assert(kPageSlabs % S == 0, "all slabs lie in one page");
     const int64_t slab_len = static_cast<int64_t>(a.head_len) * kSlab;
-    const uint16_t* keys = a.keys[slab / kPageSlabs] + (slab % kPageSlabs) * slab_len;
+    const int64_t offset = (slab % kPageSlabs) * slab_len;
+    const uint16_t* keys = a.keys[slab / kPageSlabs] + offset;
     V acc[H][S];
     for (int h = 0; h < H; ++h) {
         for (int s = 0; s < S; ++s) acc[h][s] = V::zero();
     }
     for (int d = 0; d < a.head_len; ++d) {
         V key[S];
-        FT_PREFETCH(keys + S * slab_len + d * kSlab);  // harmless past the end of the page
+        for (int i = 0; i < S; i += 2) {
+            FT_PREFETCH_FAR(coming.keys + offset + d * kSlab * S + i * kSlab);
+            FT_PREFETCH_FAR(coming.values + offset + d * kSlab * S + i * kSlab);
+        }
         for (int s = 0; s < S; ++s) key[s] = V::load_f16(keys + s * slab_len + d * kSlab);
         for (int h = 0; h < H; ++h) {
             const V query = V::set1(q[h * a.head_len + d]);
@@ -90,13 +99,13 @@ FT_INLINE void weigh_values(const AttentionArgs& a, const float* weights, int at
 
 // Scores of H heads against slabs [first, last) of one page, S at a time where they begin at a multiple of it.
 template <class V, int H, int S>
-FT_INLINE void score_page(const AttentionArgs& a, const float* q, int first, int last, float* scores) {
+FT_INLINE void score_page(const AttentionArgs& a, const float* q, int first, int last, Coming coming, float* scores) {
     for (int slab = first; slab < last;) {
         if (S > 1 && slab % S == 0 && slab + S <= last) {
-            score_slabs<V, H, S>(a, q, slab, scores);
+            score_slabs<V, H, S>(a, q, slab, coming, scores);
             slab += S;
         } else {
-            score_slabs<V, H, 1>(a, q, slab, scores);
+            score_slabs<V, H, 1>(a, q, slab, coming, scores);
             slab += 1;
         }
     }
@@ -138,8 +147,11 @@ void attention_heads(const AttentionArgs& a, int head, int heads) {
     for (int slab = first_slab; slab < last_slab;) {
         const int end =
             (slab / kPageSlabs + 1) * kPageSlabs < last_slab ? (slab / kPageSlabs + 1) * kPageSlabs : last_slab;
+        const int page = slab / kPageSlabs;
+        const Coming same{a.keys[page], a.keys[page]}, next{a.keys[end < last_slab ? page + 1 : page], a.values[page]};
         in_groups<V>(heads, [&]<int H, int N>(int h) {
-            score_page<V, H, N>(a, q + static_cast<int64_t>(h) * a.head_len, slab, end, scores + h * kChunk);
+            score_page<V, H, N>(a, q + static_cast<int64_t>(h) * a.head_len, slab, end, head + h ? same : next,
+                                scores + h * kChunk);
         });
         slab = end;
     }

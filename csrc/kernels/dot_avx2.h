@@ -16,6 +16,7 @@ struct DotQ8<VecAvx2> {
     using Panel = BlockQ8Panel;
     using Sum = Sum256;
     static constexpr int kRows = 5, kPairRows = 0;
+    static constexpr bool kHalves = false;
     static constexpr int64_t kCodeBytes = 2 * kBlock;
 
     static FT_INLINE int32_t start(const int8_t* q) { return -128 * sum_of(q); }

@@ -3,8 +3,10 @@
 //
 // DotQ8<V> and DotQ4<V> are the only part written per instruction set (dot_*.h):
 //     Panel                                  the block of 16 outputs, which ends with its 16 scales
-//     kRows                                  most rows it takes at once of one panel
+//     kRows                                  most rows it takes at once of one panel,
 //     kPairRows                              and of two panels; 0 if it never does
+//     kManyInputs                            from so many on, more rows than kPairRows take one panel
+//     kHalves                                two groups of rows take turns in asking for weights
 //     start(q)                               what the dots of 32 int8 activations begin with: see ActivationsQ8
 //     kCodeBytes, keep(codes, q)             how the 32 are kept in their block; ByteActivations: as they are
 //     codes_at(q, scratch)                   where its codes are written first
@@ -47,6 +49,7 @@ FT_INLINE int32_t start_in(const int8_t* block) {
 
 struct ByteActivations {
     static constexpr int kPairRows = 0;
+    static constexpr bool kHalves = false;
     static constexpr int64_t kCodeBytes = kBlock;
     static FT_INLINE int8_t* codes_at(int8_t* q, int8_t*) { return q; }
     static FT_INLINE void keep(const int8_t*, int8_t*) {}
@@ -99,21 +102,39 @@ static FT_INLINE void prefetch(const uint8_t* w) {
     }
 }
 
-// Asks for what is multiplied after block b of P panels, which is at w. Behind its panel a stream goes on at the panels
-// after these. What lies past the weights does nothing.
-template <int R, int P, int64_t kBlockLen>
-static FT_INLINE void prefetch_behind(const uint8_t* w, int64_t b, int64_t blocks) {
-    constexpr int64_t ahead = kAheadBytes / (P * kBlockLen);
-    const int64_t stride = blocks * kBlockLen;
-    w += ahead * kBlockLen + (b + ahead >= blocks ? (P - 1) * stride : 0);
+template <int R, int P, int64_t kBytes>
+static FT_INLINE void prefetch_bytes(const uint8_t* w, int64_t stride) {
     for (int p = 0; p < P; ++p) {
-        for (int64_t at = 0; at < kBlockLen; at += 64) prefetch<R>(w + p * stride + at);
+        for (int64_t at = 0; at < kBytes; at += 64) prefetch<R>(w + p * stride + at);
+    }
+}
+
+// The rows of a call take some panels in groups, one group after the other.
+struct Group {
+    int64_t index;
+    bool is_half;  // of two, whose panels nobody takes besides
+};
+
+// Asks for what is multiplied after block b of P panels, which is at w. Behind its panel a stream goes on at the panels
+// after these. What lies past the weights does nothing. Two groups may ask for half as much at a time, and half a panel
+// earlier: the second group's panels are in the cache already, so the first alone would ask for everything, and wait
+// for memory.
+template <int R, int P, int64_t kBlockLen>
+static FT_INLINE void prefetch_behind(const uint8_t* w, int64_t b, int64_t blocks, Group group) {
+    constexpr int64_t ahead = kAheadBytes / (P * kBlockLen), half = kBlockLen / 2;
+    const int64_t stride = blocks * kBlockLen;
+    if (R > 1 && P > 1 && group.is_half) {
+        const int64_t at = (blocks / 2 + ahead) * kBlockLen + (group.index * blocks + b) * half;
+        const uint8_t* panels = w - b * kBlockLen;
+        prefetch_bytes<R, P, half>(panels + at + (at >= stride ? (P - 1) * stride : 0), stride);
+    } else {
+        prefetch_bytes<R, P, kBlockLen>(w + ahead * kBlockLen + (b + ahead >= blocks ? (P - 1) * stride : 0), stride);
     }
 }
 
 // R rows times P panels, which come from the cache for the later rows of a call.
 template <class V, class Dot, int R, int P>
-void linear_blocks_tile(const LinearArgs& a, int64_t row, int64_t panel) {
+void linear_blocks_tile(const LinearArgs& a, int64_t row, int64_t panel, Group group) {
     using Panel = typename Dot::Panel;
     constexpr int64_t block_len = sizeof(Panel), scale_at = block_len - kPanel * 2;
     const int64_t blocks = (a.k + kBlock - 1) / kBlock, w_stride = blocks * block_len;
@@ -123,7 +144,7 @@ void linear_blocks_tile(const LinearArgs& a, int64_t row, int64_t panel) {
     V acc[R * P];
     for (int i = 0; i < R * P; ++i) acc[i] = V::zero();
     for (int64_t b = 0; b < blocks; ++b, w += block_len, q += q_step) {
-        prefetch_behind<R, P, block_len>(w, b, blocks);
+        prefetch_behind<R, P, block_len>(w, b, blocks, group);
         typename Dot::Sum dot[R * P];
         Dot::template block<R, P>(w, w_stride, q, dot);
         V weight_scale[P];
@@ -145,11 +166,11 @@ void linear_blocks_tile(const LinearArgs& a, int64_t row, int64_t panel) {
 
 // Calls the tile of `rows` rows, rows = 1 ... R.
 template <class V, class Dot, int R, int P>
-FT_INLINE void linear_blocks_rows(const LinearArgs& a, int64_t row, int64_t rows, int64_t panel) {
+FT_INLINE void linear_blocks_rows(const LinearArgs& a, int64_t row, int64_t rows, int64_t panel, Group group) {
     if (rows == R) {
-        linear_blocks_tile<V, Dot, R, P>(a, row, panel);
+        linear_blocks_tile<V, Dot, R, P>(a, row, panel, group);
     } else if constexpr (R > 1) {
-        linear_blocks_rows<V, Dot, R - 1, P>(a, row, rows, panel);
+        linear_blocks_rows<V, Dot, R - 1, P>(a, row, rows, panel, group);
     }
 }
 
@@ -161,17 +182,17 @@ FT_INLINE void linear_blocks_panels(const LinearArgs& a, int64_t rows, int64_t p
         for (int64_t t = from; t < to; ++t) {
             for (int p = 0; p < P; ++p) prefetch_outputs(a, t, panel + p);
         }
-        linear_blocks_rows<V, Dot, R, P>(a, from, to - from, panel);
+        linear_blocks_rows<V, Dot, R, P>(a, from, to - from, panel, {g, Dot::kHalves && groups == 2 && a.is_whole});
     }
 }
 
-// Few rows share what they read of two panels, activations too. One row waits for memory, and two streams of it were
-// slower than one. Many rows take one panel, all at once, if there is a tile of so many: its weights pass by once, and
-// panels of many inputs stay in the second cache beside the activations.
+// Rows share what they read of two panels, activations too. One row waits for memory, and two streams of it were slower
+// than one. Two panels of many inputs, and what is asked for ahead, do not fit the second cache beside the activations
+// of many rows: there a tile takes all rows at once, and one panel, which passes by once.
 template <class V, class Dot>
 void linear_blocks(const LinearArgs& a, int64_t rows, int64_t panel, int64_t last_panel) {
     if constexpr (Dot::kPairRows > 1) {
-        const bool in_pairs = rows > 1 && (rows <= Dot::kPairRows || Dot::kRows <= Dot::kPairRows);
+        const bool in_pairs = rows > 1 && (rows <= Dot::kPairRows || a.k < Dot::kManyInputs);
         for (; in_pairs && panel + 2 <= last_panel; panel += 2) {
             linear_blocks_panels<V, Dot, Dot::kPairRows, 2>(a, rows, panel);
         }

@@ -27,6 +27,7 @@ struct LinearArgs {
     int64_t first_output, last_output;
     float* out;
     int64_t out_stride;
+    bool is_whole = true;  // no other call takes the same panels for more rows
 };
 
 // One chunk of at most 256 keys for `heads` query heads that share a KV head. q, and part: heads * (head_len + 2).

@@ -101,6 +101,7 @@ void multiply(LinearKernel kernel, const LinearArgs& args, const Activations& a,
     const Tiles tiles(rows);
     const int64_t near = tiles.count() > 1 ? 2 * ceil_div(kPanelsInCache / 2, panel_bytes) : last - first;
     LinearArgs own = args;
+    own.is_whole = tiles.count() == 1;
     for (; first < last; first += near) {
         for (int64_t t = 0; t < tiles.count(); ++t) {
             const int64_t from = tiles.first(t);
