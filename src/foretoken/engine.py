@@ -219,7 +219,7 @@ class Engine:
         self.target = target
         self.chunk = chunk
         self._costs = Costs() if costs is None else costs
-        self._scored_at: float | None = None  # when the last pass was over
+        self._last: tuple[Paid, float] | None = None  # the round before, and when its pass was over
 
     def pool(self, positions: int, num_sequences: int = 1) -> cache.PagePool:
         """Cache memory for sequences of up to `positions` tokens; raises InputError where the system refuses it."""
@@ -238,8 +238,9 @@ class Engine:
         interrupt leaves every sequence as it was before the pass, or after it.
         """
         started = perf_counter()
-        other_s = 0.0 if self._scored_at is None else started - self._scored_at
         chunks = [self._chunk_of(s) for s in sequences if s.is_reading]
+        if self._last is not None:
+            self._settle_costs(None if chunks else started)
         writing = [s for s in sequences if not s.is_reading]
         drafters = [s.drafter for s in writing]  # before one fails
         rounds = iter(speculative.plan(writing, sum(map(len, chunks))))
@@ -268,7 +269,6 @@ class Engine:
             for mark in marks:
                 mark.restore()
             raise
-        self._scored_at = scored
         for sequence, mark in zip(sequences, marks, strict=True):
             if mark.was_reading:
                 begun = perf_counter()
@@ -276,11 +276,11 @@ class Engine:
                     sequence.horizon.read(sequence)
                 read_s = perf_counter() - begun
                 sequence.stats.add_times(prefill_s=scored - started + mark.judge_s + read_s)
-                self._scored_at += read_s  # rounds do not pay for that
         rounds_done = [mark for mark in marks if not mark.was_reading]
         if rounds_done:
-            times = planned - started, scored - planned, min(other_s, scored - planned)  # a reader may take their time
-            self._learn(rounds_done, drafters, sum(map(len, chunks)), *times)
+            times = planned - started, scored - planned, perf_counter() - scored
+            paid = self._learn(rounds_done, drafters, sum(map(len, chunks)), *times)
+            self._last = paid, scored
 
     def _learn(
         self,
@@ -290,8 +290,8 @@ class Engine:
         draft_s: float,
         verify_s: float,
         other_s: float,
-    ) -> None:
-        """Tell the costs, the horizons, the figures and the traces what the pass took and gave."""
+    ) -> Paid:
+        """Tell the horizons, the figures and the traces what the pass took and gave."""
         guessed: dict[str, list[int]] = {}
         for mark, drafter in zip(marks, drafters, strict=True):
             if drafter is not None and mark.sequence.horizon.limit:
@@ -309,7 +309,6 @@ class Engine:
             draft_s=draft_s,
             other_s=other_s,
         )
-        self._costs.add(paid)
         plain_s = self._costs.plain_s(paid)
         for mark in marks:
             if mark.sequence.error is None:
@@ -318,6 +317,16 @@ class Engine:
                 if trace is not None:
                     trace(mark.traced(paid))
                 mark.sequence.horizon.observe(mark.sequence, paid)
+        return paid
+
+    def _settle_costs(self, started: float | None) -> None:
+        """Learn what the round before took, up to this one, which began at that time; None: nobody knows."""
+        assert self._last is not None
+        paid, scored = self._last
+        self._last = None
+        if started is not None:
+            paid.other_s = min(started - scored, paid.verify_s)  # a reader may take their time
+            self._costs.add(paid)
 
     @staticmethod
     def _carry(sequence: Sequence, rows: Seq[int], scored: speculative.Scored) -> None:

@@ -1,9 +1,9 @@
 """What a pass costs by rows and context, and what guessing costs by length: measured in passing, never by a sweep.
 
 Costs are in units of one plain pass, so that a slow minute of the machine, which hits every pass alike, changes the
-level and not what the planner compares. What comes between two passes, as judging and writing text, is part of the
-second: where a pass takes a third of a millisecond, that is a reason to make fewer of them. Single times are clamped: a
-page fault can triple one.
+level and not what the planner compares. What comes between two passes, as judging, planning and writing text, is part
+of the first: where a pass takes a third of a millisecond, that is a reason to make fewer of them. Single times are
+clamped: a page fault can triple one.
 """
 
 from __future__ import annotations

@@ -22,7 +22,7 @@ class Paid:
     verify_s     seconds of the pass
     drafters     who guessed, as `Draft.source` has it: tokens that took time to guess, one number per text
     draft_s      seconds of guessing and weighing
-    other_s      seconds between the pass before and this round, as for judging and text, but no more than of the pass
+    other_s      seconds from there to the next round, as for judging and text, but no more than of the pass
     """
 
     rows: int
