@@ -285,6 +285,40 @@ def test_guesses_of_the_text_that_bring_nothing_hardly_cost_anything(draft_s):
     assert world.fixed(0) / world.auto() > 0.98
 
 
+def test_the_text_may_guess_far_while_it_is_right_though_a_model_is_worth_one_token():
+    """The model is hardly ever right, and asked for a token; where the text leads, all of its guesses are right."""
+    learned = Learned()
+    learned.costs.restore(
+        {
+            "level": 1.0,
+            "passes": {"0": {str(rows): [1.0 + 0.03 * (rows - 1), 9] for rows in range(1, 18)}},
+            "drafts": {},
+        }
+    )
+    horizon = learned.horizon("auto")
+    habit = horizon._habit
+    habit.reach["mtp+suffix"], habit.worth["mtp+suffix"] = 8, [0.2, 0.02]
+    drafter = SimpleNamespace(name="mtp+suffix")
+    told = SimpleNamespace(sampling=SimpleNamespace(temperature=0.0))
+    text = SimpleNamespace(drafter=drafter, repeats=SuffixText(), tokens=list(range(20)), source="mtp", sampler=told)
+    horizon.read(text)
+    limits = []
+    for number in range(60):
+        is_led, first = number >= 40, len(text.tokens)
+        text.source = "suffix" if is_led else "mtp"
+        right = horizon.limit if is_led else number % 2
+        guess = [first + i if i < right else 9 for i in range(horizon.limit)]
+        chances = np.full(len(guess), 0.99) if is_led else np.array([0.5, *[0.05] * 15][: len(guess)])
+        limits.append(len(guess))
+        count = horizon.choose(Draft(guess, chances.astype(np.float32)), text, 1)
+        accepted = min(count, right)
+        text.tokens += range(first, first + accepted + 1)
+        paid = Paid(count + 1, 0, 1, accepted + 1, first, 1.0 + 0.03 * count, {text.source: [len(guess)]}, 0.01)
+        horizon.observe(text, paid)
+    assert min(limits[30:40]) >= 1 and max(limits[30:40]) <= 2
+    assert max(limits[40:50]) == 16
+
+
 def test_the_text_is_asked_where_its_guesses_may_pay_for_their_rows():
     """A row costs 0.45 tokens on the one machine, which a chance of 0.3 never pays for, and 0.08 on the other."""
     asks = {}

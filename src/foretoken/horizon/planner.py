@@ -108,6 +108,7 @@ class AutoHorizon:
         self._has_text = before.has_text
         self._text = TextGuesses(before.text_cost)
         self._is_text = False  # the text itself made the last draft
+        self._text_reach = 0  # draft tokens that it may guess beside a model, by what it has just got right
         self._patience, self._num_right = FIRST_PATIENCE, 0  # drafts right throughout since the last probe
         self._probed = 0  # draft tokens that seemed worth it when one more was asked for; 0 if none was
         self._source = before.source  # whose time the next draft is likely to take
@@ -227,7 +228,8 @@ class AutoHorizon:
                 self._asleep -= 1
                 self._slept += 1
                 return  # the path of plain decoding, which must cost nothing
-        if self.limit > self.model_limit and state.drafter is not None and not paid.prompt_rows:  # the text was asked
+        was_asked = self.limit > self.model_limit or (self._is_text and self.applied > 0)  # the text itself
+        if was_asked and state.drafter is not None and not paid.prompt_rows:
             self._settle_text(state, paid)
         if self._is_parked and not self._draft and not self._wakes(state, paid):
             return
@@ -341,7 +343,7 @@ class AutoHorizon:
             self._wake = REPEATS
             return model_limit
         if model_limit:
-            return max(model_limit, min(self._reach, self._high, TEXT_OVER_MODEL * model_limit))
+            return max(model_limit, min(self._reach, self._high, max(TEXT_OVER_MODEL * model_limit, self._text_reach)))
         curve, most = self._costs.curve(len(state.tokens)), min(self._reach, self._high)
         before = min(texts, MAX_ROWS - ASK_LEN)
         plain = curve[before] - self._text.cost
@@ -378,6 +380,7 @@ class AutoHorizon:
         elif not right and self.applied and self._reach <= FIRST_REACH:
             self._reach = 1
         self._was_right = is_right
+        self._text_reach = 2 * right if self._is_text and is_right else 0
         if self._is_look:
             self._is_hot = is_right and not self._is_text
             self._back_off = 1 if self._is_hot else min(2 * self._back_off, MOST_BACK_OFF)
