@@ -16,7 +16,8 @@ constexpr int kSlab = 16;  // keys per vector
 constexpr int kPageSlabs = kPage / kSlab;
 constexpr int kMostHeads = 16;  // that share a pass over a chunk
 
-// Pages that are read later: asked for while others are multiplied, as much of each as was multiplied.
+// Pages that are read later: asked for while others are multiplied, as much of each as was multiplied. Asking for what
+// is in the cache does nothing.
 struct Coming {
     const uint16_t *keys, *values;
 };
@@ -150,7 +151,7 @@ void attention_heads(const AttentionArgs& a, int head, int heads) {
         const int page = slab / kPageSlabs;
         const Coming same{a.keys[page], a.keys[page]}, next{a.keys[end < last_slab ? page + 1 : page], a.values[page]};
         in_groups<V>(heads, [&]<int H, int N>(int h) {
-            score_page<V, H, N>(a, q + static_cast<int64_t>(h) * a.head_len, slab, end, head + h ? same : next,
+            score_page<V, H, N>(a, q + static_cast<int64_t>(h) * a.head_len, slab, end, head + h > 0 ? same : next,
                                 scores + h * kChunk);
         });
         slab = end;

@@ -38,12 +38,12 @@ template <class Dot>
 constexpr int64_t kBlockBytes = Dot::kCodeBytes + 8;
 
 template <class Dot>
-FT_INLINE float scale_in(const int8_t* block) {
+static FT_INLINE float scale_in(const int8_t* block) {
     return *reinterpret_cast<const float*>(block + Dot::kCodeBytes);
 }
 
 template <class Dot>
-FT_INLINE int32_t start_in(const int8_t* block) {
+static FT_INLINE int32_t start_in(const int8_t* block) {
     return *reinterpret_cast<const int32_t*>(block + Dot::kCodeBytes + 4);
 }
 

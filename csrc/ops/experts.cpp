@@ -66,14 +66,12 @@ struct Inputs {
     Activations activations;
     Format weights;
     bool has_blocks;
-    int64_t k;
 
     static size_t bytes(const Weight& w, int64_t rows) {
         return foretoken::has_blocks(w.format) ? activation_bytes(rows, w.k, w.format)
                                                : static_cast<size_t>(rows * w.k) * 4;
     }
-    Inputs(const Weight& w, unsigned char* memory)
-        : weights(w.format), has_blocks(foretoken::has_blocks(w.format)), k(w.k) {
+    Inputs(const Weight& w, unsigned char* memory) : weights(w.format), has_blocks(foretoken::has_blocks(w.format)) {
         if (has_blocks) {
             activations = activations_at(memory, w.k, w.format);
         } else {

@@ -11,8 +11,8 @@ constexpr int64_t kSmallCount = 1 << 13;       // numbers whose quantising takes
 constexpr int64_t kRowTile = 16;               // rows of a tile,
 constexpr int64_t kLoneTile = 18;              // or these, where there are no more
 constexpr int64_t kPanelsInCache = 512 << 10;  // bytes of panels that a thread keeps in its cache for the next tile
-constexpr int64_t kManyRows = 8;               // a row is quantised at once,
-constexpr int64_t kColumn = 8 * kBlock;        // or so many inputs of each row
+constexpr int64_t kManyRows = 8;               // from so many on, whole rows are quantised,
+constexpr int64_t kColumn = 8 * kBlock;        // else so many inputs of each row at a time
 
 int64_t activation_block_bytes(Format weights) {
     const BlockKernels& blocks = kernels().blocks;
@@ -78,7 +78,7 @@ QuantizeKernel quantize_kernel(Format weights) {
 }
 
 // Threads that wrote to the same lines would wait for each other, and rows lie side by side: few rows are cut into
-// columns.
+// columns. Of many, neighbours mostly go to one thread, which often is the one that wrote them.
 void quantize_into(Session& session, const FloatRows& x, Format weights, const Activations& a) {
     const QuantizeKernel quantize_row = quantize_kernel(weights);
     const Tiles tiles(x.rows);

@@ -278,8 +278,7 @@ class Engine:
                 sequence.stats.add_times(prefill_s=scored - started + mark.judge_s + read_s)
         rounds_done = [mark for mark in marks if not mark.was_reading]
         if rounds_done:
-            times = planned - started, scored - planned, perf_counter() - scored
-            paid = self._learn(rounds_done, drafters, sum(map(len, chunks)), *times)
+            paid = self._learn(rounds_done, drafters, sum(map(len, chunks)), planned - started, scored - planned)
             self._last = paid, scored
 
     def _learn(
@@ -289,7 +288,6 @@ class Engine:
         prompt_rows: int,
         draft_s: float,
         verify_s: float,
-        other_s: float,
     ) -> Paid:
         """Tell the horizons, the figures and the traces what the pass took and gave."""
         guessed: dict[str, list[int]] = {}
@@ -307,7 +305,6 @@ class Engine:
             verify_s=verify_s,
             drafters=guessed,
             draft_s=draft_s,
-            other_s=other_s,
         )
         plain_s = self._costs.plain_s(paid)
         for mark in marks:

@@ -44,6 +44,17 @@ def test_row_rule(format, rows, rng):
     assert_bits(together, alone)
 
 
+@pytest.mark.parametrize("format", ["q8", "q4"])
+@pytest.mark.parametrize("rows", [1, 3, 7, 8, 9, 10, 16, 17, 18, 19, 33])
+def test_many_inputs(format, rows, rng):
+    """Tiles change with the inputs, and a row is quantised in parts; the last one is not full."""
+    weight, x = native.pack(floats(rng, 75, 4100), format, "panels"), floats(rng, rows, 4100)
+    alone = np.concatenate([run_linear(x[i : i + 1], weight) for i in range(rows)])
+    for threads in (1, 3):
+        native.set_threads(threads)
+        assert_bits(same_bits(lambda: run_linear(x, weight)), alone)
+
+
 @pytest.mark.parametrize("format", FORMATS)
 @pytest.mark.parametrize("rows", [1, 4, 17, 40])
 def test_threads(format, rows, rng):

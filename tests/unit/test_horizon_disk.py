@@ -71,7 +71,16 @@ def test_what_comes_once_a_round_is_part_of_its_pass():
         costs.add(paid(1, 1.0, other_s=0.5))
         costs.add(paid(4, 1.3, other_s=0.5))
     assert costs.curve(100)[4] / costs.curve(100)[1] == pytest.approx(1.8 / 1.5, rel=0.02)
-    assert costs.plain_s(paid(4, 1.3, other_s=0.5)) == pytest.approx(1.0, rel=0.02)
+    assert costs.plain_s(paid(4, 1.3)) == pytest.approx(1.0, rel=0.02)
+
+
+def test_what_follows_a_plain_pass_is_not_what_follows_a_draft():
+    costs = Costs()
+    for _ in range(60):
+        costs.add(paid(1, 1.0, other_s=0.2))
+        costs.add(paid(4, 1.3, other_s=0.6))
+    assert costs.curve(100)[4] / costs.curve(100)[1] == pytest.approx(1.9 / 1.2, rel=0.02)
+    assert costs.plain_s(paid(4, 1.3)) == pytest.approx(1.0, rel=0.02)
 
 
 def test_long_contexts_have_their_own_costs():

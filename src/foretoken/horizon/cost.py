@@ -11,7 +11,7 @@ from __future__ import annotations
 from itertools import pairwise
 from typing import Any
 
-from foretoken.drafters.line import CLAMP, FEW, Line
+from foretoken.drafters.line import CLAMP, FEW, Line, moved
 from foretoken.errors import InputError
 from foretoken.horizon.protocol import Paid
 from foretoken.stats import TEXT_ITSELF
@@ -30,6 +30,7 @@ MAX_SOURCES = 64  # of drafts, in a file
 MOST_UNITS = 1e4  # of a pass or a draft, in a file
 MAX_CLASSES = 24  # of contexts: a power of two each
 REFILL_EVERY = 32
+GAP_WEIGHT = 0.1
 
 
 class Costs:
@@ -44,12 +45,18 @@ class Costs:
         self._adds = 0
         self._drafts: dict[str, Line] = {}
         self._met: set[Any] = set()  # kinds of passes that this process has run
+        self._gaps = {
+            False: 0.0,
+            True: 0.0,
+        }  # seconds from a pass to the next round, of plain ones and of those with drafts
 
     def add(self, paid: Paid) -> None:
         """Learn from a pass, unless it read prompts as well."""
         if paid.prompt_rows:
             return
         self._add_pass(paid)
+        has_draft = paid.rows > paid.texts
+        self._gaps[has_draft] = moved(self._gaps[has_draft], paid.other_s, GAP_WEIGHT)
         names = [name for name, own in paid.drafters.items() if any(own)]
         if not names or self.level is None:
             return
@@ -85,8 +92,10 @@ class Costs:
             return None
         curve = self.curve(paid.context)
         share = min(curve[paid.texts] / curve[paid.rows], 1.0)
-        plain = (paid.verify_s + paid.other_s) * share
-        return max(plain - paid.other_s, 0.5 * plain)  # a slow reader's time counts for as much as the pass at most
+        plain = (paid.verify_s + self._gaps[True]) * share
+        return max(
+            plain - self._gaps[False], 0.5 * plain
+        )  # a slow reader's time counts for as much as the pass at most
 
     def _add_pass(self, paid: Paid) -> None:
         rows, seconds = paid.rows, paid.verify_s + paid.other_s

@@ -228,8 +228,10 @@ class AutoHorizon:
                 self._asleep -= 1
                 self._slept += 1
                 return  # the path of plain decoding, which must cost nothing
-        was_asked = self.limit > self.model_limit or (self._is_text and self.applied > 0)  # the text itself
-        if was_asked and state.drafter is not None and not paid.prompt_rows:
+        has_told = self.limit > self.model_limit or (
+            self._is_text and self.applied > 0
+        )  # the text itself, asked or not
+        if has_told and state.drafter is not None and not paid.prompt_rows:
             self._settle_text(state, paid)
         if self._is_parked and not self._draft and not self._wakes(state, paid):
             return

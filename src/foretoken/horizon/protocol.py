@@ -22,7 +22,8 @@ class Paid:
     verify_s     seconds of the pass
     drafters     who guessed, as `Draft.source` has it: tokens that took time to guess, one number per text
     draft_s      seconds of guessing and weighing
-    other_s      seconds from there to the next round, as for judging and text, but no more than of the pass
+    other_s      seconds from the end of the pass to the next round, as for judging and text, but no more than of the
+                 pass; known when that begins
     """
 
     rows: int

@@ -17,7 +17,7 @@ NO_LEN = 1 << 30  # tokens, that nothing reaches
 REPEATS = NEVER, SUFFIX_LEN  # what the text must tell where its guesses are not asked for
 FIRST_GAIN = 0.05  # tokens a round that guesses of the text are thought to bring before they have shown it
 EVENT_GAIN = 1.3  # and where it repeats itself, over what asking takes
-GAIN_WEIGHT = 0.08  # of a round in which it was asked
+GAIN_WEIGHT = 0.08  # of a round in which it was asked, or led
 COST_WEIGHT = 0.25
 
 
@@ -45,7 +45,7 @@ class TextGuesses:
         return self._cost.units
 
     def settle(self, gain: float, units: float | None) -> None:
-        """They were asked for.
+        """They were asked for, or led beside a model.
 
         gain   tokens that they brought, less what their rows are worth
         units  that asking took; None where nobody knows
