@@ -239,8 +239,9 @@ class Engine:
         """
         started = perf_counter()
         chunks = [self._chunk_of(s) for s in sequences if s.is_reading]
-        if self._last is not None:
-            self._settle_costs(None if chunks else started)
+        if self._last is not None and not chunks:  # behind a prompt nobody knows what the round before took
+            self._settle_costs(*self._last, started)
+        self._last = None
         writing = [s for s in sequences if not s.is_reading]
         drafters = [s.drafter for s in writing]  # before one fails
         rounds = iter(speculative.plan(writing, sum(map(len, chunks))))
@@ -316,14 +317,10 @@ class Engine:
                 mark.sequence.horizon.observe(mark.sequence, paid)
         return paid
 
-    def _settle_costs(self, started: float | None) -> None:
-        """Learn what the round before took, up to this one, which began at that time; None: nobody knows."""
-        assert self._last is not None
-        paid, scored = self._last
-        self._last = None
-        if started is not None:
-            paid.other_s = min(started - scored, paid.verify_s)  # a reader may take their time
-            self._costs.add(paid)
+    def _settle_costs(self, paid: Paid, scored: float, started: float) -> None:
+        """Learn what the round before took, from the end of its pass up to this one."""
+        paid.other_s = min(started - scored, paid.verify_s)  # a reader may take their time
+        self._costs.add(paid)
 
     @staticmethod
     def _carry(sequence: Sequence, rows: Seq[int], scored: speculative.Scored) -> None:

@@ -61,14 +61,14 @@ def clock(monkeypatch):
     return clock
 
 
-def run(clock, end=LENGTH):
+def run(clock, end=LENGTH, reader=READER):
     costs = Told()
     runner = engine.Engine(SlowTarget(clock), 512, costs)
     s = sequence(runner, runner.pool(LENGTH + 20), drafter=OracleDrafter(write().tokens, lambda p: True), end=end)
     s.horizon = EveryThird(clock)
     while not s.is_full:
         runner.step([s])
-        clock.now += READER
+        clock.now += reader
     return runner, costs
 
 
@@ -91,10 +91,5 @@ def test_a_prompt_in_between_ends_the_account(clock):
 
 
 def test_a_reader_who_takes_their_time_counts_for_a_pass_at_most(clock):
-    costs = Told()
-    runner = engine.Engine(SlowTarget(clock), 512, costs)
-    s = sequence(runner, runner.pool(LENGTH + 20), end=12)
-    while not s.is_full:
-        runner.step([s])
-        clock.now += 1000.0
+    _, costs = run(clock, end=12, reader=1000.0)
     assert {other_s for _, _, other_s in costs.told} == {PASS}

@@ -16,6 +16,10 @@ def run_linear(x, weight):
     return out
 
 
+def row_by_row(x, weight):
+    return np.concatenate([run_linear(x[i : i + 1], weight) for i in range(len(x))])
+
+
 def linear_bound(x, weight):
     # A chain of n roundings errs by at most n * eps times the sum of magnitudes; q8 and q4 have one chain step a
     # block and two more roundings in it, and the twin's quantised activations differ in at most one rounding of q * d.
@@ -40,8 +44,7 @@ def test_sizes(format, n, k, rng):
 def test_row_rule(format, rows, rng):
     weight, x = native.pack(floats(rng, 75, 96), format, "panels"), floats(rng, rows, 96)
     together = same_bits(lambda: run_linear(x, weight))
-    alone = np.concatenate([run_linear(x[i : i + 1], weight) for i in range(rows)])
-    assert_bits(together, alone)
+    assert_bits(together, row_by_row(x, weight))
 
 
 @pytest.mark.parametrize("format", ["q8", "q4"])
@@ -49,7 +52,7 @@ def test_row_rule(format, rows, rng):
 def test_many_inputs(format, rows, rng):
     """Tiles change with the inputs, and a row is quantised in parts; the last one is not full."""
     weight, x = native.pack(floats(rng, 75, 4100), format, "panels"), floats(rng, rows, 4100)
-    alone = np.concatenate([run_linear(x[i : i + 1], weight) for i in range(rows)])
+    alone = row_by_row(x, weight)
     for threads in (1, 3):
         native.set_threads(threads)
         assert_bits(same_bits(lambda: run_linear(x, weight)), alone)

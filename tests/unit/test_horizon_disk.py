@@ -65,21 +65,14 @@ def test_a_unit_stays_a_plain_pass():
     assert costs.level * costs.curve(100)[1] == pytest.approx(0.33, rel=0.1)
 
 
-def test_what_comes_once_a_round_is_part_of_its_pass():
+@pytest.mark.parametrize(("behind_plain", "behind_draft"), [(0.5, 0.5), (0.2, 0.6)])
+def test_what_comes_once_a_round_is_part_of_its_pass(behind_plain, behind_draft):
     costs = Costs()
     for _ in range(60):
-        costs.add(paid(1, 1.0, other_s=0.5))
-        costs.add(paid(4, 1.3, other_s=0.5))
-    assert costs.curve(100)[4] / costs.curve(100)[1] == pytest.approx(1.8 / 1.5, rel=0.02)
-    assert costs.plain_s(paid(4, 1.3)) == pytest.approx(1.0, rel=0.02)
-
-
-def test_what_follows_a_plain_pass_is_not_what_follows_a_draft():
-    costs = Costs()
-    for _ in range(60):
-        costs.add(paid(1, 1.0, other_s=0.2))
-        costs.add(paid(4, 1.3, other_s=0.6))
-    assert costs.curve(100)[4] / costs.curve(100)[1] == pytest.approx(1.9 / 1.2, rel=0.02)
+        costs.add(paid(1, 1.0, other_s=behind_plain))
+        costs.add(paid(4, 1.3, other_s=behind_draft))
+    expected = (1.3 + behind_draft) / (1.0 + behind_plain)
+    assert costs.curve(100)[4] / costs.curve(100)[1] == pytest.approx(expected, rel=0.02)
     assert costs.plain_s(paid(4, 1.3)) == pytest.approx(1.0, rel=0.02)
 
 

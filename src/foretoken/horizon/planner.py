@@ -228,9 +228,8 @@ class AutoHorizon:
                 self._asleep -= 1
                 self._slept += 1
                 return  # the path of plain decoding, which must cost nothing
-        has_told = self.limit > self.model_limit or (
-            self._is_text and self.applied > 0
-        )  # the text itself, asked or not
+        # The text itself has a say where it was asked, and where it led although only a model was.
+        has_told = self.limit > self.model_limit or (self._is_text and self.applied > 0)
         if has_told and state.drafter is not None and not paid.prompt_rows:
             self._settle_text(state, paid)
         if self._is_parked and not self._draft and not self._wakes(state, paid):
