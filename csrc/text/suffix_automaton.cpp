@@ -21,7 +21,7 @@ SuffixAutomaton::SuffixAutomaton(std::vector<float> rates, float step, int64_t w
 }
 
 void SuffixAutomaton::forget() {
-    for (std::vector<int32_t>* of_states : {&link_, &length_, &count_, &end_, &token_, &target_}) of_states->clear();
+    states_.clear();
     more_.clear();
     size_ = last_ = 0;
     place_ = {};
@@ -36,15 +36,15 @@ void SuffixAutomaton::push(int32_t token) {
     ++size_;
     const int32_t added = add_state(size_, 1);
     int32_t state = last_, target = -1;
-    for (; state >= 0; state = link_[state]) {
-        if (token_[state] < 0) {
-            token_[state] = token;
-            target_[state] = added;
-        } else if (token_[state] == token) {
-            target = target_[state];
+    for (; state >= 0; state = states_[state].link) {
+        if (states_[state].token < 0) {
+            states_[state].token = token;
+            states_[state].target = added;
+        } else if (states_[state].token == token) {
+            target = states_[state].target;
             break;
         } else {
-            const auto [at, is_new] = more_[state].try_emplace(token, added);
+            const auto [at, is_new] = others_of(state).try_emplace(token, added);
             if (!is_new) {
                 target = at->second;
                 break;
@@ -52,29 +52,29 @@ void SuffixAutomaton::push(int32_t token) {
         }
     }
     int32_t link = state < 0 ? 0 : whole(state, token, target);
-    link_[added] = link;
+    states_[added].link = link;
     last_ = added;
-    place_ = {link, length_[link]};
-    for (int32_t i = 0; i < kCounted && link > 0; ++i, link = link_[link]) {  // one more occurrence of the text's ends
-        ++count_[link];
-        end_[link] = size_;
+    place_ = {link, states_[link].length};
+    for (int32_t i = 0; i < kCounted && link > 0; ++i, link = states_[link].link) {  // the text's ends occur once more
+        ++states_[link].count;
+        states_[link].end = size_;
     }
 }
 
 std::optional<SuffixAutomaton::Guess> SuffixAutomaton::guess(Place place) const {
     int32_t state = place.state, length = place.length;
-    while (token_[state] < 0 && state) {  // the text's own end: go on from where that occurred before
-        state = link_[state];
-        length = length_[state];
+    while (states_[state].token < 0 && state) {  // the text's own end: go on from where that occurred before
+        state = states_[state].link;
+        length = states_[state].length;
     }
     if (!length) return std::nullopt;
-    int32_t token = token_[state], target = target_[state], cell = length_cell(length);
+    int32_t token = states_[state].token, target = states_[state].target, cell = length_cell(length);
     if (const Children* others = children(state)) {
         if (others->size() >= kMostChildren) return std::nullopt;
         cell += kLengthCells;
         for (const auto& [other, its_target] : *others) {
-            const int32_t more = count_[its_target] - count_[target];
-            if (more > 0 || (!more && end_[its_target] > end_[target])) {
+            const int32_t more = states_[its_target].count - states_[target].count;
+            if (more > 0 || (!more && states_[its_target].end > states_[target].end)) {
                 token = other;
                 target = its_target;
             }
@@ -107,57 +107,62 @@ std::vector<SuffixAutomaton::Guess> SuffixAutomaton::follow(Place place, int64_t
 SuffixAutomaton::Place SuffixAutomaton::moved(Place place, int32_t token) const {
     int32_t state = place.state, length = place.length;
     for (;;) {
-        if (token_[state] == token) return {target_[state], length + 1};
+        if (states_[state].token == token) return {states_[state].target, length + 1};
         if (const Children* others = children(state)) {
             const auto found = others->find(token);
             if (found != others->end()) return {found->second, length + 1};
         }
-        state = link_[state];
+        state = states_[state].link;
         if (state < 0) return {};
-        length = length_[state];
+        length = states_[state].length;
     }
 }
 
 int32_t SuffixAutomaton::add_state(int32_t length, int32_t count) {
-    const auto added = static_cast<int32_t>(link_.size());
-    link_.push_back(-1);
-    length_.push_back(length);
-    count_.push_back(count);
-    end_.push_back(size_);
-    token_.push_back(-1);
-    target_.push_back(-1);
-    return added;
+    states_.push_back({.length = length, .count = count, .end = size_});
+    return static_cast<int32_t>(states_.size()) - 1;
 }
 
 // `target`, or where it also stands for longer strings a copy of it that stands for those of `state` only.
 int32_t SuffixAutomaton::whole(int32_t state, int32_t token, int32_t target) {
-    const int32_t length = length_[state] + 1;
-    if (length_[target] == length) return target;
-    const int32_t copy = add_state(length, count_[target]);
-    end_[copy] = end_[target];
-    token_[copy] = token_[target];
-    target_[copy] = target_[target];
-    if (const Children* others = children(target)) more_[copy] = Children(*others);
-    link_[copy] = link_[target];
-    link_[target] = copy;
-    for (; state >= 0; state = link_[state]) {
-        if (token_[state] == token) {
-            if (target_[state] != target) break;
-            target_[state] = copy;
+    const int32_t length = states_[state].length + 1;
+    if (states_[target].length == length) return target;
+    const int32_t copy = add_state(length, 0);
+    State& old = states_[target];
+    states_[copy] = old;
+    states_[copy].length = length;
+    states_[copy].more = -1;
+    old.link = copy;
+    if (const Children* others = children(target)) {
+        Children same = *others;
+        others_of(copy) = std::move(same);
+    }
+    for (; state >= 0; state = states_[state].link) {
+        if (states_[state].token == token) {
+            if (states_[state].target != target) break;
+            states_[state].target = copy;
             continue;
         }
-        const auto others = more_.find(state);
-        if (others == more_.end()) break;
-        const auto found = others->second.find(token);
-        if (found == others->second.end() || found->second != target) break;
+        if (states_[state].more < 0) break;
+        Children& others = others_of(state);
+        const auto found = others.find(token);
+        if (found == others.end() || found->second != target) break;
         found->second = copy;
     }
     return copy;
 }
 
+SuffixAutomaton::Children& SuffixAutomaton::others_of(int32_t state) {
+    if (states_[state].more < 0) {
+        more_.emplace_back();
+        states_[state].more = static_cast<int32_t>(more_.size()) - 1;
+    }
+    return more_[states_[state].more];
+}
+
 const SuffixAutomaton::Children* SuffixAutomaton::children(int32_t state) const {
-    const auto found = more_.find(state);
-    return found == more_.end() ? nullptr : &found->second;
+    const int32_t more = states_[state].more;
+    return more < 0 ? nullptr : &more_[more];
 }
 
 }  // namespace foretoken

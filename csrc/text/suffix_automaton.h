@@ -9,8 +9,8 @@
 
 namespace foretoken {
 
-// State 0 is the empty string; states number at most twice the tokens. Most go on with one token only, kept in two
-// arrays; the others have a map beside them.
+// State 0 is the empty string; states number at most twice the tokens. Most go on with one token only; the others
+// have a map beside them.
 class SuffixAutomaton {
   public:
     static constexpr int32_t kCounted = 16;      // ends of the text counted per token, from the longest: shorter ones
@@ -64,8 +64,8 @@ class SuffixAutomaton {
 
     int32_t size() const { return size_; }
     bool has(Place place) const {
-        return place.state >= 0 && static_cast<size_t>(place.state) < length_.size() && place.length >= 0 &&
-               place.length <= length_[static_cast<size_t>(place.state)];
+        return place.state >= 0 && static_cast<size_t>(place.state) < states_.size() && place.length >= 0 &&
+               place.length <= states_[static_cast<size_t>(place.state)].length;
     }
     Place place() const { return place_; }  // the longest end of the text that occurred before
     const std::vector<float>& rates() const { return rates_; }
@@ -73,11 +73,22 @@ class SuffixAutomaton {
   private:
     using Children = std::unordered_map<int32_t, int32_t>;
 
+    struct State {
+        int32_t link = -1;    // the state of the longest shorter end that occurs elsewhere too
+        int32_t length = 0;   // of its longest string
+        int32_t count = 0;    // how often its strings occur
+        int32_t end = 0;      // where the newest of them ends
+        int32_t token = -1;   // how it goes on first, -1 if it does not
+        int32_t target = -1;  // and the state behind that
+        int32_t more = -1;    // which of `more_` holds how else it goes on
+    };
+
     void push(int32_t token);
     void forget();
     int32_t add_state(int32_t length, int32_t count);
     int32_t whole(int32_t state, int32_t token, int32_t target);
-    const Children* children(int32_t state) const;
+    Children& others_of(int32_t state);             // how else it goes on; makes room for it
+    const Children* children(int32_t state) const;  // the same, null where it does not
 
     std::vector<float> rates_;
     const float step_;
@@ -86,13 +97,8 @@ class SuffixAutomaton {
     bool is_whole_ = true;
     int32_t size_ = 0, last_ = 0;
     Place place_;
-    std::vector<int32_t> link_;    // the state of the longest shorter end that occurs elsewhere too
-    std::vector<int32_t> length_;  // of a state's longest string
-    std::vector<int32_t> count_;   // how often its strings occur
-    std::vector<int32_t> end_;     // where the newest of them ends
-    std::vector<int32_t> token_;   // how it goes on first, -1 if it does not
-    std::vector<int32_t> target_;
-    std::unordered_map<int32_t, Children> more_;  // and with which other tokens
+    std::vector<State> states_;
+    std::vector<Children> more_;
 };
 
 }  // namespace foretoken

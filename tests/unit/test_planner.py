@@ -9,12 +9,13 @@ from simulated import FLAT, STEEP, STEPS, TextWorld, World
 
 from foretoken.bench.calibration import calibration_error
 from foretoken.drafters.protocol import Draft
-from foretoken.drafters.suffix import SuffixText
+from foretoken.drafters.suffix import LEAST_CHANCE, SuffixText
 from foretoken.horizon import AutoHorizon, FixedHorizon, Learned, Paid
 from foretoken.horizon.chance import Chance, Weights
 from foretoken.horizon.cost import Costs
 from foretoken.horizon.habit import Habit
 from foretoken.horizon.planner import LOOK_SHARE
+from foretoken.horizon.text import NEVER, least_chance
 from foretoken.ops import NO_STOP, log_odds, native
 
 MACHINES = {"flat": FLAT, "steep": STEEP, "steps": STEPS}
@@ -496,3 +497,17 @@ def test_guesses_that_are_not_taken_are_no_reason_for_long_ones():
     horizon.choose = lambda draft, state, rows: (limits.append(horizon.model_limit), own_choose(draft, state, rows))[1]
     world.run(horizon, learned.costs)
     assert np.mean(limits[50:]) < 1.3
+
+
+@pytest.mark.parametrize(
+    ("prices", "least"),
+    [
+        ([0.5], 33 / 64),  # more than half of a token
+        ([0.5, 0.7], 31 / 64),  # 0.475 + 0.475² is 0.7
+        ([1.0, 1.5, 1.8], 49 / 64),  # three tokens of 0.7655 each bring 1.8; two would have to be of 0.8229, one of 1
+        ([0.01, 5.0], LEAST_CHANCE),
+        ([1.0, 2.0, 3.5, 4.0], NEVER),
+    ],
+)
+def test_how_sure_the_text_must_be(prices, least):
+    assert least_chance(prices) == least

@@ -17,13 +17,12 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from foretoken.drafters.protocol import Draft
-from foretoken.drafters.suffix import LEAST_CHANCE
 from foretoken.horizon.chance import Chance
 from foretoken.horizon.cost import MAX_ROWS, Costs
 from foretoken.horizon.fixed import MAX_HORIZON, likely
 from foretoken.horizon.habit import FIRST_REACH, Habit
 from foretoken.horizon.protocol import Paid
-from foretoken.horizon.text import NO_LEN, REPEATS, TextGuesses, tells
+from foretoken.horizon.text import ASK_LEN, NO_LEN, REPEATS, TextGuesses, least_chance, tells
 from foretoken.ops import NO_STOP, Stop
 from foretoken.stats import TEXT_ITSELF
 
@@ -44,7 +43,6 @@ NEXT_CHANCE = 0.6  # of a draft token to be worth a row, where those before it a
 GUESSED_WORTH = 0.8  # of the worth of one draft token, for the next one where none was seen
 TEXT_OVER_MODEL = 2  # times the tokens of a model that the text is asked for beside it
 TEXT_MARGIN = 1.15  # its tokens must be worth so many times their rows: of many guesses some seem good by chance
-ASK_LEN = 4  # draft tokens, at most, by which it is decided whether the text is asked
 PLAIN_ROUNDS = 4  # before the first draft, where the cost of a plain pass is not known
 
 
@@ -116,7 +114,6 @@ class AutoHorizon:
         is_known = costs.level is not None
         self.model_limit = low or (min(max(worthy, default=FIRST_REACH), self._reach, high) if is_known else 0)
         self._is_text_asked = False  # the text itself is worth asking; alone only where it is sure enough
-        self._ask_units: list[float] = []  # what asking and so many rows take
         self.limit = self.model_limit
 
     @property
@@ -222,9 +219,10 @@ class AutoHorizon:
     def observe(self, state: Any, paid: Paid) -> None:
         """The pass is over: compare the draft with what the target wrote, and plan the next round."""
         if self._asleep and paid.is_alone and not (self._has_text and tells(state, *self._wake)):
-            credit = self._habit.credit + self._share
+            habit = self._habit
+            credit = habit.credit + self._share
             if credit <= 0.0 or not self._is_called(state):
-                self._habit.credit = credit
+                habit.credit = credit
                 self._asleep -= 1
                 self._slept += 1
                 return  # the path of plain decoding, which must cost nothing
@@ -347,22 +345,10 @@ class AutoHorizon:
             return max(model_limit, min(self._reach, self._high, max(TEXT_OVER_MODEL * model_limit, self._text_reach)))
         curve, most = self._costs.curve(len(state.tokens)), min(self._reach, self._high)
         before = min(texts, MAX_ROWS - ASK_LEN)
-        plain = curve[before] - self._text.cost
-        self._ask_units = [units - plain for units in curve[before + 1 : before + 1 + min(most, ASK_LEN)]]
-        # No token can pay for more than itself: in the cheapest draft each must be worth this share.
-        share = min(units / count for count, units in enumerate(self._ask_units, 1))
-        self._wake = max(LEAST_CHANCE, TEXT_MARGIN * share / curve[1]), NO_LEN
-        return most if tells(state, *self._wake) and self._is_sure(state.repeats.observe(state.tokens)) else 0
-
-    def _is_sure(self, chance: float) -> bool:
-        """Whether what the text says is next may be worth rows and asking: some of it, were all its tokens alike."""
-        price, survival, total = TEXT_MARGIN * self._rate, 1.0, 0.0
-        for units in self._ask_units:
-            survival *= chance
-            total += survival
-            if total > price * units:
-                return True
-        return False
+        plain, price = curve[before] - self._text.cost, TEXT_MARGIN * self._rate
+        ahead = curve[before + 1 : before + 1 + min(most, ASK_LEN)]
+        self._wake = least_chance([price * (units - plain) for units in ahead]), NO_LEN
+        return most if tells(state, *self._wake) else 0
 
     def _compare(self, tokens: Sequence[int]) -> None:
         """Learn from every draft token that the target has written or refused by now."""

@@ -6,10 +6,13 @@ bring and take is counted, and they are given up where they bring less, until th
 
 from __future__ import annotations
 
+from bisect import bisect_right
+from collections.abc import Sequence
+from itertools import accumulate
 from typing import Any
 
 from foretoken.drafters.line import moved
-from foretoken.drafters.suffix import SuffixText
+from foretoken.drafters.suffix import LEAST_CHANCE, SuffixText
 
 SUFFIX_LEN = 4  # so many tokens that stood in the text before are an event
 NEVER = 2.0  # a chance, and
@@ -19,6 +22,13 @@ FIRST_GAIN = 0.05  # tokens a round that guesses of the text are thought to brin
 EVENT_GAIN = 1.3  # and where it repeats itself, over what asking takes
 GAIN_WEIGHT = 0.08  # of a round in which it was asked, or led
 COST_WEIGHT = 0.25
+ASK_LEN = 4  # draft tokens, at most, by which it is decided whether the text is asked
+CHANCES = 64  # that are told apart there
+# By draft tokens: how many of them are kept on average, where each has the chance i / CHANCES to be, given the others.
+KEPT = [
+    [sum(accumulate([i / CHANCES] * count, lambda survival, chance: survival * chance)) for i in range(CHANCES + 1)]
+    for count in range(1, ASK_LEN + 1)
+]
 
 
 class TextCost:
@@ -57,6 +67,15 @@ class TextGuesses:
     def try_again(self, rate: float) -> None:
         """The text repeats itself: they are worth another try."""
         self._gain = max(self._gain, FIRST_GAIN, EVENT_GAIN * rate * self._cost.units)
+
+
+def least_chance(prices: Sequence[float]) -> float:
+    """How sure the text must be of its next token to be asked, were all its tokens alike; NEVER where nothing suffices.
+
+    prices  tokens that a draft of one token, of two, … of ASK_LEN at most must bring
+    """
+    at = min(bisect_right(kept, price) for kept, price in zip(KEPT, prices, strict=False))
+    return max(at / CHANCES, LEAST_CHANCE) if at <= CHANCES else NEVER
 
 
 def tells(state: Any, least_chance: float = NEVER, length: int = SUFFIX_LEN) -> bool:
