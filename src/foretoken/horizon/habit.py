@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from foretoken.horizon.text import TextCost
+from foretoken.horizon.text import TextGuesses
 
 FIRST_REACH = 2  # draft tokens with a row before longer drafts have proved themselves: a wrong start must stay cheap
 REACH_WEIGHT = 0.05  # of a draft, on the reach that later texts begin with
@@ -20,7 +20,7 @@ class Habit:
         self.reach: dict[str, float] = {}  # drafter name -> twice the draft tokens that were right
         self.source = ""  # which model made the last draft
         self.has_text = False  # the text itself is among the sources
-        self.text_cost = TextCost()
+        self.text = TextGuesses()
         self.tokens = self.time = 0.0  # of the last text that had a pass to itself
         self._num_drafts = 0
 

@@ -6,8 +6,8 @@ counts are compared, for costs have steps. No row is always among them, and then
 the drafter is asked for as many tokens as have lately been worth their cost, fewer where it becomes unsure while it
 guesses, or none. Then drafts are looked at now and again without a row and compared with what the target goes on to
 write; all looking together may take less than one hundredth of the time. Where a model is not worth asking, the text
-itself is: its guesses cost next to nothing, and are asked for where it is sure of them, until they do not even bring
-that.
+itself is: its guesses cost next to nothing, and are asked for where it is sure of them, as long as they have not cost
+more than they brought.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from foretoken.horizon.cost import MAX_ROWS, Costs
 from foretoken.horizon.fixed import MAX_HORIZON, likely
 from foretoken.horizon.habit import FIRST_REACH, Habit
 from foretoken.horizon.protocol import Paid
-from foretoken.horizon.text import ASK_LEN, NO_LEN, REPEATS, TextGuesses, least_chance, tells
+from foretoken.horizon.text import ASK_LEN, NO_LEN, REPEATS, least_chance, tells
 from foretoken.ops import NO_STOP, Stop
 from foretoken.stats import TEXT_ITSELF
 
@@ -42,7 +42,6 @@ MOST_BACK_OFF = 2
 NEXT_CHANCE = 0.6  # of a draft token to be worth a row, where those before it are: the others are guessed for nothing
 GUESSED_WORTH = 0.8  # of the worth of one draft token, for the next one where none was seen
 TEXT_OVER_MODEL = 2  # times the tokens of a model that the text is asked for beside it
-TEXT_MARGIN = 1.15  # its tokens must be worth so many times their rows: of many guesses some seem good by chance
 PLAIN_ROUNDS = 4  # before the first draft, where the cost of a plain pass is not known
 
 
@@ -104,7 +103,8 @@ class AutoHorizon:
         self.stop = NO_STOP
         self._step = 0.0  # units of a draft token
         self._has_text = before.has_text
-        self._text = TextGuesses(before.text_cost)
+        self._text = before.text
+        self._text_len = 0  # tokens written when its balance was last looked at
         self._is_text = False  # the text itself made the last draft
         self._text_reach = 0  # draft tokens that it may guess beside a model, by what it has just got right
         self._patience, self._num_right = FIRST_PATIENCE, 0  # drafts right throughout since the last probe
@@ -125,6 +125,7 @@ class AutoHorizon:
         """Take in the prompt for what its text says, so that no round waits for that."""
         if state.drafter is not None and not self._name:
             self._meet(state.drafter.name)
+        self._text_len = len(state.tokens)
         if self._has_text:
             tells(state, 0.0)
 
@@ -146,8 +147,6 @@ class AutoHorizon:
             last, slope = ahead[-1] if ahead else before, costs[MAX_ROWS] - costs[MAX_ROWS - 1]
             ahead += [last + slope * i for i in range(1, count - len(ahead) + 1)]
         rate = max(self._rate, 1.0 / costs[1])
-        if not self.model_limit:
-            rate *= TEXT_MARGIN
         survival, net, best, chosen = 1.0, 0.0, 0.0, 0
         reach = self._high if self._low else min(self._reach, self._high)
         least, worth = self._min_chance, self._worth
@@ -297,9 +296,8 @@ class AutoHorizon:
             return False
         self._count_plain(1)
         if is_told and not self._is_text_asked:
-            self._text.try_again(self._rate)
-        if is_told or self._is_text_asked:
-            self.limit = self._with_text(0, state, 1)
+            self._text.try_again()
+        self.limit = self._with_text(0, state, 1)
         if not self.limit:
             self._asleep = int(min((self._due - credit) / self._share, MOST_ASLEEP))
         return False
@@ -333,11 +331,13 @@ class AutoHorizon:
             gain = len(state.tokens) - self._at - 1 - self._rate * (costs[rows] - costs[max(rows - self.applied, 1)])
         if level and paid.texts == 1 and not self.model_limit:
             units = paid.draft_s / level
-        self._text.settle(gain, units)
+        self._text.settle(gain, units, self._rate)
 
     def _with_text(self, model_limit: int, state: Any, texts: int) -> int:
         """Draft tokens to ask for, where a model is to guess so many of them, in a pass of so many texts."""
-        self._is_text_asked = not self._low and self._has_text and self._text.are_worth_it(self._rate)
+        self._text.recover(len(state.tokens) - self._text_len)
+        self._text_len = len(state.tokens)
+        self._is_text_asked = not self._low and self._has_text and self._text.are_affordable
         if not self._is_text_asked:
             self._wake = REPEATS
             return model_limit
@@ -345,9 +345,9 @@ class AutoHorizon:
             return max(model_limit, min(self._reach, self._high, max(TEXT_OVER_MODEL * model_limit, self._text_reach)))
         curve, most = self._costs.curve(len(state.tokens)), min(self._reach, self._high)
         before = min(texts, MAX_ROWS - ASK_LEN)
-        plain, price = curve[before] - self._text.cost, TEXT_MARGIN * self._rate
+        plain = curve[before] - self._text.cost
         ahead = curve[before + 1 : before + 1 + min(most, ASK_LEN)]
-        self._wake = least_chance([price * (units - plain) for units in ahead]), NO_LEN
+        self._wake = least_chance([self._rate * (units - plain) for units in ahead]), NO_LEN
         return most if tells(state, *self._wake) else 0
 
     def _compare(self, tokens: Sequence[int]) -> None:

@@ -1,7 +1,9 @@
-"""Whether the text's own guesses are worth asking for, where no model is, and where a text repeats itself.
+"""Whether the text's own guesses are asked for, where no model is, and where a text repeats itself.
 
-They cost microseconds: next to nothing beside a pass of 40 milliseconds, and a tenth of one of 0.2. So what they
-bring and take is counted, and they are given up where they bring less, until the text repeats itself.
+They cost microseconds: next to nothing beside a pass of 40 milliseconds, and a tenth of one of 0.2. They are asked for
+where the text is so sure that they should bring more than that and their rows. How sure it says it is has been learnt,
+so this should hold on average; what they really brought and took is counted all the same, as a balance over all texts,
+and they are not asked for while that is used up, until the text repeats itself.
 """
 
 from __future__ import annotations
@@ -18,9 +20,10 @@ SUFFIX_LEN = 4  # so many tokens that stood in the text before are an event
 NEVER = 2.0  # a chance, and
 NO_LEN = 1 << 30  # tokens, that nothing reaches
 REPEATS = NEVER, SUFFIX_LEN  # what the text must tell where its guesses are not asked for
-FIRST_GAIN = 0.05  # tokens a round that guesses of the text are thought to bring before they have shown it
-EVENT_GAIN = 1.3  # and where it repeats itself, over what asking takes
-GAIN_WEIGHT = 0.08  # of a round in which it was asked, or led
+FIRST_BALANCE, MOST_BALANCE = 2.0, 10.0  # tokens; much, for luck alone is worth one or two in every guess
+MOST_LOSS = 2.0  # of that in one guess: a long one may lose much by one wrong token
+TRY_BALANCE = 0.05  # enough for one guess
+BALANCE_SHARE = 0.003  # of every token, for guesses that bring less than they take
 COST_WEIGHT = 0.25
 ASK_LEN = 4  # draft tokens, at most, by which it is decided whether the text is asked
 CHANCES = 64  # that are told apart there
@@ -31,42 +34,40 @@ KEPT = [
 ]
 
 
-class TextCost:
-    """Units that asking takes, over all texts; 0 before the first."""
+class TextGuesses:
+    """The guesses of all texts.
+
+    cost  units that asking takes; 0 before the first time
+    """
 
     def __init__(self) -> None:
-        self.units = 0.0
-
-
-class TextGuesses:
-    """Of one text. `cost` is shared with other texts."""
-
-    def __init__(self, cost: TextCost) -> None:
-        self._cost = cost
-        self._gain = FIRST_GAIN
-
-    def are_worth_it(self, rate: float) -> bool:
-        """Whether they bring more than asking takes, at so many tokens per unit of time."""
-        return self._gain > rate * self._cost.units
+        self.cost = 0.0
+        self._balance = FIRST_BALANCE
 
     @property
-    def cost(self) -> float:
-        """Units that asking takes."""
-        return self._cost.units
+    def are_affordable(self) -> bool:
+        """Whether they may be asked for."""
+        return self._balance > 0.0
 
-    def settle(self, gain: float, units: float | None) -> None:
+    def settle(self, gain: float, units: float | None, rate: float) -> None:
         """They were asked for, or led beside a model.
 
         gain   tokens that they brought, less what their rows are worth
         units  that asking took; None where nobody knows
+        rate   tokens per unit
         """
-        self._gain += GAIN_WEIGHT * (gain - self._gain)
         if units is not None:
-            self._cost.units = moved(self._cost.units, units, COST_WEIGHT)
+            self.cost = moved(self.cost, units, COST_WEIGHT)
+            gain -= rate * self.cost
+        self._balance = min(self._balance + max(gain, -MOST_LOSS), MOST_BALANCE)
 
-    def try_again(self, rate: float) -> None:
+    def recover(self, tokens: int) -> None:
+        """So many tokens have been written."""
+        self._balance = min(self._balance + BALANCE_SHARE * tokens, MOST_BALANCE)
+
+    def try_again(self) -> None:
         """The text repeats itself: they are worth another try."""
-        self._gain = max(self._gain, FIRST_GAIN, EVENT_GAIN * rate * self._cost.units)
+        self._balance = max(self._balance, TRY_BALANCE)
 
 
 def least_chance(prices: Sequence[float]) -> float:
