@@ -8,6 +8,7 @@ from foretoken.horizon.text import TextGuesses
 
 FIRST_REACH = 2  # draft tokens with a row before longer drafts have proved themselves: a wrong start must stay cheap
 REACH_WEIGHT = 0.05  # of a draft, on the reach that later texts begin with
+RATE_FADE = 0.995  # about two hundred rounds: the end of one text says little of the next
 HABIT_WEIGHT, HABIT_EVERY = 0.1, 8  # of texts on the habit, once in so many drafts
 
 
@@ -21,12 +22,19 @@ class Habit:
         self.source = ""  # which model made the last draft
         self.has_text = False  # the text itself is among the sources
         self.text = TextGuesses()
-        self.tokens = self.time = 0.0  # of the last text that had a pass to itself
+        self.tokens = self.time = (
+            0.0  # of the last rounds, and in units what they took, where a text had them to itself
+        )
         self._num_drafts = 0
 
     def reach_of(self, name: str) -> int:
         """Draft tokens that get a row before longer drafts have proved themselves."""
         return max(round(self.reach.get(name, FIRST_REACH)), 1)
+
+    def count(self, tokens: int, units: float) -> None:
+        """What a round gave and took."""
+        self.tokens = RATE_FADE * self.tokens + tokens
+        self.time = RATE_FADE * self.time + units
 
     def prove(self, name: str, right: int) -> None:
         """So many tokens of a draft with rows were right: move a little towards twice as many."""

@@ -35,7 +35,7 @@ MOST_OVER = 4.0  # times what a look usually takes, for one that took longer
 MOST_ASLEEP = 64  # rounds, for costs and rate move
 MOST_CREDIT = 1000  # times what one round brings: drafts that cost even more are not looked at any more
 RATE_FADE = 0.97  # the rate is that of about the last thirty rounds,
-RATE_KEPT = 0.5  # of which those of the text before count so much at first: at half the rate drafts are far too long
+RATE_KEPT = 5.0  # units of those before a text, whose rate it begins with
 WORTH_WEIGHT = 0.25
 LOOK_WEIGHT = 0.4  # looks and probes are few, so each says more
 MOST_BACK_OFF = 2
@@ -80,7 +80,8 @@ class AutoHorizon:
         self._judges: dict[str, Chance] = {}  # by source
         self._name = ""
         before = self._habit
-        self._tokens, self._time = RATE_KEPT * before.tokens, RATE_KEPT * before.time
+        kept = min(1.0, RATE_KEPT / before.time) if before.time else 0.0
+        self._tokens, self._time = kept * before.tokens, kept * before.time
         self._plain = costs.curve(0)[1]  # units of a plain pass
         self._rate = max(self._tokens / self._time if self._time else 0.0, 1.0 / self._plain)  # tokens per unit of time
         self._reach = max(map(before.reach_of, before.reach), default=FIRST_REACH)
@@ -239,7 +240,7 @@ class AutoHorizon:
                 cost += paid.draft_s / level
             self._count(paid.tokens, cost, paid.texts / costs[paid.texts if paid.texts < MAX_ROWS else MAX_ROWS])
             if paid.texts == 1:  # the rate of several is theirs together
-                self._habit.tokens, self._habit.time = self._tokens, self._time
+                self._habit.count(paid.tokens, cost)
         if self._charged:
             self._settle_look(paid)
         self._plain = costs[1]
