@@ -42,7 +42,10 @@ class SuffixText(SuffixAutomaton):  # type: ignore[misc,valid-type]  # the nativ
 
     def draft(self, limit: int, head: Draft = NO_DRAFT) -> Draft:
         """Up to `limit` tokens: those of `head` up to where the text is surer of another, then what the text says."""
-        rates, guess = self.rates if head.tokens else [], self.guess
+        if not head.tokens:
+            tokens, chances = self.follow(self.place, limit, 1.0, LEAST_CHANCE)
+            return Draft(tokens, np.array(chances, dtype=np.float32), "suffix") if tokens else NO_DRAFT
+        rates, guess = self.rates, self.guess
         tokens, chances, place, survival = list[int](), list[float](), self.place, 1.0
         source = head.source
         for token, chance in zip(head.tokens, head.confidence.tolist(), strict=True):
@@ -60,10 +63,10 @@ class SuffixText(SuffixAutomaton):  # type: ignore[misc,valid-type]  # the nativ
             place = self.moved(place, token)
         more, their_chances = self.follow(place, limit - len(tokens), survival, LEAST_CHANCE)
         if more:
-            source = f"{source}+suffix" if head.tokens else "suffix"  # also where no token of the head is left
+            source = f"{source}+suffix"  # also where no token of the head is left
             tokens += more
             chances += their_chances
-        own = len(head.tokens) or None
+        own = len(head.tokens)
         return Draft(tokens, np.array(chances, dtype=np.float32), source, own) if tokens else NO_DRAFT
 
 
