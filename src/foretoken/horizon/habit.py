@@ -22,9 +22,7 @@ class Habit:
         self.source = ""  # which model made the last draft
         self.has_text = False  # the text itself is among the sources
         self.text = TextGuesses()
-        self.tokens = self.time = (
-            0.0  # of the last rounds, and in units what they took, where a text had them to itself
-        )
+        self.tokens = self.time = 0.0  # of the last rounds that a text had to itself, and the units that they took
         self._num_drafts = 0
 
     def reach_of(self, name: str) -> int:
