@@ -127,16 +127,15 @@ int32_t SuffixAutomaton::add_state(int32_t length, int32_t count) {
 int32_t SuffixAutomaton::whole(int32_t state, int32_t token, int32_t target) {
     const int32_t length = states_[state].length + 1;
     if (states_[target].length == length) return target;
-    const int32_t copy = add_state(length, 0);
-    State& old = states_[target];
-    states_[copy] = old;
-    states_[copy].length = length;
-    states_[copy].more = -1;
-    old.link = copy;
-    if (const Children* others = children(target)) {
-        Children same = *others;
-        others_of(copy) = std::move(same);
+    const auto copy = static_cast<int32_t>(states_.size());
+    State same = states_[target];
+    same.length = length;
+    if (same.more >= 0) {
+        more_.push_back(more_[same.more]);
+        same.more = static_cast<int32_t>(more_.size()) - 1;
     }
+    states_.push_back(same);
+    states_[target].link = copy;
     for (; state >= 0; state = states_[state].link) {
         if (states_[state].token == token) {
             if (states_[state].target != target) break;
@@ -144,7 +143,7 @@ int32_t SuffixAutomaton::whole(int32_t state, int32_t token, int32_t target) {
             continue;
         }
         if (states_[state].more < 0) break;
-        Children& others = others_of(state);
+        Children& others = more_[states_[state].more];
         const auto found = others.find(token);
         if (found == others.end() || found->second != target) break;
         found->second = copy;

@@ -45,10 +45,7 @@ class Costs:
         self._adds = 0
         self._drafts: dict[str, Line] = {}
         self._met: set[Any] = set()  # kinds of passes that this process has run
-        self._gaps = {
-            False: 0.0,
-            True: 0.0,
-        }  # seconds from a pass to the next round, of plain ones and of those with drafts
+        self._gaps = {False: 0.0, True: 0.0}  # seconds from a pass to the next round, by whether it had drafts
 
     def add(self, paid: Paid) -> None:
         """Learn from a pass, unless it read prompts as well."""
@@ -93,9 +90,7 @@ class Costs:
         curve = self.curve(paid.context)
         share = min(curve[paid.texts] / curve[paid.rows], 1.0)
         plain = (paid.verify_s + self._gaps[True]) * share
-        return max(
-            plain - self._gaps[False], 0.5 * plain
-        )  # a slow reader's time counts for as much as the pass at most
+        return max(plain - self._gaps[False], 0.5 * plain)  # a slow reader's time counts for the pass at most
 
     def _add_pass(self, paid: Paid) -> None:
         rows, seconds = paid.rows, paid.verify_s + paid.other_s

@@ -3,14 +3,13 @@
 They cost microseconds: next to nothing beside a pass of 40 milliseconds, and a tenth of one of 0.2. They are asked for
 where the text is so sure that they should bring more than that and their rows. How sure it says it is has been learnt,
 so this should hold on average; what they really brought and took is counted all the same, as a balance over all texts,
-and they are not asked for while that is used up, until the text repeats itself.
+and they are not asked for while that is used up, until some has come back or the text repeats itself.
 """
 
 from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Sequence
-from itertools import accumulate
 from typing import Any
 
 from foretoken.drafters.line import moved
@@ -29,7 +28,7 @@ ASK_LEN = 4  # draft tokens, at most, by which it is decided whether the text is
 CHANCES = 64  # that are told apart there
 # By draft tokens: how many of them are kept on average, where each has the chance i / CHANCES to be, given the others.
 KEPT = [
-    [sum(accumulate([i / CHANCES] * count, lambda survival, chance: survival * chance)) for i in range(CHANCES + 1)]
+    [sum((i / CHANCES) ** depth for depth in range(1, count + 1)) for i in range(CHANCES + 1)]
     for count in range(1, ASK_LEN + 1)
 ]
 
