@@ -13,7 +13,8 @@ namespace foretoken {
 namespace {
 
 constexpr uint32_t kOpen = 1u << 31;
-constexpr int kSpins = 6000;  // about 100 µs on Zen 4, more than the gap between passes of a small model
+constexpr int kSpins = 6000;   // about 150 µs on Zen 4, more than the gap between two passes of a small model,
+constexpr int kYields = 1000;  // and about half a millisecond, more than one in which drafts are planned
 
 void pause() {
 #if defined(__x86_64__) || defined(_M_X64)
@@ -23,11 +24,16 @@ void pause() {
 #endif
 }
 
-// Waits until `value` is no longer `old`: spins a little, then sleeps.
+// Waits until `value` is no longer `old`: spins, then leaves the core to anyone who wants it but looks again at once,
+// then sleeps. To be woken from sleep takes longer than a whole pass of a small model would.
 void wait_change(const std::atomic<uint32_t>& value, uint32_t old) {
     for (int i = 0; i < kSpins; ++i) {
         if (value.load(std::memory_order_acquire) != old) return;
         pause();
+    }
+    for (int i = 0; i < kYields; ++i) {
+        if (value.load(std::memory_order_acquire) != old) return;
+        std::this_thread::yield();
     }
     value.wait(old, std::memory_order_acquire);
 }
