@@ -30,9 +30,10 @@ Automaton::Place place_of(const Automaton& automaton, PlacePair pair) {
     return place;
 }
 
+int32_t token_of(const nb::list& tokens, int64_t i) { return nb::cast<int32_t>(tokens[static_cast<size_t>(i)]); }
+
 void take_in(Automaton& automaton, const nb::list& tokens) {
-    automaton.observe(static_cast<int64_t>(tokens.size()),
-                      [&](int64_t i) { return nb::cast<int32_t>(tokens[static_cast<size_t>(i)]); });
+    automaton.observe(static_cast<int64_t>(tokens.size()), [&](int64_t i) { return token_of(tokens, i); });
 }
 
 float next_chance(const Automaton& automaton) {
@@ -62,7 +63,8 @@ void bind_text(nb::module_& m) {
             .def("tells",  // takes the tokens in only where the answer may be yes
                  [](Automaton& self, const nb::list& tokens, float chance, int32_t length) {
                      const int32_t least = std::min(length, self.least_length(chance));
-                     if (!self.may_match(static_cast<int64_t>(tokens.size()), least)) return false;
+                     const auto token_at = [&](int64_t i) { return token_of(tokens, i); };
+                     if (!self.may_match(static_cast<int64_t>(tokens.size()), least, token_at)) return false;
                      take_in(self, tokens);
                      return self.place().length >= length || next_chance(self) >= chance;
                  })

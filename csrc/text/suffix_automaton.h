@@ -2,6 +2,7 @@
 // Source: Blumer et al. 1985. What it is for: foretoken/drafters/suffix.py.
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <optional>
 #include <unordered_map>
@@ -48,8 +49,12 @@ class SuffixAutomaton {
         is_whole_ = true;
     }
 
-    // Whether the last `match` tokens of a text of `length` may have occurred before: a match grows by one with each.
-    bool may_match(int64_t length, int64_t match) const {
+    // Whether the last `match` tokens of a text of `length` may have occurred before: a match grows by one with each,
+    // and its last two tokens must have. Costs next to nothing, for it looks at pairs of tokens only.
+    template <class TokenAt>
+    bool may_match(int64_t length, int64_t match, const TokenAt& token_at) {
+        const bool is_pair_known = pairs_.take_in(length, token_at);
+        if (match > 1 && !is_pair_known) return false;
         return !is_whole_ || length < num_seen_ || place_.length + (length - num_seen_) >= match;
     }
 
@@ -83,6 +88,35 @@ class SuffixAutomaton {
         int32_t more = -1;    // which of `more_` holds how else it goes on
     };
 
+    // Which pairs of tokens have stood next to each other; of some it wrongly says yes.
+    class Pairs {
+      public:
+        // Whether the last two of `length` tokens had before; takes in those since the last call.
+        template <class TokenAt>
+        bool take_in(int64_t length, const TokenAt& token_at) {
+            if (length < num_seen_) *this = {};
+            for (; num_seen_ < length; ++num_seen_) add(token_at(num_seen_));
+            return is_last_known_;
+        }
+
+      private:
+        static constexpr int kBits = 16;
+
+        void add(int32_t token) {
+            const uint64_t pair = static_cast<uint64_t>(last_) << 32 | static_cast<uint32_t>(token);
+            const uint64_t at = pair * 0x9e3779b97f4a7c15u >> (64 - kBits), bit = uint64_t{1} << at % 64;
+            uint64_t& word = words_[at / 64];
+            is_last_known_ = word & bit;
+            word |= bit;
+            last_ = static_cast<uint32_t>(token);
+        }
+
+        std::array<uint64_t, (1 << kBits) / 64> words_{};
+        int64_t num_seen_ = 0;
+        uint32_t last_ = 0;  // token; behind the first one the pair is only more likely to be known
+        bool is_last_known_ = false;
+    };
+
     void push(int32_t token);
     void forget();
     int32_t add_state(int32_t length, int32_t count);
@@ -99,6 +133,7 @@ class SuffixAutomaton {
     Place place_;
     std::vector<State> states_;
     std::vector<Children> more_;
+    Pairs pairs_;
 };
 
 }  // namespace foretoken

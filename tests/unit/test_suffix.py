@@ -70,6 +70,22 @@ def test_what_the_text_tells_is_what_it_would_say_if_asked_every_time():
     assert told > 500
 
 
+def test_a_text_that_hardly_repeats_itself_still_tells_where_it_does():
+    """Where no pair of tokens comes again nothing is taken in, and nothing is missed."""
+    rng, told = random.Random(3), 0
+    for _ in range(30):
+        text, other, tokens = SuffixText(), SuffixText(), []
+        length = rng.choice((1, 2, 3, 5))
+        for _ in range(60):
+            start = rng.randrange(max(len(tokens), 1))
+            tokens += tokens[start : start + 6] if rng.random() < 0.1 else [rng.randrange(300)]
+            other.observe(tokens)
+            expected = other.place[1] >= length
+            assert text.tells(tokens, 2.0, length) == expected
+            told += expected
+    assert told > 150
+
+
 def test_the_guess_followed_most_often_and_last_among_equals():
     checked = 0
     for text, _ in random_texts(400, 14):  # so short that no end is left uncounted
