@@ -23,20 +23,23 @@ bool all_finite(const float* x, int64_t n) {
 // n >= 1. False if there is a NaN; else *value is the largest entry.
 template <class V>
 bool largest(const float* x, int64_t n, float* value) {
-    V top = V::set1(x[0]);
+    V top[4];
+    for (V& one : top) one = V::set1(x[0]);
     bool is_ok = true;  // only a NaN differs from itself
     int64_t at = 0;
-    for (; at + 16 <= n; at += 16) {
-        const V v = V::load(x + at);
-        is_ok &= V::all(V::equal(v, v));
-        top = V::max(top, v);
+    for (; at + 64 <= n; at += 64) {
+        for (int i = 0; i < 4; ++i) {
+            const V v = V::load(x + at + 16 * i);
+            is_ok &= V::all(V::equal(v, v));
+            top[i] = V::max(top[i], v);
+        }
     }
     for (; at < n; ++at) {
         const V v = V::set1(x[at]);
         is_ok &= V::all(V::equal(v, v));
-        top = V::max(top, v);
+        top[0] = V::max(top[0], v);
     }
-    *value = V::fold_max(top);
+    *value = V::fold_max(V::max(V::max(top[0], top[1]), V::max(top[2], top[3])));
     return is_ok;
 }
 

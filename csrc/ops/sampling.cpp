@@ -187,12 +187,53 @@ std::vector<Entry> nucleus(const Row& row, const Sampling& how) {
     return sorted;
 }
 
-int32_t lowest_of_largest(const Floats& logits, const Ids& ids, float largest) {
-    int32_t best = -1;
+// The largest of some entries, and which of them is the first such.
+struct Top {
+    float value = 0.0f;
+    int64_t at = -1;
+    bool is_ok = true;  // no NaN among them
+
+    void join(const Top& later) {
+        is_ok &= later.is_ok;
+        if (later.value > value) {
+            value = later.value;
+            at = later.at;
+        }
+    }
+};
+
+Top top_of(const float* x, int64_t first, int64_t last) {
+    constexpr int64_t kPiece = 1024;  // only one of them is looked through a second time
+    Top found, piece;
+    for (int64_t from = first; from < last; from += kPiece) {
+        piece.is_ok = kernels().largest(x + from, std::min(kPiece, last - from), &piece.value);
+        piece.at = from;
+        from == first ? void(found = piece) : found.join(piece);
+    }
+    while (found.is_ok && x[found.at] != found.value) ++found.at;
+    return found;
+}
+
+// By all threads where a row is a vocabulary: it is read after every pass, one time for every token.
+Top top_of_row(const Floats& logits) {
+    constexpr int64_t kPart = 1 << 15, kMaxParts = (1 << 19) / kPart;
+    if (logits.len <= kPart) return top_of(logits.data, 0, logits.len);
+    Session session;
+    Top part[kMaxParts];
+    const int64_t parts = (logits.len - 1) / kPart + 1;
+    session.each(parts, 1, [&](int64_t first, int64_t last) {
+        for (int64_t i = first; i < last; ++i) {
+            part[i] = top_of(logits.data, i * kPart, std::min((i + 1) * kPart, logits.len));
+        }
+    });
+    for (int64_t i = 1; i < parts; ++i) part[0].join(part[i]);
+    return part[0];
+}
+
+int32_t lowest_id_of(const Floats& logits, const Ids& ids, float value) {
+    int32_t best = INT32_MAX;
     for (int64_t i = 0; i < logits.len; ++i) {
-        if (logits.data[i] != largest) continue;
-        if (!ids.data) return static_cast<int32_t>(i);
-        if (best < 0 || ids.data[i] < best) best = ids.data[i];
+        if (logits.data[i] == value) best = std::min(best, ids.data[i]);
     }
     return best;
 }
@@ -217,11 +258,12 @@ void require_sampling(const Floats& logits, const Ids& ids, const Sampling& how)
 int32_t sample_row(Floats logits, Ids ids, const Sampling& how) {
     require_sampling(logits, ids, how);
     const FloatEnvironment environment;
-    float largest;
-    require(kernels().largest(logits.data, logits.len, &largest), [] { return std::string("logits: a NaN"); });
+    const Top top = top_of_row(logits);
+    const float largest = top.value;
+    require(top.is_ok, [] { return std::string("logits: a NaN"); });
     require(std::isfinite(largest),
             [] { return std::string("logits: the largest is infinite, so no token can be drawn"); });
-    if (how.temperature < 1e-5) return lowest_of_largest(logits, ids, largest);
+    if (how.temperature < 1e-5) return ids.data ? lowest_id_of(logits, ids, largest) : static_cast<int32_t>(top.at);
 
     static thread_local std::vector<float> scores;
     scores.resize(static_cast<size_t>(logits.len));
@@ -239,8 +281,7 @@ int32_t sample_row(Floats logits, Ids ids, const Sampling& how) {
             if (e.score >= floor) contest.enter(e);
         }
     } else {
-        // Begin with a likely winner, so that most others can be passed over: the largest logit has score 0.
-        contest.enter(row.at(std::find(scores.begin(), scores.end(), 0.0f) - scores.begin()));
+        contest.enter(row.at(top.at));  // a likely winner, so that most others can be passed over
         contest.enter(row, floor);
     }
     return contest.winner();

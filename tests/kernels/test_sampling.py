@@ -150,6 +150,28 @@ def test_the_longest_row_and_one_longer():
         draw(np.zeros(1 << 19, np.float32))
 
 
+@pytest.mark.parametrize("size", [(1 << 15) - 1, (1 << 15) + 1, 3 * (1 << 15) + 1025, 262_144])
+def test_the_parts_of_a_vocabulary_are_one_row(size, rng):
+    """Threads share it: the largest anywhere, the first of equals, and a NaN wherever it is."""
+    logits = floats(rng, size)
+    places = [at for at in (0, 1, 1023, 1024, 5000, (1 << 15) - 1, 1 << 15, 70_000, size - 1) if at < size]
+    for isa in native.isas():
+        native.set_isa(isa)
+        for first, at in enumerate(places):
+            row = logits.copy()
+            row[places[first:]] = 9
+            assert draw(row, temperature=0.0) == at
+            row[at] = 40
+            assert draw(row) == at  # also where noise is added, for none makes up for so much
+            row[at] = np.nan
+            for temperature in (0.0, 1.0):
+                with pytest.raises(ShapeError, match="NaN"):
+                    draw(row, temperature=temperature)
+        row = -np.abs(logits) - 1
+        row[-1] = -0.5
+        assert draw(row, temperature=0.0) == size - 1
+
+
 def test_masked_tokens_never_win(rng):
     logits = np.full(100, -np.inf, np.float32)
     logits[7] = -80
