@@ -75,6 +75,7 @@ class World:
             sampler=SimpleNamespace(sampling=SimpleNamespace(temperature=0.0)),
         )
         self.state, total = state, 0.0
+        horizon.read(state)
         while len(tokens) < self.length:
             limit = min(horizon.limit, self.length - len(tokens) - 1)  # as the engine does
             draft, source, draft_s = self.guess(horizon, len(tokens), limit) if limit else (NO_DRAFT, "", 0.0)

@@ -11,7 +11,7 @@ from __future__ import annotations
 import inspect
 import secrets
 from collections.abc import Callable, Mapping, Sequence
-from functools import cache, lru_cache
+from functools import cache
 from pathlib import Path
 from typing import Any, Never, Unpack, overload
 
@@ -36,7 +36,6 @@ from foretoken.tokenizer import TOOL_RESPONSE, Tokenizer
 MAX_PARALLEL = 1024  # answers in one pass
 FORMATS = ("auto", *weights.FORMATS)
 ASSETS = places.ASSETS
-EVENTS_KEPT = 4096  # tokens of which it is remembered whether they are an event
 Progress = Callable[[int, int], None]
 
 
@@ -301,7 +300,6 @@ def load(
 def _learned(
     key: tuple[Any, ...], tokenizer: Tokenizer, min_chance: float | None, say: Callable[[str], None]
 ) -> Callable[[], Learned]:
-    @lru_cache(maxsize=EVENTS_KEPT)
     def is_event(token: int) -> bool:
         return begins_pattern(tokenizer.token_bytes(token))
 

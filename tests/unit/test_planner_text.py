@@ -74,6 +74,14 @@ def test_the_text_is_asked_where_its_guesses_may_pay_for_their_rows():
     assert asks["no"] == 0 and min(asks["one row"], asks["yes"]) > 250
 
 
+def test_a_new_machine_learns_what_a_plain_pass_takes_before_the_text_is_asked():
+    """Else a text with a guess everywhere never makes a plain pass, and no row ever seems dear."""
+    learned = Learned()
+    TextWorld(STEEP, 0.002, lambda position, depth: 0.3, length=100).auto(learned=learned)
+    assert learned.costs.is_known(100, 1)
+    assert learned.costs.curve(100)[2] / learned.costs.curve(100)[1] == pytest.approx(STEEP[2], rel=0.1)
+
+
 @pytest.mark.parametrize("sources", ["mtp+suffix", "suffix"])
 def test_the_text_is_asked_where_every_pass_is_dear(sources):
     """Behind 512 tokens a plain pass takes three times what it did, and so does a row more."""
@@ -140,7 +148,7 @@ def test_a_sleeping_text_keeps_count_when_another_joins():
         horizon.observe(state, Paid(texts, 0, texts, texts, len(state.tokens), 1.0 + 0.4 * (texts - 1), {}, 0.0))
         assert not horizon.limit
         assert habit.credit == pytest.approx(before + number * LOOK_SHARE)
-    assert horizon._asleep > 0
+    assert horizon._asleep_to > len(state.tokens)
 
 
 def test_a_text_too_long_for_the_memory_is_decoded_plainly():

@@ -14,6 +14,7 @@ from foretoken.errors import InputError
 from foretoken.horizon import disk
 from foretoken.horizon.chance import Chance, Weights
 from foretoken.horizon.cost import MAX_SOURCES, Costs
+from foretoken.horizon.events import NO_EVENTS, Events
 from foretoken.horizon.fixed import NAMED, FixedHorizon
 from foretoken.horizon.habit import Habit
 from foretoken.horizon.planner import AutoHorizon
@@ -28,7 +29,7 @@ class Learned:
     folder      where they are kept, or None; the folder must exist, or nothing is
     key         everything that costs depend on: machine, model, format, drafter, instruction set, threads
     min_chance  see `AutoHorizon`
-    is_event    see `AutoHorizon`
+    is_event    token -> whether the text may become easier here, as behind a code fence
     problem     why the file could not be used, if one was there
     """
 
@@ -44,7 +45,7 @@ class Learned:
         self._weights: dict[str, Weights] = {}
         self._habit = Habit()
         self._min_chance = min_chance
-        self._is_event = is_event
+        self._events = NO_EVENTS if is_event is None else Events(is_event)
         self._key = key
         self._path = None if folder is None else disk.path_of(folder, key)
         self._saved_at = monotonic()
@@ -58,7 +59,7 @@ class Learned:
         if isinstance(asked, int):
             return FixedHorizon(asked, self._min_chance)
         low, high = NAMED[asked]
-        return AutoHorizon(self.costs, self._chance, low, high, self._min_chance, self._is_event, self._habit)
+        return AutoHorizon(self.costs, self._chance, low, high, self._min_chance, self._events, self._habit)
 
     def save(self) -> None:
         """Keep it for the next start, if something is new and there is a place for it."""

@@ -19,6 +19,7 @@ from typing import Any
 from foretoken.drafters.protocol import Draft
 from foretoken.horizon.chance import Chance
 from foretoken.horizon.cost import MAX_ROWS, Costs
+from foretoken.horizon.events import NO_EVENTS, Events
 from foretoken.horizon.fixed import MAX_HORIZON, likely
 from foretoken.horizon.habit import FIRST_REACH, Habit
 from foretoken.horizon.protocol import Paid
@@ -32,13 +33,15 @@ PROBE_LEN = 1  # draft tokens more than seem worth it, where everything was righ
 FIRST_PATIENCE, LAST_PATIENCE = 2, 64  # so many times in a row; doubled where the probe found nothing
 MOST_DEBT = 0.5  # plain passes ahead of time, for looks in a new text and behind one that found what it looked for
 MOST_OVER = 4.0  # times what a look usually takes, for one that took longer
-MOST_ASLEEP = 64  # rounds, for costs and rate move
+MOST_ASLEEP = 64  # rounds, for costs move,
+RATE_MOVED = 0.1  # and so does the rate: by so much, of what it is above that of plain decoding
 MOST_CREDIT = 1000  # times what one round brings: drafts that cost even more are not looked at any more
 RATE_FADE = 0.97  # the rate is that of about the last thirty rounds
 RATE_KEPT = 5.0  # units; what those before a text count for at first
 WORTH_WEIGHT = 0.25
 LOOK_WEIGHT = 0.4  # looks and probes are few, so each says more
-MOST_BACK_OFF = 2
+MOST_BACK_OFF = 2  # times what a look takes, to be there before the next one where the last found nothing
+USELESS_TIMES = 4  # that is charged for a look at a model that is hardly ever right
 NEXT_CHANCE = 0.6  # of a draft token to be worth a row, where those before it are: the others are guessed for nothing
 GUESSED_WORTH = 0.8  # of the worth of one draft token, for the next one where none was seen
 TEXT_OVER_MODEL = 2  # times the tokens of a model that the text is asked for beside it
@@ -52,7 +55,7 @@ class AutoHorizon:
     chance_for  name of who made a draft -> `Chance` for this text
     low, high   draft tokens that get a row, at least and at most; low is 0 except where the user wants drafts anyway
     min_chance  a draft token less likely than this to be kept gets no row, even if it seemed worth it
-    is_event    token -> whether the text may become easier here, as behind a code fence
+    events      token -> whether the text may become easier here, as behind a code fence
     habit       shared with other texts
     """
 
@@ -63,7 +66,7 @@ class AutoHorizon:
         low: int = 0,
         high: int = MAX_HORIZON,
         min_chance: float = 0.0,
-        is_event: Callable[[int], bool] | None = None,
+        events: Events = NO_EVENTS,
         habit: Habit | None = None,
     ) -> None:
         self.guessed = self.own = self.applied = 0
@@ -73,7 +76,7 @@ class AutoHorizon:
         self._costs, self._chance_for = costs, chance_for
         self._low, self._high = low, high
         self._min_chance = min_chance
-        self._is_event = is_event
+        self._events = events
         self._habit = habit or Habit()
         self._chance: Chance | None = None  # of the source that made the last draft,
         self._model: Chance | None = None  # and of the last one that was a model
@@ -86,18 +89,17 @@ class AutoHorizon:
         self._rate = max(self._tokens / self._time if self._time else 0.0, 1.0 / self._plain)  # tokens per unit of time
         self._reach = max(map(before.reach_of, before.reach), default=FIRST_REACH)
         self._worth: list[float] = []  # what a draft token at each depth has added lately, in tokens
-        self._at = 0  # where in the text the last draft begins
         self._draft: Sequence[int] = ()
-        self._known = 0  # draft tokens whose fate is known
+        self._at = self._known = 0  # where in the text the last draft begins, and its tokens whose fate is known
         self._is_look = False  # the next draft, or the last one, is made only to look at it
         self._is_rare = False  # a look, or a probe that was long in coming
         self._was_right = False  # the last draft was right throughout
         self._is_hot = True  # the last look was worth its time, or the text is new
-        self._charged = 0.0  # for the look of the next round, before it is known what that takes
+        self._charged, self._times = 0.0, 1  # for a look, before it is known what that takes, and how many times that
         self._share = 0.0  # what a round adds to that
         self._due = 0.0  # the next look comes when there is so much
         self._is_parked = self._is_due = False
-        self._asleep = self._slept = 0  # rounds in which the text alone may be a reason to wake: to come, and passed
+        self._asleep_from = self._asleep_to = 0  # tokens of the text between which it alone is a reason to plan
         self._wake = REPEATS  # what the text must tell to be one
         self._back_off = 1
         self._plain_left = PLAIN_ROUNDS
@@ -111,6 +113,7 @@ class AutoHorizon:
         self._patience, self._num_right = FIRST_PATIENCE, 0  # drafts right throughout since the last probe
         self._probed = 0  # draft tokens that seemed worth it when one more was asked for; 0 if none was
         self._source = before.source  # whose time the next draft is likely to take
+        self._was_useless = bool(before.source) and chance_for(before.source).weights.is_useless
         worthy = [self._worthwhile(worth)[0] for worth in before.worth.values()]
         is_known = costs.level is not None
         self.model_limit = low or (min(max(worthy, default=FIRST_REACH), self._reach, high) if is_known else 0)
@@ -132,10 +135,13 @@ class AutoHorizon:
 
     def choose(self, draft: Draft, state: Any, rows: int) -> int:
         """How many tokens of the draft get a row, in a pass that has so many `rows` without them."""
-        self.guessed = self.own = count = len(draft.tokens)
+        count = len(draft.tokens)
         if not count:
-            self.applied, self.chances, self.confidence = 0, (), ()
+            if self.guessed:
+                self.guessed = self.own = self.applied = 0
+                self.chances = self.confidence = ()
             return 0
+        self.guessed = self.own = count
         if draft.own is not None:
             self.own = draft.own
         self._begin(draft, state)
@@ -218,13 +224,12 @@ class AutoHorizon:
 
     def observe(self, state: Any, paid: Paid) -> None:
         """The pass is over: compare the draft with what the target wrote, and plan the next round."""
-        if self._asleep and paid.is_alone and not (self._has_text and tells(state, *self._wake)):
-            habit = self._habit
-            credit = habit.credit + self._share
-            if credit <= 0.0 or not self._is_called(state):
-                habit.credit = credit
-                self._asleep -= 1
-                self._slept += 1
+        if self._asleep_to and paid.is_alone:
+            length = len(state.tokens)
+            is_told = length > self._asleep_to or (self._has_text and tells(state, *self._wake))
+            credit = self._habit.credit + self._share
+            if not is_told and (credit <= 0.0 or not self._is_called(state)):
+                self._habit.credit = credit
                 return  # the path of plain decoding, which must cost nothing
         # The text itself has a say where it was asked, and where it led although only a model was.
         has_told = self.limit > self.model_limit or (self._is_text and self.applied > 0)
@@ -253,11 +258,22 @@ class AutoHorizon:
             self._is_parked = False
             self.limit = self.model_limit = 0
             return
+        self._plan(state, paid.context, paid.texts)
+        if not self.limit and self._is_parked and not self._draft and paid.is_alone:
+            self._sleep(state, self._habit.credit)
+
+    def _plan(self, state: Any, context: int, texts: int) -> None:
+        """How many tokens to ask for in the next round, which so many texts share."""
+        if not self._low and self._plain_left and not self._costs.is_known(context, 1):
+            self._plain_left -= 1  # by drafts alone nobody would learn what rows cost
+            self.reason = "measuring"
+            return
+        self._plain_left, self.reason = 0, "horizon-0"
         if not self._is_parked or self._is_due or self._is_time(state, self._habit.credit):  # else the text was asked
             self._is_parked = False
-            self.model_limit = self._low or self._next_limit(state, paid)
-            self.stop = NO_STOP if self._low or self._is_look else self._next_stop(costs, state, paid.texts)
-        self.limit = self._with_text(self.model_limit, state, paid.texts)
+            self.model_limit = self._low or self._next_limit(state)
+            self.stop = NO_STOP if self._low or self._is_look else self._next_stop(context, state, texts)
+        self.limit = self._with_text(self.model_limit, state, texts)
         if not self.limit and not self._is_text_asked:
             self._tokens = self._time = 0.0  # behind a stretch of plain decoding the rate begins anew
 
@@ -275,16 +291,15 @@ class AutoHorizon:
         if self.guessed and paid.is_alone and level:
             costs = self._costs.curve(paid.context)
             took = paid.draft_s / level + max(costs[min(paid.rows, MAX_ROWS)] - costs[1], 0.0)
-            self._habit.credit -= min(took, MOST_OVER * charged) - charged
+            self._habit.credit -= self._times * (min(took, MOST_OVER * charged) - charged)
 
     def _wakes(self, state: Any, paid: Paid) -> bool:
         """Whether more is to be thought of than the text itself: there is time for a look at a model, or it was asked.
 
         If not, the round is counted here, and the text is asked next where it has something to say.
         """
-        if self._is_text_asked and self._slept:
-            self._count_plain(self._slept)
-        self._asleep = self._slept = 0
+        if self._asleep_to:
+            self._wake_up(len(state.tokens))
         self._plain = self._costs.curve(paid.context)[1]
         self._share = LOOK_SHARE * self._plain
         credit = self._habit.credit + self._share
@@ -300,8 +315,24 @@ class AutoHorizon:
             self._text.try_again()
         self.limit = self._with_text(0, state, 1)
         if not self.limit:
-            self._asleep = int(min((self._due - credit) / self._share, MOST_ASLEEP))
+            self._sleep(state, credit)
         return False
+
+    def _sleep(self, state: Any, credit: float) -> None:
+        """Until a look is due, or the rate has come down, nothing but the text is a reason to plan."""
+        steady = RATE_MOVED * self._time / max(self._rate * self._plain - 1.0, 1e-3)
+        rounds = min((self._due - credit) / self._share, steady, MOST_ASLEEP)
+        if rounds < 1:
+            return
+        self._asleep_from = length = len(state.tokens)
+        self._asleep_to = length + int(rounds)
+
+    def _wake_up(self, length: int) -> None:
+        """Make up for the rounds slept through, each of which wrote a token; the last one is not among them."""
+        rounds = length - 1 - self._asleep_from
+        self._asleep_to = 0
+        if self._is_text_asked and rounds:
+            self._count_plain(rounds)
 
     def _count_plain(self, rounds: int) -> None:
         """So many rounds of plain decoding."""
@@ -319,9 +350,7 @@ class AutoHorizon:
         """Whether the text may become easier for a model here."""
         if self._name == TEXT_ITSELF:
             return False
-        if self._is_event is not None and self._is_event(state.tokens[-1]):
-            return True
-        return not self._has_text and tells(state)
+        return self._events[state.tokens[-1]] or (not self._has_text and tells(state))
 
     def _settle_text(self, state: Any, paid: Paid) -> None:
         """What asking the text itself brought in this round, and what it took where no model was asked."""
@@ -376,13 +405,8 @@ class AutoHorizon:
         if not self._is_text:
             self._habit.follow(self._name, self._worth)
 
-    def _next_limit(self, state: Any, paid: Paid) -> int:
+    def _next_limit(self, state: Any) -> int:
         """Draft tokens worth asking for: those whose worth of late is more than guessing them costs."""
-        if self._plain_left > 0 and not self._costs.is_known(paid.context, 1):
-            self._plain_left -= 1
-            self.reason = "measuring"
-            return 0
-        self._plain_left, self.reason = 0, "horizon-0"
         if not self._name:
             self._meet(state.drafter.name)
         if self._name == TEXT_ITSELF:
@@ -391,19 +415,18 @@ class AutoHorizon:
             return min(FIRST_REACH, self._high)
         limit, start, step = self._worthwhile(self._worth)
         # What is never right keeps some chance for long, and where a row is nearly free that would do.
-        is_useless = self._model is not None and self._model.weights.is_useless
-        if limit and not is_useless:
+        if limit and not self._is_model_useless:
             self._is_look = self._is_rare = False
             return self._probe(limit, PROBE_LEN * step)
         self._probed = self._num_right = 0
         return self._look(state, start + LOOK_LEN * step)
 
-    def _next_stop(self, costs: Sequence[float], state: Any, texts: int) -> Stop:
+    def _next_stop(self, context: int, state: Any, texts: int) -> Stop:
         """Where a guess ends: a further token would hardly be worth its row and what guessing it costs."""
         limit = self.model_limit
         if not limit or self._model is None:
             return NO_STOP
-        before = min(texts, MAX_ROWS - limit)
+        costs, before = self._costs.curve(context), min(texts, MAX_ROWS - limit)
         row = (costs[before + limit] - costs[before]) / limit
         least = min(self._rate * (row + self._step / NEXT_CHANCE), 1.0)  # the first token is always guessed
         return self._model.stop(least, state.sampler.sampling.temperature > 0.0)
@@ -445,17 +468,23 @@ class AutoHorizon:
         """Parked: a draft to look at where there is time left for it, or something has happened in the text."""
         if self._draft and self._is_look:
             return 0  # the last look is not over
-        is_due = self._is_due or self._habit.credit >= cost * self._back_off
+        self._times = USELESS_TIMES if self._is_model_useless else 1
+        back_off = max(self._back_off, self._times)
+        is_due = self._is_due or self._habit.credit >= cost * back_off
         is_due = is_due or (self._habit.credit > 0.0 and self._is_called(state))
-        if self._is_hot:
+        if self._is_hot and self._times == 1:
             is_due = is_due or self._habit.credit > -MOST_DEBT * self._plain
         self._is_hot = self._is_due = False
         if not is_due:
-            return self._rest(min(cost * self._back_off, MOST_CREDIT * self._share))
-        self._habit.credit -= cost
+            return self._rest(min(cost * back_off, MOST_CREDIT * self._share))
+        self._habit.credit -= cost * self._times
         self._charged = cost
         self._is_look = self._is_rare = True
         return min(LOOK_LEN, self._high)
+
+    @property
+    def _is_model_useless(self) -> bool:
+        return self._was_useless if self._model is None else self._model.weights.is_useless
 
     def _rest(self, due: float) -> int:
         """No model is asked until a look is due."""
