@@ -5,7 +5,7 @@ import pytest
 from kernels.kernel_checks import assert_within, empty, floats, same_bits
 
 from foretoken.errors import ShapeError
-from foretoken.ops import DRAW, NO_STOP, Stop, native, reference
+from foretoken.ops import DRAW, DRAW_RECORD, NO_STOP, Stop, native, reference
 
 MODULES = pytest.mark.parametrize("ops", [native, reference], ids=["native", "twins"])
 HOW = (0.7, 0.9, 0.01, 30, 2**64 - 5, 2**33 + 7, 0, 0, *NO_STOP, 1.0)
@@ -18,6 +18,12 @@ def drawn(ops, logits, ids, how=HOW, room=4, times=1):
     for _ in range(times):
         ops.draw(logits, ids, record.view(np.uint8), token, tokens, chances)
     return record[0], token[0], tokens, chances
+
+
+def test_a_record_is_the_same_bytes_by_either_name():
+    how = (*HOW[:6], 3, 4, 0.5, -1.5, 0.25, 2.0, 0.75)
+    assert DRAW_RECORD.pack(*how) == np.array([how], dtype=DRAW).tobytes()
+    assert DRAW_RECORD.unpack(np.array([how], dtype=DRAW).tobytes()) == how
 
 
 @MODULES

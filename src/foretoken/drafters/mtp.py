@@ -15,7 +15,7 @@ from foretoken.cache import Segments, read_only_segments
 from foretoken.drafters.protocol import Draft
 from foretoken.errors import DraftError
 from foretoken.models.gemma4_assistant import MAX_CHAIN, Assistant, Candidates
-from foretoken.ops import DRAW, Stop
+from foretoken.ops import DRAW_RECORD, Stop
 from foretoken.sampling import chance_of
 
 
@@ -52,14 +52,13 @@ class MtpDrafter:
         """`count` tokens more for each chain, all drawn natively."""
         while chains and count:
             now = min(count, MAX_CHAIN)
-            how = np.array([chain.draws for chain in chains], dtype=DRAW)
-            inputs = *_inputs(chains), how, now
+            how = np.frombuffer(bytearray().join(DRAW_RECORD.pack(*chain.draws) for chain in chains), np.uint8)
+            inputs = *_inputs(chains), how.reshape(len(chains), -1), now
             with self.assistant.chain(*inputs) as (tokens, chances, hidden, after):
-                records = after.view(DRAW)[:, 0]
-                drawn, survival = int(records["count"][0]), records["survival"].tolist()
-                found = tokens[:, :drawn].tolist(), chances[:, :drawn].tolist(), hidden.copy(), survival
-                for chain, own_tokens, own_chances, row, own in zip(chains, *found, strict=True):
-                    chain.extend(own_tokens, own_chances, row, own)
+                found = tokens.tolist(), chances.tolist(), hidden.copy(), DRAW_RECORD.iter_unpack(after.data)
+                for chain, own_tokens, own_chances, row, record in zip(chains, *found, strict=True):
+                    *_, drawn, _, _, _, _, _, survival = record
+                    chain.extend(own_tokens[:drawn], own_chances[:drawn], row, survival)
             chains = [chain for chain in chains if not chain.is_over]
             count -= now
 

@@ -53,8 +53,8 @@ class Assistant:
         """Up to `count` steps for G sequences, each fed with the token that the last one drew, and its hidden row.
 
         tokens, hidden, segments  as for `step`
-        how                       (G,) `ops.DRAW`: the tokens are drawn like the target's own, noise included; once all
-                                  of them are over, no step follows
+        how                       (G,) `ops.DRAW`, or its bytes: the tokens are drawn like the target's own, noise
+                                  included; once all of them are over, no step follows
         gives   tokens (G, MAX_CHAIN) int32 and their softmax among the candidates (G, MAX_CHAIN), the next hidden rows
                 (G, D), and `how` as it is then, which says how many tokens were drawn, as bytes (G, bytes); they
                 stand as long as the context is open

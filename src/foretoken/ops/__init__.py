@@ -81,6 +81,7 @@ Cache layout, shared by native and reference. PAGE positions a page, one pair of
 
 from dataclasses import dataclass
 from math import exp, log
+from struct import Struct
 from typing import NamedTuple
 
 import numpy as np
@@ -98,6 +99,7 @@ DRAW = np.dtype(  # how one sequence's tokens are drawn, and how many were; see 
         *((name, np.float64) for name in ("least", "constant", "odds_weight", "depth_weight", "survival")),
     ]
 )
+DRAW_RECORD = Struct("=3dq2Q2q5d")  # the same for `struct`, which takes a fifth of NumPy's time for the few of a round
 LEAST_ODDS, MOST_ODDS = -4.0, 4.5  # log-odds of a chance of 0.018 and 0.989
 
 
