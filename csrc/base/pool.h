@@ -68,6 +68,12 @@ class PoolHold {
         if (is_outer_) pool_.mutex_.lock();
         held = true;
     }
+    // Takes the pool only where no other thread has it: `is_held` tells.
+    explicit PoolHold(std::try_to_lock_t) : pool_(Pool::instance()), is_outer_(!held && pool_.mutex_.try_lock()) {
+        held = held || is_outer_;
+    }
+    static bool is_held() { return held; }  // by this thread
+
     ~PoolHold() {
         if (!is_outer_) return;
         held = false;

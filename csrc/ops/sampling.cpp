@@ -214,10 +214,13 @@ Top top_of(const float* x, int64_t first, int64_t last) {
     return found;
 }
 
-// By all threads where a row is a vocabulary: it is read after every pass, one time for every token.
+// By all threads where a row is a vocabulary: it is read after every pass, one time for every token. By this one alone
+// while another thread has the pool, for that may be a whole pass.
 Top top_of_row(const Floats& logits) {
     constexpr int64_t kPart = 1 << 15, kMaxParts = (1 << 19) / kPart;
     if (logits.len <= kPart) return top_of(logits.data, 0, logits.len);
+    const PoolHold hold(std::try_to_lock);
+    if (!PoolHold::is_held()) return top_of(logits.data, 0, logits.len);
     Session session;
     Top part[kMaxParts];
     const int64_t parts = (logits.len - 1) / kPart + 1;

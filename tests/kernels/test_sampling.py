@@ -1,5 +1,8 @@
 """sample_row and top_clusters: the generator's published vectors, ties, filters, and the distribution drawn."""
 
+import time
+from threading import Thread
+
 import numpy as np
 import pytest
 from kernels.kernel_checks import assert_within, floats, same_bits
@@ -170,6 +173,18 @@ def test_the_parts_of_a_vocabulary_are_one_row(size, rng):
         row = -np.abs(logits) - 1
         row[-1] = -0.5
         assert draw(row, temperature=0.0) == size - 1
+
+
+def test_a_token_is_drawn_while_another_thread_has_the_pool(rng):
+    weight, x = native.pack(floats(rng, 2048, 2048), "f32", "panels"), floats(rng, 8192, 2048)
+    out, logits = np.empty((8192, 2048), np.float32), floats(rng, 262_144)
+    other = Thread(target=native.linear, args=(x, weight, out))
+    other.start()
+    time.sleep(0.03)  # it takes ten times as long, at the least
+    assert draw(logits, temperature=0.0) == logits.argmax()
+    is_busy = other.is_alive()
+    other.join()
+    assert is_busy
 
 
 def test_masked_tokens_never_win(rng):
