@@ -13,8 +13,8 @@ namespace foretoken {
 namespace {
 
 constexpr uint32_t kOpen = 1u << 31;
-constexpr int kSpins = 6000;   // about 150 µs on Zen 4, more than the gap between two passes of a small model,
-constexpr int kYields = 1000;  // and about half a millisecond, more than one in which drafts are planned
+constexpr int kSpins = 6000;   // about 150 µs on Zen 4: longer than from one plain pass of a small model to the next
+constexpr int kYields = 1000;  // about 550 µs more: longer than a gap in which drafts are planned, made and judged
 
 void pause() {
 #if defined(__x86_64__) || defined(_M_X64)
@@ -25,7 +25,7 @@ void pause() {
 }
 
 // Waits until `value` is no longer `old`: spins, then leaves the core to anyone who wants it but looks again at once,
-// then sleeps. To be woken from sleep takes longer than a whole pass of a small model would.
+// then sleeps. To be woken from sleep takes about half as long as a plain pass of a small model.
 void wait_change(const std::atomic<uint32_t>& value, uint32_t old) {
     for (int i = 0; i < kSpins; ++i) {
         if (value.load(std::memory_order_acquire) != old) return;

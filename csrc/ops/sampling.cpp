@@ -208,14 +208,18 @@ Top top_of(const float* x, int64_t first, int64_t last) {
     for (int64_t from = first; from < last; from += kPiece) {
         piece.is_ok = kernels().largest(x + from, std::min(kPiece, last - from), &piece.value);
         piece.at = from;
-        from == first ? void(found = piece) : found.join(piece);
+        if (from == first) {
+            found = piece;
+        } else {
+            found.join(piece);
+        }
     }
     while (found.is_ok && x[found.at] != found.value) ++found.at;
     return found;
 }
 
-// By all threads where a row is a vocabulary: it is read after every pass, one time for every token. By this one alone
-// while another thread has the pool, for that may be a whole pass.
+// All threads share a row as long as a vocabulary, for one is read for every token. This one reads it alone while
+// another has the pool, which may last a whole pass.
 Top top_of_row(const Floats& logits) {
     constexpr int64_t kPart = 1 << 15, kMaxParts = (1 << 19) / kPart;
     if (logits.len <= kPart) return top_of(logits.data, 0, logits.len);
@@ -304,8 +308,8 @@ void draw(Floats logits, Ids ids, Draw* how, int32_t* token, Vector<int32_t> dra
         sample_row(logits, ids, {how->temperature, how->top_k, how->top_p, how->min_p, how->seed, how->position});
     const int64_t at = ids.data ? std::find(ids.data, ids.data + ids.len, found) - ids.data : found;
     const FloatEnvironment environment;
-    float largest, weight;
-    kernels().largest(logits.data, logits.len, &largest);
+    const float largest = top_of_row(logits).value;
+    float weight;
     static thread_local std::vector<float> scores;
     scores.resize(static_cast<size_t>(logits.len));
     kernels().scores(logits.data, logits.len, largest, 1.0f, scores.data());

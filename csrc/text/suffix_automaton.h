@@ -49,8 +49,8 @@ class SuffixAutomaton {
         is_whole_ = true;
     }
 
-    // Whether the last `match` tokens of a text of `length` may have occurred before: a match grows by one with each,
-    // and its last two tokens must have. Costs next to nothing, for it looks at pairs of tokens only.
+    // Whether the last `match` tokens of a text of `length` may have occurred before: a match grows by one with each
+    // token, and its last two must have stood together before. Costs next to nothing, for it looks at pairs only.
     template <class TokenAt>
     bool may_match(int64_t length, int64_t match, const TokenAt& token_at) {
         const bool is_pair_known = pairs_.take_in(length, token_at);

@@ -82,6 +82,24 @@ def test_a_new_machine_learns_what_a_plain_pass_takes_before_the_text_is_asked()
     assert learned.costs.curve(100)[2] / learned.costs.curve(100)[1] == pytest.approx(STEEP[2], rel=0.1)
 
 
+def test_plain_passes_come_first_in_a_context_that_is_new():
+    """What passes take is known up to 512 tokens only; the first round drafts, by what is known there."""
+    learned = Learned()
+    TextWorld(FLAT, 0.002, lambda position, depth: 0.9, length=300).auto(learned=learned)
+    horizon, drafter = learned.horizon("auto"), SimpleNamespace(name="mtp+suffix")
+    text = SimpleNamespace(drafter=drafter, repeats=SuffixText(), tokens=list(range(600)) * 2, source="mtp")
+    horizon.read(text)
+    for _ in range(3):
+        text.tokens.append(len(text.tokens) % 600)
+        paid = Paid(1, 0, 1, 1, len(text.tokens), 3.0, {}, 0.0)
+        horizon.observe(text, paid)
+        assert (horizon.limit, horizon.reason) == (0, "measuring")
+    for _ in range(2):
+        learned.costs.add(paid)  # the first of its kind is not counted
+    horizon.observe(text, paid)
+    assert horizon.limit > 0
+
+
 @pytest.mark.parametrize("sources", ["mtp+suffix", "suffix"])
 def test_the_text_is_asked_where_every_pass_is_dear(sources):
     """Behind 512 tokens a plain pass takes three times what it did, and so does a row more."""

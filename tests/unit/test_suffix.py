@@ -72,6 +72,9 @@ def test_what_the_text_tells_is_what_it_would_say_if_asked_every_time():
 
 def test_a_text_that_hardly_repeats_itself_still_tells_where_it_does():
     """Where no pair of tokens comes again nothing is taken in, and nothing is missed."""
+    fresh, once = SuffixText(), list(range(200, 0, -1))
+    assert not any(fresh.tells(once[:end], 2.0, 2) for end in range(1, 200)) and fresh.size == 0
+    assert fresh.tells([*once, 150, 149], 2.0, 2) and fresh.size == 202
     rng, told = random.Random(3), 0
     for _ in range(30):
         text, other, tokens = SuffixText(), SuffixText(), []

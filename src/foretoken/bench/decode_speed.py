@@ -142,7 +142,7 @@ def _auto_over_best(speedups: Mapping[str, Figure]) -> dict[str, Any] | None:
 
 
 def _cases(horizons: Sequence[str]) -> list[tuple[int, str]]:
-    """(group, horizon) in the order of a turn: drafted runs two by two with a plain one between, each beside one."""
+    """(group, horizon) in the order of a turn or in reverse: drafted runs two by two, with a plain one between."""
     drafted = [h for h in dict.fromkeys(horizons) if h != PLAIN]
     groups = [drafted[at : at + 2] for at in range(0, len(drafted), 2)] or [[]]
     return [(i, h) for i, group in enumerate(groups) for h in (*group[:1], PLAIN, *group[1:])]

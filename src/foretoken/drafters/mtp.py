@@ -15,7 +15,7 @@ from foretoken.cache import Segments, read_only_segments
 from foretoken.drafters.protocol import Draft
 from foretoken.errors import DraftError
 from foretoken.models.gemma4_assistant import MAX_CHAIN, Assistant, Candidates
-from foretoken.ops import DRAW_RECORD, Stop
+from foretoken.ops import DRAW_COUNT, DRAW_RECORD, DRAW_SURVIVAL, Stop
 from foretoken.sampling import chance_of
 
 
@@ -57,8 +57,8 @@ class MtpDrafter:
             with self.assistant.chain(*inputs) as (tokens, chances, hidden, after):
                 found = tokens.tolist(), chances.tolist(), hidden.copy(), DRAW_RECORD.iter_unpack(after.data)
                 for chain, own_tokens, own_chances, row, record in zip(chains, *found, strict=True):
-                    *_, drawn, _, _, _, _, _, survival = record
-                    chain.extend(own_tokens[:drawn], own_chances[:drawn], row, survival)
+                    drawn = record[DRAW_COUNT]
+                    chain.extend(own_tokens[:drawn], own_chances[:drawn], row, record[DRAW_SURVIVAL])
             chains = [chain for chain in chains if not chain.is_over]
             count -= now
 

@@ -33,8 +33,8 @@ class SuffixText(SuffixAutomaton):  # type: ignore[misc,valid-type]  # the nativ
     observe(tokens) -> chance    take in what was accepted since the last call; `tokens` is the whole text, which only
                                  ever grows. The chance is that of the token that the text says is next, 0 for none
     tells(tokens, chance, n)     whether that chance is at least `chance`, or n tokens at the end occurred before;
-                                 takes tokens in only where it may be so by what was taken in, and so costs next to
-                                 nothing elsewhere; of a chance it may tell some tokens late
+                                 takes tokens in only where a match may be that long and its last two stood together
+                                 before, and costs next to nothing elsewhere; of a chance it may tell some tokens late
     """
 
     def __init__(self, window: int = WINDOW) -> None:

@@ -34,7 +34,7 @@ FIRST_PATIENCE, LAST_PATIENCE = 2, 64  # so many times in a row; doubled where t
 MOST_DEBT = 0.5  # plain passes ahead of time, for looks in a new text and behind one that found what it looked for
 MOST_OVER = 4.0  # times what a look usually takes, for one that took longer
 MOST_ASLEEP = 64  # rounds, for costs move,
-RATE_MOVED = 0.1  # and so does the rate: by so much, of what it is above that of plain decoding
+RATE_MOVED = 0.1  # and so does the rate: by so many tokens a unit
 MOST_CREDIT = 1000  # times what one round brings: drafts that cost even more are not looked at any more
 RATE_FADE = 0.97  # the rate is that of about the last thirty rounds
 RATE_KEPT = 5.0  # units; what those before a text count for at first
@@ -74,15 +74,13 @@ class AutoHorizon:
         self.confidence: Sequence[float] = ()
         self.reason = "horizon-0"
         self._costs, self._chance_for = costs, chance_for
-        self._low, self._high = low, high
-        self._min_chance = min_chance
+        self._low, self._high, self._min_chance = low, high, min_chance
         self._events = events
-        self._habit = habit or Habit()
+        self._habit = before = habit or Habit()
         self._chance: Chance | None = None  # of the source that made the last draft,
         self._model: Chance | None = None  # and of the last one that was a model
         self._judges: dict[str, Chance] = {}  # by source
         self._name = ""
-        before = self._habit
         kept = min(1.0, RATE_KEPT / before.time) if before.time else 0.0
         self._tokens, self._time = kept * before.tokens, kept * before.time
         self._plain = costs.curve(0)[1]  # units of a plain pass
@@ -95,11 +93,13 @@ class AutoHorizon:
         self._is_rare = False  # a look, or a probe that was long in coming
         self._was_right = False  # the last draft was right throughout
         self._is_hot = True  # the last look was worth its time, or the text is new
-        self._charged, self._times = 0.0, 1  # for a look, before it is known what that takes, and how many times that
+        self._charged, self._times = 0.0, 1  # for a look whose time is not known yet, and how many times that
         self._share = 0.0  # what a round adds to that
         self._due = 0.0  # the next look comes when there is so much
         self._is_parked = self._is_due = False
-        self._asleep_from = self._asleep_to = 0  # tokens of the text between which it alone is a reason to plan
+        self._asleep_from = self._asleep_to = (
+            0  # tokens of the text between which only what stands in it wakes the planner
+        )
         self._wake = REPEATS  # what the text must tell to be one
         self._back_off = 1
         self._plain_left = PLAIN_ROUNDS
@@ -115,15 +115,16 @@ class AutoHorizon:
         self._source = before.source  # whose time the next draft is likely to take
         self._was_useless = bool(before.source) and chance_for(before.source).weights.is_useless
         worthy = [self._worthwhile(worth)[0] for worth in before.worth.values()]
-        is_known = costs.level is not None
-        self.model_limit = low or (min(max(worthy, default=FIRST_REACH), self._reach, high) if is_known else 0)
+        limit = min(max(worthy, default=FIRST_REACH), self._reach, high)
+        self.model_limit = low or (0 if costs.level is None or self._was_useless else limit)
         self._is_text_asked = False  # the text itself is worth asking; alone only where it is sure enough
         self.limit = self.model_limit
 
     @property
     def useless(self) -> tuple[str, ...]:
-        """Sources of drafts in this text whose guesses are hardly ever right."""
-        return tuple(name for name, chance in self._judges.items() if chance.weights.is_useless)
+        """Sources of drafts whose guesses are hardly ever right: of this text, or for that reason not asked in it."""
+        known = (self._source,) if self._name and self._was_useless and self._source not in self._judges else ()
+        return (*known, *(name for name, chance in self._judges.items() if chance.weights.is_useless))
 
     def read(self, state: Any) -> None:
         """Take in the prompt for what its text says, so that no round waits for that."""
@@ -260,13 +261,14 @@ class AutoHorizon:
             return
         self._plan(state, paid.context, paid.texts)
         if not self.limit and self._is_parked and not self._draft and paid.is_alone:
-            self._sleep(state, self._habit.credit)
+            self._sleep(len(state.tokens))
 
     def _plan(self, state: Any, context: int, texts: int) -> None:
         """How many tokens to ask for in the next round, which so many texts share."""
         if not self._low and self._plain_left and not self._costs.is_known(context, 1):
             self._plain_left -= 1  # by drafts alone nobody would learn what rows cost
             self.reason = "measuring"
+            self.limit = self.model_limit = 0
             return
         self._plain_left, self.reason = 0, "horizon-0"
         if not self._is_parked or self._is_due or self._is_time(state, self._habit.credit):  # else the text was asked
@@ -315,17 +317,16 @@ class AutoHorizon:
             self._text.try_again()
         self.limit = self._with_text(0, state, 1)
         if not self.limit:
-            self._sleep(state, credit)
+            self._sleep(len(state.tokens))
         return False
 
-    def _sleep(self, state: Any, credit: float) -> None:
-        """Until a look is due, or the rate has come down, nothing but the text is a reason to plan."""
-        steady = RATE_MOVED * self._time / max(self._rate * self._plain - 1.0, 1e-3)
-        rounds = min((self._due - credit) / self._share, steady, MOST_ASLEEP)
-        if rounds < 1:
-            return
-        self._asleep_from = length = len(state.tokens)
-        self._asleep_to = length + int(rounds)
+    def _sleep(self, length: int) -> None:
+        """Until a look is due, or the rate has come down, only what stands in the text is a reason to plan."""
+        rounds = min((self._due - self._habit.credit) / self._share, MOST_ASLEEP)
+        if self._is_text_asked:  # where it is sure enough for the rate, which plain rounds lower
+            rounds = min(rounds, RATE_MOVED * self._time / max(self._rate * self._plain - 1.0, 1e-3))
+        if rounds >= 1:
+            self._asleep_from, self._asleep_to = length, length + int(rounds)
 
     def _wake_up(self, length: int) -> None:
         """Make up for the rounds slept through, each of which wrote a token; the last one is not among them."""

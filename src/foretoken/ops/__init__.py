@@ -88,18 +88,19 @@ import numpy as np
 
 PAGE = 64
 NUMERICS_VERSION = 1
-DRAW = np.dtype(  # how one sequence's tokens are drawn, and how many were; see `sampling.Sampling`
-    [
-        *((name, np.float64) for name in ("temperature", "top_p", "min_p")),
-        ("top_k", np.int64),
-        ("seed", np.uint64),
-        ("position", np.uint64),
-        ("count", np.int64),
-        ("depth", np.int64),
-        *((name, np.float64) for name in ("least", "constant", "odds_weight", "depth_weight", "survival")),
-    ]
+_DRAW_FIELDS = (
+    *((name, np.float64) for name in ("temperature", "top_p", "min_p")),
+    ("top_k", np.int64),
+    ("seed", np.uint64),
+    ("position", np.uint64),
+    ("count", np.int64),
+    ("depth", np.int64),
+    *((name, np.float64) for name in ("least", "constant", "odds_weight", "depth_weight", "survival")),
 )
-DRAW_RECORD = Struct("=3dq2Q2q5d")  # the same for `struct`, which takes a fifth of NumPy's time for the few of a round
+DRAW = np.dtype(list(_DRAW_FIELDS))  # how one sequence's tokens are drawn, and how many were; see `sampling.Sampling`
+# The same for `struct`, which takes a fifth of NumPy's time for the few of a round, and two places in it.
+DRAW_RECORD = Struct("=" + "".join({np.float64: "d", np.int64: "q", np.uint64: "Q"}[kind] for _, kind in _DRAW_FIELDS))
+DRAW_COUNT, DRAW_SURVIVAL = ([name for name, _ in _DRAW_FIELDS].index(name) for name in ("count", "survival"))
 LEAST_ODDS, MOST_ODDS = -4.0, 4.5  # log-odds of a chance of 0.018 and 0.989
 
 
