@@ -113,18 +113,16 @@ class AutoHorizon:
         self._patience, self._num_right = FIRST_PATIENCE, 0  # drafts right throughout since the last probe
         self._probed = 0  # draft tokens that seemed worth it when one more was asked for; 0 if none was
         self._source = before.source  # whose time the next draft is likely to take
-        self._was_useless = bool(before.source) and chance_for(before.source).weights.is_useless
         worthy = [self._worthwhile(worth)[0] for worth in before.worth.values()]
         limit = min(max(worthy, default=FIRST_REACH), self._reach, high)
-        self.model_limit = low or (0 if costs.level is None or self._was_useless else limit)
+        self.model_limit = low or (0 if costs.level is None else limit)
         self._is_text_asked = False  # the text itself is worth asking; alone only where it is sure enough
         self.limit = self.model_limit
 
     @property
     def useless(self) -> tuple[str, ...]:
-        """Sources of drafts whose guesses are hardly ever right: of this text, or for that reason not asked in it."""
-        known = (self._source,) if self._name and self._was_useless and self._source not in self._judges else ()
-        return (*known, *(name for name, chance in self._judges.items() if chance.weights.is_useless))
+        """Sources of drafts in this text whose guesses are hardly ever right."""
+        return tuple(name for name, chance in self._judges.items() if chance.weights.is_useless)
 
     def read(self, state: Any) -> None:
         """Take in the prompt for what its text says, so that no round waits for that."""
@@ -485,7 +483,7 @@ class AutoHorizon:
 
     @property
     def _is_model_useless(self) -> bool:
-        return self._was_useless if self._model is None else self._model.weights.is_useless
+        return self._model is not None and self._model.weights.is_useless
 
     def _rest(self, due: float) -> int:
         """No model is asked until a look is due."""

@@ -53,7 +53,7 @@ class Horizon(Protocol):
 
     @property
     def useless(self) -> tuple[str, ...]:
-        """Models of whose guesses the target has kept almost none, in this text and before, once it is read."""
+        """Models asked in this text of whose guesses the target has kept almost none, in this text and before."""
         ...
 
     @property
