@@ -93,9 +93,8 @@ def test_kept_and_read_back(tmp_path):
     again = Learned(tmp_path, "k")
     assert again.problem == ""
     assert again.costs.curve(100) == pytest.approx(learned.costs.curve(100), rel=1e-3)
-    for length in (1, 4, 8):  # the part that is always paid is nearly nothing here, and not compared by itself
-        took, takes = (start + length * step for start, step in (own.costs.draft("mtp") for own in (learned, again)))
-        assert takes == pytest.approx(took, rel=0.01)
+    learned.costs._drafts["mtp"]._fit()  # which is made anew when it is read, and else once in eight drafts
+    assert again.costs.draft("mtp") == pytest.approx(learned.costs.draft("mtp"), rel=0.02)
     assert again._chance("mtp").weights.values == pytest.approx(learned._chance("mtp").weights.values, abs=1e-5)
     kept, found = learned._chance("mtp").weights, again._chance("mtp").weights
     assert 0 < found.right <= found.drafts

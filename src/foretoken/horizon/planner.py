@@ -97,9 +97,7 @@ class AutoHorizon:
         self._share = 0.0  # what a round adds to that
         self._due = 0.0  # the next look comes when there is so much
         self._is_parked = self._is_due = False
-        self._asleep_from = self._asleep_to = (
-            0  # tokens of the text between which only what stands in it wakes the planner
-        )
+        self._asleep_from = self._asleep_to = 0  # tokens of the text; between them only what stands in it wakes it
         self._wake = REPEATS  # what the text must tell to be one
         self._back_off = 1
         self._plain_left = PLAIN_ROUNDS
