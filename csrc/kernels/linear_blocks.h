@@ -89,23 +89,14 @@ void quantize_row(const float* x, int64_t k, const ActivationsQ8& to) {
 }
 
 // How far ahead weights are prefetched, all panels of a tile together: what is read while memory takes to answer.
-constexpr int64_t kAheadBytes = 14000;
+constexpr int64_t kAheadBytes = 8000;
 
-// Several rows let the second cache take them: the first has room for few reads in flight, and a loop that waits for
-// one of them multiplies nothing. One row does nothing but wait.
-template <int R>
-static FT_INLINE void prefetch(const uint8_t* w) {
-    if constexpr (R > 1) {
-        FT_PREFETCH_FAR(w);
-    } else {
-        FT_PREFETCH(w);
-    }
-}
-
-template <int R, int P, int64_t kBytes>
+// The second cache takes them: the first has room for few reads in flight, and a loop that waits for one of them
+// multiplies nothing.
+template <int P, int64_t kBytes>
 static FT_INLINE void prefetch_bytes(const uint8_t* w, int64_t stride) {
     for (int p = 0; p < P; ++p) {
-        for (int64_t at = 0; at < kBytes; at += 64) prefetch<R>(w + p * stride + at);
+        for (int64_t at = 0; at < kBytes; at += 64) FT_PREFETCH_FAR(w + p * stride + at);
     }
 }
 
@@ -119,16 +110,16 @@ struct Group {
 // after these. What lies past the weights does nothing. Two groups may ask for half as much at a time, and half a panel
 // earlier: the second group's panels are in the cache already, so the first alone would ask for everything, and wait
 // for memory.
-template <int R, int P, int64_t kBlockLen>
+template <int P, int64_t kBlockLen>
 static FT_INLINE void prefetch_behind(const uint8_t* w, int64_t b, int64_t blocks, Group group) {
     constexpr int64_t ahead = kAheadBytes / (P * kBlockLen), half = kBlockLen / 2;
     const int64_t stride = blocks * kBlockLen;
-    if (R > 1 && P > 1 && group.is_half) {
+    if (P > 1 && group.is_half) {
         const int64_t at = (blocks / 2 + ahead) * kBlockLen + (group.index * blocks + b) * half;
         const uint8_t* panels = w - b * kBlockLen;
-        prefetch_bytes<R, P, half>(panels + at + (at >= stride ? (P - 1) * stride : 0), stride);
+        prefetch_bytes<P, half>(panels + at + (at >= stride ? (P - 1) * stride : 0), stride);
     } else {
-        prefetch_bytes<R, P, kBlockLen>(w + ahead * kBlockLen + (b + ahead >= blocks ? (P - 1) * stride : 0), stride);
+        prefetch_bytes<P, kBlockLen>(w + ahead * kBlockLen + (b + ahead >= blocks ? (P - 1) * stride : 0), stride);
     }
 }
 
@@ -144,7 +135,7 @@ void linear_blocks_tile(const LinearArgs& a, int64_t row, int64_t panel, Group g
     V acc[R * P];
     for (int i = 0; i < R * P; ++i) acc[i] = V::zero();
     for (int64_t b = 0; b < blocks; ++b, w += block_len, q += q_step) {
-        prefetch_behind<R, P, block_len>(w, b, blocks, group);
+        prefetch_behind<P, block_len>(w, b, blocks, group);
         typename Dot::Sum dot[R * P];
         Dot::template block<R, P>(w, w_stride, q, dot);
         V weight_scale[P];
