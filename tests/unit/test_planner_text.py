@@ -62,6 +62,26 @@ def test_the_text_may_guess_far_while_it_is_right_though_a_model_is_worth_one_to
     assert max(limits[40:50]) == 16
 
 
+def test_what_the_text_itself_brings_makes_no_row_of_a_model_dearer():
+    """It wrote ten tokens a round, so far; what a model guesses besides saves plain rounds all the same."""
+    horizon = Learned().horizon("auto")
+    habit = horizon._habit
+    sampler = SimpleNamespace(sampling=SimpleNamespace(temperature=0.0))
+    text = SimpleNamespace(
+        drafter=SimpleNamespace(name="mtp+suffix"), repeats=SuffixText(), tokens=[1], source="suffix", sampler=sampler
+    )
+    for _ in range(40):
+        at = len(text.tokens)
+        guess = list(range(at, at + 9))
+        assert horizon.choose(Draft(guess, np.full(9, 0.99, np.float32)), text, 1) >= 1
+        applied = horizon.applied
+        text.tokens += range(at, at + applied + 1)
+        horizon.observe(text, Paid(applied + 1, 0, 1, applied + 1, at, 1.0, {"suffix": [9]}, 0.0))
+    assert horizon._text_rate.value > 2.0
+    assert horizon._rate.value == pytest.approx(1.0)
+    assert habit.time == 0.0, "nor in the texts after this one"
+
+
 def test_the_text_is_asked_where_its_guesses_may_pay_for_their_rows():
     """A row costs 0.45 tokens on the one machine, which a chance of 0.3 never pays for, and 0.08 on the other."""
     asks = {}

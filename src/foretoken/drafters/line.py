@@ -5,6 +5,7 @@ from __future__ import annotations
 CLAMP = 1.25  # a time counts for at most this factor over or under what was expected
 FEW = 4  # times that are all believed
 FIT_EVERY = 8
+START_SHARE = 0.5  # of what a draft takes, whatever its length, while only one length was seen
 
 
 def moved(average: float, time: float, weight: float) -> float:
@@ -25,12 +26,19 @@ class Line:
             self._fit()
 
     def add(self, length: float, cost: float) -> None:
-        if self.sums[0] > FEW:
+        n, x, xx, y, xy = self.sums
+        if n > FEW:
             expected = self.fitted[0] + self.fitted[1] * length
-            cost = min(max(cost, expected / CLAMP), expected * CLAMP)
-        fade, (n, x, xx, y, xy) = self.FADE, self.sums
-        self.sums = [fade * n + 1.0, fade * x + length, fade * xx + length * length, fade * y + cost, 0.0]
-        self.sums[4] = fade * xy + length * cost
+            low, high = expected / CLAMP, expected * CLAMP
+            cost = low if cost < low else high if cost > high else cost
+        fade, scaled = self.FADE, length * cost
+        self.sums = [
+            fade * n + 1.0,
+            fade * x + length,
+            fade * xx + length * length,
+            fade * y + cost,
+            fade * xy + scaled,
+        ]
         self._adds += 1
         if self._adds < FIT_EVERY or not self._adds % FIT_EVERY:
             self._fit()
@@ -48,8 +56,10 @@ class Line:
 
     def _fit(self) -> None:
         n, x, xx, y, xy = self.sums
-        spread = n * xx - x * x
-        slope = (n * xy - x * y) / spread if spread > 1e-3 * n * xx else 0.0
-        slope = min(max(slope, 0.0), y / x if x else 0.0)
-        start = (y - slope * x) / n if n else 0.0
-        self.fitted = (start, slope) if slope else (0.0, y / x if x else 0.0)
+        spread, most = n * xx - x * x, y / x if x else 0.0
+        if spread > 1e-3 * n * xx:
+            slope = (n * xy - x * y) / spread
+        else:
+            slope = self.fitted[1] or (1.0 - START_SHARE) * most
+        slope = min(max(slope, 0.0), most)
+        self.fitted = ((y - slope * x) / n if n else 0.0, slope)

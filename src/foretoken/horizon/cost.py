@@ -25,7 +25,7 @@ LEVEL_TIMES = 3
 LEVEL_WEIGHT = 0.05
 LEAST_WEIGHT = 0.05
 KEPT_COUNT = 8  # of times from earlier starts: enough to trust, few enough to learn anew
-ANYONE = ""  # whose guesses are those of all models
+ANYONE = ""  # whose guesses are those of several sources in one pass
 MAX_SOURCES = 64  # of drafts, in a file
 MOST_UNITS = 1e4  # of a pass or a draft, in a file
 MAX_CLASSES = 24  # of contexts: a power of two each
@@ -54,15 +54,23 @@ class Costs:
         self._add_pass(paid)
         has_draft = paid.rows > paid.texts
         self._gaps[has_draft] = moved(self._gaps[has_draft], paid.other_s, GAP_WEIGHT)
-        names = [name for name, own in paid.drafters.items() if any(own)]
-        if not names or self.level is None:
-            return
-        lengths = [length for own in paid.drafters.values() for length in own if length]
-        texts, tokens = len(lengths), sum(lengths)
-        if self._is_met((*names, texts)):
-            anyone = () if names == [TEXT_ITSELF] else (ANYONE,)
-            for name in (*anyone, *names) if len(names) == 1 else anyone:  # of several nobody knows whose time it was
-                self._drafts.setdefault(name, Line()).add(tokens / texts, paid.draft_s / texts / self.level)
+        if paid.drafters and self.level is not None:
+            self._add_draft(paid, self.level)
+
+    def _add_draft(self, paid: Paid, level: float) -> None:
+        """Learn how long guesses take, by whoever made them; of several nobody knows whose time it was."""
+        name, lengths = ANYONE, list[int]()
+        for source, own in paid.drafters.items():
+            guessed = [length for length in own if length]
+            if guessed:
+                name = ANYONE if lengths else source
+                lengths += guessed
+        texts = len(lengths)
+        if texts and self._is_met((name, texts)):
+            line = self._drafts.get(name)
+            if line is None:
+                line = self._drafts[name] = Line()
+            line.add(sum(lengths) / texts, paid.draft_s / texts / level)
 
     def curve(self, context: int) -> list[float]:
         """Units by rows, (MAX_ROWS + 1,); entry 0 means nothing. Not to be changed."""
@@ -77,8 +85,13 @@ class Costs:
 
     def draft(self, name: str) -> tuple[float, float]:
         """Units of one guess: a part that is always paid, and a part per draft token."""
-        line = self._drafts.get(name) or self._drafts.get(ANYONE)
+        line = self._drafts.get(name) or self._drafts.get(ANYONE) or self._usual_draft()
         return line.fitted if line is not None and any(line.fitted) else (0.0, PRIOR_DRAFT)
+
+    def _usual_draft(self) -> Line | None:
+        """What a model's guess takes that nobody has seen yet: as that of the one that guessed most lately."""
+        models = [line for name, line in self._drafts.items() if name != TEXT_ITSELF]
+        return max(models, key=lambda line: line.sums[0], default=None)
 
     def plain_s(self, paid: Paid) -> float | None:
         """Seconds that a plain pass would have taken instead of this one; None where either was not measured."""

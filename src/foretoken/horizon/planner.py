@@ -1,8 +1,8 @@
 """Chooses the horizon of each round: tokens per second, not acceptance, is what counts.
 
 A draft token gets a row iff its chance of survival is worth more than the row costs, S > rate × (cost of one row more),
-where the rate is what the run itself reaches in tokens per unit of time: the rule of renewal-reward processes. All row
-counts are compared, for costs have steps. No row is always among them, and then a round is plain decoding. Before that
+where the rate is what the run itself reaches in tokens per unit of time, in rounds of the same kind (the text's own
+drafts, or not): the rule of renewal-reward processes. All row counts are compared, for costs have steps. No row is always among them, and then a round is plain decoding. Before that
 the drafter is asked for as many tokens as have lately been worth their cost, fewer where it becomes unsure while it
 guesses, or none. Then drafts are looked at now and again without a row and compared with what the target goes on to
 write; all looking together may take less than one hundredth of the time. Where a model is not worth asking, the text
@@ -23,6 +23,7 @@ from foretoken.horizon.events import NO_EVENTS, Events
 from foretoken.horizon.fixed import MAX_HORIZON, likely
 from foretoken.horizon.habit import FIRST_REACH, Habit
 from foretoken.horizon.protocol import Paid
+from foretoken.horizon.rate import Rate
 from foretoken.horizon.text import ASK_LEN, NO_LEN, REPEATS, least_chance, tells
 from foretoken.ops import NO_STOP, Stop
 from foretoken.stats import TEXT_ITSELF
@@ -36,7 +37,6 @@ MOST_OVER = 4.0  # times what a look usually takes, for one that took longer
 MOST_ASLEEP = 64  # rounds, for costs move,
 RATE_MOVED = 0.1  # and so does the rate: by so many tokens a unit
 MOST_CREDIT = 1000  # times what one round brings: drafts that cost even more are not looked at any more
-RATE_FADE = 0.97  # the rate is that of about the last thirty rounds
 RATE_KEPT = 5.0  # units; what those before a text count for at first
 WORTH_WEIGHT = 0.25
 LOOK_WEIGHT = 0.4  # looks and probes are few, so each says more
@@ -82,9 +82,9 @@ class AutoHorizon:
         self._judges: dict[str, Chance] = {}  # by source
         self._name = ""
         kept = min(1.0, RATE_KEPT / before.time) if before.time else 0.0
-        self._tokens, self._time = kept * before.tokens, kept * before.time
         self._plain = costs.curve(0)[1]  # units of a plain pass
-        self._rate = max(self._tokens / self._time if self._time else 0.0, 1.0 / self._plain)  # tokens per unit of time
+        self._rate = Rate(kept * before.tokens, kept * before.time, 1.0 / self._plain)
+        self._text_rate = Rate()  # of rounds whose draft the text itself made; they are not among the others
         self._reach = max(map(before.reach_of, before.reach), default=FIRST_REACH)
         self._worth: list[float] = []  # what a draft token at each depth has added lately, in tokens
         self._draft: Sequence[int] = ()
@@ -150,7 +150,7 @@ class AutoHorizon:
         if rows + count > MAX_ROWS:  # further rows cost what the last one does
             last, slope = ahead[-1] if ahead else before, costs[MAX_ROWS] - costs[MAX_ROWS - 1]
             ahead += [last + slope * i for i in range(1, count - len(ahead) + 1)]
-        rate = max(self._rate, 1.0 / costs[1])
+        rate = max((self._is_text and self._text_rate.value) or self._rate.value, 1.0 / costs[1])
         survival, net, best, chosen = 1.0, 0.0, 0.0, 0
         reach = self._high if self._low else min(self._reach, self._high)
         least, worth = self._min_chance, self._worth
@@ -191,7 +191,7 @@ class AutoHorizon:
         for i in range(count, guessed):  # overruled by the text
             worth[i] -= weight * worth[i]
         if guessed < self.model_limit:  # the guess ended before: what was not guessed cost nothing either
-            price = self._rate * self._step
+            price = self._rate.value * self._step
             for i in range(guessed, min(self.model_limit, num_seen)):
                 worth[i] += weight * (price - worth[i])
         for i in range(max(guessed, self.model_limit), num_seen):  # can hardly be worth more than what stands before it
@@ -240,8 +240,9 @@ class AutoHorizon:
             cost = costs[paid.rows if paid.rows < MAX_ROWS else MAX_ROWS]
             if paid.drafters and level:
                 cost += paid.draft_s / level
-            self._count(paid.tokens, cost, paid.texts / costs[paid.texts if paid.texts < MAX_ROWS else MAX_ROWS])
-            if paid.texts == 1:  # the rate of several is theirs together
+            own = self._text_rate if self._is_text and self.applied else self._rate
+            own.count(paid.tokens, cost, paid.texts / costs[paid.texts if paid.texts < MAX_ROWS else MAX_ROWS])
+            if paid.texts == 1 and own is self._rate:  # the rate of several is theirs together
                 self._habit.count(paid.tokens, cost)
         if self._charged:
             self._settle_look(paid)
@@ -273,14 +274,7 @@ class AutoHorizon:
             self.stop = NO_STOP if self._low or self._is_look else self._next_stop(context, state, texts)
         self.limit = self._with_text(self.model_limit, state, texts)
         if not self.limit and not self._is_text_asked:
-            self._tokens = self._time = 0.0  # behind a stretch of plain decoding the rate begins anew
-
-    def _count(self, tokens: int, units: float, plain: float) -> None:
-        """A round: what it gave and took, and the rate of plain decoding, below which the run's own never lies."""
-        self._tokens = RATE_FADE * self._tokens + tokens
-        self._time = RATE_FADE * self._time + units
-        rate = self._tokens / self._time
-        self._rate = rate if rate > plain else plain
+            self._rate.forget()  # behind a stretch of plain decoding the rate begins anew
 
     def _settle_look(self, paid: Paid) -> None:
         """Charge a look what it took, where that is known: behind plain decoding it is more than usual drafts take."""
@@ -308,7 +302,7 @@ class AutoHorizon:
         self._habit.credit = credit
         if not paid.is_alone:
             return False
-        self._count_plain(1)
+        self._rate.count_plain(1, self._plain)
         if is_told and not self._is_text_asked:
             self._text.try_again()
         self.limit = self._with_text(0, state, 1)
@@ -320,7 +314,7 @@ class AutoHorizon:
         """Until a look is due, or the rate has come down, only what stands in the text is a reason to plan."""
         rounds = min((self._due - self._habit.credit) / self._share, MOST_ASLEEP)
         if self._is_text_asked:  # where it is sure enough for the rate, which plain rounds lower
-            rounds = min(rounds, RATE_MOVED * self._time / max(self._rate * self._plain - 1.0, 1e-3))
+            rounds = min(rounds, RATE_MOVED * self._rate.time / max(self._rate.value * self._plain - 1.0, 1e-3))
         if rounds >= 1:
             self._asleep_from, self._asleep_to = length, length + int(rounds)
 
@@ -329,15 +323,7 @@ class AutoHorizon:
         rounds = length - 1 - self._asleep_from
         self._asleep_to = 0
         if self._is_text_asked and rounds:
-            self._count_plain(rounds)
-
-    def _count_plain(self, rounds: int) -> None:
-        """So many rounds of plain decoding."""
-        kept = RATE_FADE**rounds
-        added = (1.0 - kept) / (1.0 - RATE_FADE)
-        self._tokens = kept * self._tokens + added
-        self._time = kept * self._time + added * self._plain
-        self._rate = max(self._tokens / self._time, 1.0 / self._plain)
+            self._rate.count_plain(rounds, self._plain)
 
     def _is_time(self, state: Any, credit: float) -> bool:
         """Parked: so much credit is enough for a look, or something calls for one."""
@@ -355,10 +341,11 @@ class AutoHorizon:
         rows, level = min(paid.rows, MAX_ROWS), self._costs.level
         gain, units = 0.0, None
         if self._is_text and self.applied:
-            gain = len(state.tokens) - self._at - 1 - self._rate * (costs[rows] - costs[max(rows - self.applied, 1)])
+            extra = costs[rows] - costs[max(rows - self.applied, 1)]
+            gain = len(state.tokens) - self._at - 1 - self._rate.value * extra
         if level and paid.texts == 1 and not self.model_limit:
             units = paid.draft_s / level
-        self._text.settle(gain, units, self._rate)
+        self._text.settle(gain, units, self._rate.value)
 
     def _with_text(self, model_limit: int, state: Any, texts: int) -> int:
         """Draft tokens to ask for, where a model is to guess so many of them, in a pass of so many texts."""
@@ -374,7 +361,7 @@ class AutoHorizon:
         before = min(texts, MAX_ROWS - ASK_LEN)
         plain = curve[before] - self._text.cost
         ahead = curve[before + 1 : before + 1 + min(most, ASK_LEN)]
-        self._wake = least_chance([self._rate * (units - plain) for units in ahead]), NO_LEN
+        self._wake = least_chance([self._rate.value * (units - plain) for units in ahead]), NO_LEN
         return most if tells(state, *self._wake) else 0
 
     def _compare(self, tokens: Sequence[int]) -> None:
@@ -425,13 +412,13 @@ class AutoHorizon:
             return NO_STOP
         costs, before = self._costs.curve(context), min(texts, MAX_ROWS - limit)
         row = (costs[before + limit] - costs[before]) / limit
-        least = min(self._rate * (row + self._step / NEXT_CHANCE), 1.0)  # the first token is always guessed
+        least = min(self._rate.value * (row + self._step / NEXT_CHANCE), 1.0)  # the first token is always guessed
         return self._model.stop(least, state.sampler.sampling.temperature > 0.0)
 
     def _worthwhile(self, worth: Sequence[float]) -> tuple[int, float, float]:
         """Draft tokens whose worth is more than guessing them costs, and that cost: of a draft, and of each token."""
         start, self._step = self._costs.draft(self._source)
-        rate, step = self._rate, self._step
+        rate, step = self._rate.value, self._step
         net, best, limit, gain = -rate * start, 0.0, 0, 0.0
         price, num_seen = rate * step, len(worth)
         for i in range(min(self._reach, self._high)):

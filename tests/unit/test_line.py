@@ -1,0 +1,36 @@
+"""What drafts take by their length."""
+
+import pytest
+
+from foretoken.drafters.line import Line
+
+
+def test_of_one_length_half_counts_as_paid_by_every_draft():
+    """Else long drafts would look dear, and nobody would ever find out that they are not."""
+    line = Line()
+    for _ in range(20):
+        line.add(2, 1.0)
+    assert line.fitted == pytest.approx((0.5, 0.25))
+    assert line.at(4) == pytest.approx(1.5)
+
+
+def test_what_a_token_takes_is_not_forgotten_where_drafts_are_equally_long_for_long():
+    line = Line()
+    for _ in range(20):
+        line.add(2, 0.7)
+        line.add(6, 1.1)
+    assert line.fitted == pytest.approx((0.5, 0.1))
+    for _ in range(1000):
+        line.add(2, 0.7)
+    assert line.fitted == pytest.approx((0.5, 0.1))
+
+
+def test_a_token_never_takes_less_than_nothing_nor_more_than_the_draft():
+    falling, steep = Line(), Line()
+    for _ in range(20):
+        falling.add(2, 1.0)
+        falling.add(6, 0.8)
+        steep.add(2, 0.1)
+        steep.add(3, 0.9)
+    assert falling.fitted[1] == 0.0
+    assert steep.fitted[0] == pytest.approx(0.0)
