@@ -2,12 +2,12 @@
 
 A draft token gets a row iff its chance of survival is worth more than the row costs, S > rate × (cost of one row more),
 where the rate is what the run itself reaches in tokens per unit of time, in rounds of the same kind (the text's own
-drafts, or not): the rule of renewal-reward processes. All row counts are compared, for costs have steps. No row is always among them, and then a round is plain decoding. Before that
-the drafter is asked for as many tokens as have lately been worth their cost, fewer where it becomes unsure while it
-guesses, or none. Then drafts are looked at now and again without a row and compared with what the target goes on to
-write; all looking together may take less than one hundredth of the time. Where a model is not worth asking, the text
-itself is: its guesses cost next to nothing, and are asked for where it is sure of them, as long as they have not cost
-more than they brought.
+drafts, or not): the rule of renewal-reward processes. All row counts are compared, for costs have steps. No row is
+always among them, and then a round is plain decoding. Before that the drafter is asked for as many tokens as have
+lately been worth their cost, fewer where it becomes unsure while it guesses, or none. Then drafts are looked at now and
+again without a row and compared with what the target goes on to write; all looking together may take less than one
+hundredth of the time. Where a model is not worth asking, the text itself is: its guesses cost next to nothing, and are
+asked for where it is sure of them, as long as they have not cost more than they brought.
 """
 
 from __future__ import annotations
