@@ -77,19 +77,22 @@ class Chance:
 
     def of(self, confidence: Sequence[float], is_sampled: bool) -> list[float]:
         """The chance of each draft token of a round, given those before it."""
-        _, *weights = self.stop(0.0, is_sampled)
         self._is_sampled = is_sampled
-        chances: list[float] = self._text.of(confidence, *weights)
+        chances: list[float] = self._text.of(confidence, *self._line(is_sampled))
         self._num_chances = len(chances)
         return chances
 
     def stop(self, least: float, is_sampled: bool) -> Stop:
         """Where a guess ends whose chance to be kept has fallen below `least`; what belongs to a depth is left out."""
+        return Stop(least, *self._line(is_sampled))
+
+    def _line(self, is_sampled: bool) -> tuple[float, float, float]:
+        """A chance's log-odds at depth 0 and confidence ½, and their slopes over log-odds of it and over log-depth."""
         constant, odds_weight, depth_weight, sampled, sampled_odds, last = self.weights.values
         if is_sampled:
             constant += sampled
             odds_weight += sampled_odds
-        return Stop(least, constant + last * self._last_share + self._text.offset, odds_weight, depth_weight)
+        return constant + last * self._last_share + self._text.offset, odds_weight, depth_weight
 
     def learn(self, draft: Sequence[int], known: int, written: Sequence[int], at: int) -> tuple[int, bool]:
         """Compare the last draft, which began at `at`, with what the target has written since.
