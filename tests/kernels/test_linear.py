@@ -277,7 +277,7 @@ def test_multiply_peak_counts_what_every_thread_does(format):
         assert two == 2 * one
         if isa in ("avx2", "avxvnni"):  # 512 bits are emulated in some builds, and then not told
             products = 16 if (isa, format) == ("avx2", "q8") else 32  # of an instruction
-            assert one == 2 * 1000 * 8 * products
+            assert one == 2 * 1000 * 12 * products
     assert native.multiply_peak("f32", 1000) == 0
     with pytest.raises(ShapeError, match="rounds: -1, expected 0"):
         native.multiply_peak(format, -1)

@@ -57,7 +57,7 @@ def test_a_unit_stays_a_plain_pass():
     costs.restore({"level": 0.1, "passes": passes, "drafts": {"mtp": [4.0, 8.0, 16.0, 13.2, 26.4]}})
     assert costs.level == pytest.approx(0.33)
     assert costs.curve(100)[1:6:4] == pytest.approx([1.0, 2.0]) and costs.curve(5000)[1] == pytest.approx(2.0)
-    assert costs.draft("mtp")[1] == pytest.approx(0.5)
+    assert costs.draft("mtp") == pytest.approx((0.5, 0.25))
     for _ in range(1000):  # rows that become cheaper all the time move the level, plain passes follow
         costs.add(paid(5, 0.5 * costs.level * costs.curve(100)[5]))
         costs.add(paid(1, 0.33))

@@ -62,24 +62,51 @@ def test_the_text_may_guess_far_while_it_is_right_though_a_model_is_worth_one_to
     assert max(limits[40:50]) == 16
 
 
-def test_what_the_text_itself_brings_makes_no_row_of_a_model_dearer():
-    """It wrote ten tokens a round, so far; what a model guesses besides saves plain rounds all the same."""
-    horizon = Learned().horizon("auto")
-    habit = horizon._habit
-    sampler = SimpleNamespace(sampling=SimpleNamespace(temperature=0.0))
+def copied(rounds=40):
+    """A horizon, and a text that has copied itself for so many rounds, at a row for 0.3 of a plain pass."""
+    learned = Learned()
+    passes = {"0": {str(rows): [1.0 + 0.3 * (rows - 1), 9] for rows in range(1, 18)}}
+    learned.costs.restore({"level": 1.0, "passes": passes, "drafts": {"mtp": [1.0, 1.0, 1.0, 0.0, 0.0]}})
+    horizon = learned.horizon("auto")
     text = SimpleNamespace(
-        drafter=SimpleNamespace(name="mtp+suffix"), repeats=SuffixText(), tokens=[1], source="suffix", sampler=sampler
+        drafter=SimpleNamespace(name="mtp+suffix"),
+        repeats=SuffixText(),
+        tokens=[1],
+        source="suffix",
+        sampler=SimpleNamespace(sampling=SimpleNamespace(temperature=0.0)),
     )
-    for _ in range(40):
-        at = len(text.tokens)
-        guess = list(range(at, at + 9))
-        assert horizon.choose(Draft(guess, np.full(9, 0.99, np.float32)), text, 1) >= 1
-        applied = horizon.applied
-        text.tokens += range(at, at + applied + 1)
-        horizon.observe(text, Paid(applied + 1, 0, 1, applied + 1, at, 1.0, {"suffix": [9]}, 0.0))
-    assert horizon._text_rate.value > 2.0
-    assert horizon._rate.value == pytest.approx(1.0)
-    assert habit.time == 0.0, "nor in the texts after this one"
+    for _ in range(rounds):
+        guessed(horizon, text, 8, 0.99, 8)
+    return horizon, text
+
+
+def guessed(horizon, text, count, chance, right):
+    """A round with so many draft tokens, of which the first few are right; returns how many got a row."""
+    at = len(text.tokens)
+    draft = Draft([at + i if i < right else 0 for i in range(count)], np.full(count, chance, np.float32))
+    rows = horizon.choose(draft, text, 1)
+    accepted = min(rows, right)
+    text.tokens += range(at, at + accepted + 1)
+    horizon.observe(text, Paid(rows + 1, 0, 1, accepted + 1, at, 1.0 + 0.3 * rows, {text.source: [count]}, 0.0))
+    return rows
+
+
+def test_what_the_text_itself_brings_makes_no_row_of_a_model_dearer():
+    """At 2.6 tokens a unit a row costs 0.8 of one; what a model guesses saves plain rounds, and 0.6 is enough."""
+    horizon, text = copied()
+    assert horizon._text_rate.value == pytest.approx(9 / 3.4, rel=0.1)
+    fresh, other = copied(0)
+    text.source = other.source = "mtp"
+    assert guessed(horizon, text, 2, 0.6, 0) == guessed(fresh, other, 2, 0.6, 0) > 0
+    assert horizon._habit.time == fresh._habit.time, "copies say nothing of later texts either"
+
+
+def test_the_texts_own_rows_cost_what_copying_would_bring_for_a_while():
+    """Guesses at a half get none while eight sure ones are what a round brings, and some when that is long ago."""
+    horizon, text = copied()
+    rows = [guessed(horizon, text, 1, 0.5, number % 2) for number in range(60)]
+    assert not any(rows[:3])
+    assert any(rows[40:])
 
 
 def test_the_text_is_asked_where_its_guesses_may_pay_for_their_rows():

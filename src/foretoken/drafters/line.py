@@ -5,7 +5,8 @@ from __future__ import annotations
 CLAMP = 1.25  # a time counts for at most this factor over or under what was expected
 FEW = 4  # times that are all believed
 FIT_EVERY = 8
-START_SHARE = 0.5  # of what a draft takes, whatever its length, while only one length was seen
+LEAST_SPREAD = 0.01  # of lengths, as a share of their mean square, that a slope is told by
+START_SHARE = 0.5  # of what a draft takes, whatever its length, while no slope was told
 
 
 def moved(average: float, time: float, weight: float) -> float:
@@ -21,6 +22,7 @@ class Line:
     def __init__(self, sums: list[float] | None = None) -> None:
         self.sums = sums or [0.0] * 5  # weight, Σ length, Σ length², Σ cost, Σ length · cost
         self.fitted = (0.0, 0.0)
+        self._slope: float | None = None  # the last one that lengths told
         self._adds = 0
         if sums:
             self._fit()
@@ -31,13 +33,13 @@ class Line:
             expected = self.fitted[0] + self.fitted[1] * length
             low, high = expected / CLAMP, expected * CLAMP
             cost = low if cost < low else high if cost > high else cost
-        fade, scaled = self.FADE, length * cost
+        fade = self.FADE
         self.sums = [
             fade * n + 1.0,
             fade * x + length,
             fade * xx + length * length,
             fade * y + cost,
-            fade * xy + scaled,
+            fade * xy + length * cost,
         ]
         self._adds += 1
         if self._adds < FIT_EVERY or not self._adds % FIT_EVERY:
@@ -47,6 +49,8 @@ class Line:
         """Costs in another unit."""
         self.sums[3] *= factor
         self.sums[4] *= factor
+        if self._slope is not None:
+            self._slope *= factor
         self._fit()
 
     def at(self, length: float) -> float:
@@ -56,10 +60,8 @@ class Line:
 
     def _fit(self) -> None:
         n, x, xx, y, xy = self.sums
-        spread, most = n * xx - x * x, y / x if x else 0.0
-        if spread > 1e-3 * n * xx:
-            slope = (n * xy - x * y) / spread
-        else:
-            slope = self.fitted[1] or (1.0 - START_SHARE) * most
-        slope = min(max(slope, 0.0), most)
+        spread, each = n * xx - x * x, y / x if x else 0.0
+        if spread > LEAST_SPREAD * n * xx:
+            self._slope = max((n * xy - x * y) / spread, 0.0)
+        slope = (1.0 - START_SHARE) * each if self._slope is None else min(self._slope, each)
         self.fitted = ((y - slope * x) / n if n else 0.0, slope)

@@ -44,6 +44,7 @@ class Costs:
         self._filled: dict[int, list[float]] = {}  # the same without gaps
         self._adds = 0
         self._drafts: dict[str, Line] = {}
+        self._latest: Line | None = None  # of the model that guessed last: as long as that takes one that is not known
         self._met: set[Any] = set()  # kinds of passes that this process has run
         self._gaps = {False: 0.0, True: 0.0}  # seconds from a pass to the next round, by whether it had drafts
 
@@ -70,6 +71,8 @@ class Costs:
             line = self._drafts.get(name)
             if line is None:
                 line = self._drafts[name] = Line()
+            if name not in (ANYONE, TEXT_ITSELF):
+                self._latest = line
             line.add(sum(lengths) / texts, paid.draft_s / texts / level)
 
     def curve(self, context: int) -> list[float]:
@@ -85,13 +88,8 @@ class Costs:
 
     def draft(self, name: str) -> tuple[float, float]:
         """Units of one guess: a part that is always paid, and a part per draft token."""
-        line = self._drafts.get(name) or self._drafts.get(ANYONE) or self._usual_draft()
+        line = self._drafts.get(name) or self._latest or self._drafts.get(ANYONE)
         return line.fitted if line is not None and any(line.fitted) else (0.0, PRIOR_DRAFT)
-
-    def _usual_draft(self) -> Line | None:
-        """What a model's guess takes that nobody has seen yet: as that of the one that guessed most lately."""
-        models = [line for name, line in self._drafts.items() if name != TEXT_ITSELF]
-        return max(models, key=lambda line: line.sums[0], default=None)
 
     def plain_s(self, paid: Paid) -> float | None:
         """Seconds that a plain pass would have taken instead of this one; None where either was not measured."""
@@ -209,6 +207,8 @@ class Costs:
             line = self._drafts[name] = Line([_number(part, 0.0, 1e9) for part in sums])
             if not all(part <= MOST_UNITS for part in line.fitted):
                 raise InputError(f"drafts of {name[:40]!r} take {line.fitted} units.")
+            if name not in (ANYONE, TEXT_ITSELF):
+                self._latest = line
         self.level = level
         self._adds = LEVEL_TIMES
         self._rescale()

@@ -22,7 +22,7 @@ class Habit:
         self.source = ""  # which model made the last draft
         self.has_text = False  # the text itself is among the sources
         self.text = TextGuesses()
-        self.tokens = self.time = 0.0  # of the last rounds that a text had to itself, and the units that they took
+        self.tokens = self.time = 0.0  # of rounds that a text had to itself, and whose draft it did not make itself
         self._num_drafts = 0
 
     def reach_of(self, name: str) -> int:
@@ -30,7 +30,7 @@ class Habit:
         return max(round(self.reach.get(name, FIRST_REACH)), 1)
 
     def count(self, tokens: int, units: float) -> None:
-        """What a round gave and took."""
+        """What such a round gave, and the units it took."""
         self.tokens = RATE_FADE * self.tokens + tokens
         self.time = RATE_FADE * self.time + units
 

@@ -84,7 +84,7 @@ class AutoHorizon:
         kept = min(1.0, RATE_KEPT / before.time) if before.time else 0.0
         self._plain = costs.curve(0)[1]  # units of a plain pass
         self._rate = Rate(kept * before.tokens, kept * before.time, 1.0 / self._plain)
-        self._text_rate = Rate()  # of rounds whose draft the text itself made; they are not among the others
+        self._text_rate = Rate()  # of rounds whose draft the text itself made alone; they are not among the others
         self._reach = max(map(before.reach_of, before.reach), default=FIRST_REACH)
         self._worth: list[float] = []  # what a draft token at each depth has added lately, in tokens
         self._draft: Sequence[int] = ()
@@ -175,7 +175,7 @@ class AutoHorizon:
                     worth[i] += weight * (gain - worth[i])
                 else:
                     worth.append(gain)
-        if weighed and not count == weighed == self.model_limit == len(worth):
+        if weighed and not count == weighed == self.model_limit == len(worth):  # else all were weighed just now
             self._settle_depths(count, weighed, weight)
         low = min(self._low, likely(chances, least)) if self._low and least else self._low
         if chosen < low:
@@ -240,9 +240,10 @@ class AutoHorizon:
             cost = costs[paid.rows if paid.rows < MAX_ROWS else MAX_ROWS]
             if paid.drafters and level:
                 cost += paid.draft_s / level
-            own = self._text_rate if self._is_text and self.applied else self._rate
-            own.count(paid.tokens, cost, paid.texts / costs[paid.texts if paid.texts < MAX_ROWS else MAX_ROWS])
-            if paid.texts == 1 and own is self._rate:  # the rate of several is theirs together
+            # With the text's drafts that got no row, or a rate that makes its rows too dear would stay for good.
+            kind = self._text_rate if self._is_text and self.guessed else self._rate
+            kind.count(paid.tokens, cost, paid.texts / costs[paid.texts if paid.texts < MAX_ROWS else MAX_ROWS])
+            if paid.texts == 1 and kind is self._rate:  # the rate of several is theirs together
                 self._habit.count(paid.tokens, cost)
         if self._charged:
             self._settle_look(paid)

@@ -6,9 +6,9 @@ FADE = 0.97  # of a round in the next one: about the last thirty count
 
 
 class Rate:
-    """Of the last rounds of one kind, never less than plain decoding gives.
+    """Of the last rounds of one kind: at least that of plain decoding when they were counted.
 
-    value   tokens per unit; 0 before the first round
+    value   tokens per unit; before the first round `plain`
     tokens  that the rounds gave, and
     time    units that they took, both fading
     """
