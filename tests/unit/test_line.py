@@ -35,7 +35,7 @@ def test_a_quick_while_changes_nothing_that_lengths_have_told(by_token):
         line.add(6, 0.8 + 6 * by_token)
     usual = 0.8 + 4 * by_token
     for cost in (usual, 0.15, usual):
-        for _ in range(400):
+        for _ in range(1000):
             line.add(4, cost)
     assert line.fitted == pytest.approx((0.8, by_token), abs=1e-3)
 
