@@ -38,6 +38,15 @@ bool has(uint32_t value, uint32_t bits) { return (value & bits) == bits; }
 
 }  // namespace
 
+bool reads_two_streams() {
+    static const bool is_intel = [] {
+        uint32_t a, b, c, d;
+        return __get_cpuid(0, &a, &b, &c, &d) && b == signature_INTEL_ebx && c == signature_INTEL_ecx &&
+               d == signature_INTEL_edx;
+    }();
+    return is_intel;
+}
+
 bool has_avx2() {
     const Features f = read_features();
     const uint32_t fma = 1u << 12, f16c = 1u << 29, avx2 = 1u << 5;
@@ -66,6 +75,7 @@ bool has_avx512vnni() {
 bool has_avx2() { return false; }
 bool has_avxvnni() { return false; }
 bool has_avx512vnni() { return false; }
+bool reads_two_streams() { return false; }
 #endif
 
 }  // namespace foretoken

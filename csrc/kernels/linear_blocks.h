@@ -18,6 +18,7 @@
 //     value(dot)                             its floats
 #pragma once
 
+#include "base/cpu.h"
 #include "base/half.h"
 #include "base/inline.h"
 #include "base/math.h"
@@ -177,13 +178,15 @@ FT_INLINE void linear_blocks_panels(const LinearArgs& a, int64_t rows, int64_t p
     }
 }
 
-// Rows share what they read of two panels, activations too. One row waits for memory, and two streams of it were slower
-// than one. Two panels of many inputs, and what is asked for ahead, do not fit the second cache beside the activations
-// of many rows: there a tile takes all rows at once, and one panel, which passes by once.
+// Rows share what they read of two panels, activations too. One row waits for memory, of which two streams are slower
+// than one on some processors, and faster on others. Two panels of many inputs, and what is asked for ahead, do not fit
+// the second cache beside the activations of many rows: there a tile takes all rows at once, and one panel, which
+// passes by once.
 template <class V, class Dot>
 void linear_blocks(const LinearArgs& a, int64_t rows, int64_t panel, int64_t last_panel) {
     if constexpr (Dot::kPairRows > 1) {
-        const bool in_pairs = rows > 1 && (rows <= Dot::kPairRows || a.k < Dot::kManyInputs);
+        const bool is_alone = rows == 1 && !reads_two_streams();
+        const bool in_pairs = !is_alone && (rows <= Dot::kPairRows || a.k < Dot::kManyInputs);
         for (; in_pairs && panel + 2 <= last_panel; panel += 2) {
             linear_blocks_panels<V, Dot, Dot::kPairRows, 2>(a, rows, panel);
         }
