@@ -68,12 +68,14 @@ class Costs:
                 lengths += guessed
         texts = len(lengths)
         if texts and self._is_met((name, texts)):
-            line = self._drafts.get(name)
-            if line is None:
-                line = self._drafts[name] = Line()
-            if name not in (ANYONE, TEXT_ITSELF):
-                self._latest = line
+            line = self._drafts.get(name) or Line()
+            self._keep(name, line)
             line.add(sum(lengths) / texts, paid.draft_s / texts / level)
+
+    def _keep(self, name: str, line: Line) -> None:
+        self._drafts[name] = line
+        if name not in (ANYONE, TEXT_ITSELF):
+            self._latest = line
 
     def curve(self, context: int) -> list[float]:
         """Units by rows, (MAX_ROWS + 1,); entry 0 means nothing. Not to be changed."""
@@ -204,11 +206,10 @@ class Costs:
         for name, sums in _items(kept["drafts"], MAX_SOURCES):
             if not isinstance(sums, list) or len(sums) != len(Line().sums):
                 raise InputError(f"the sums of drafter {name[:40]!r} are not {len(Line().sums)} numbers.")
-            line = self._drafts[name] = Line([_number(part, 0.0, 1e9) for part in sums])
+            line = Line([_number(part, 0.0, 1e9) for part in sums])
             if not all(part <= MOST_UNITS for part in line.fitted):
                 raise InputError(f"drafts of {name[:40]!r} take {line.fitted} units.")
-            if name not in (ANYONE, TEXT_ITSELF):
-                self._latest = line
+            self._keep(name, line)
         self.level = level
         self._adds = LEVEL_TIMES
         self._rescale()

@@ -175,7 +175,7 @@ class AutoHorizon:
                     worth[i] += weight * (gain - worth[i])
                 else:
                     worth.append(gain)
-        if weighed and not count == weighed == self.model_limit == len(worth):  # else all were weighed just now
+        if weighed:
             self._settle_depths(count, weighed, weight)
         low = min(self._low, likely(chances, least)) if self._low and least else self._low
         if chosen < low:
