@@ -4,7 +4,8 @@ VENV    := .venv
 BIN     := $(VENV)/bin
 PIP     := $(BIN)/pip install --quiet --disable-pip-version-check
 CPP     := $(shell find csrc -name '*.cpp' -o -name '*.h')
-SOURCES := $(shell find csrc -type f) CMakeLists.txt pyproject.toml
+COMPILED := $(shell find src/foretoken/horizon src/foretoken/drafters -name '*.py')
+SOURCES := $(shell find csrc -type f) $(COMPILED) tools/compile_python.py CMakeLists.txt pyproject.toml
 
 .PHONY: setup demo test lint check clean
 
@@ -17,7 +18,7 @@ $(VENV)/.made: pyproject.toml
 	@echo "Making $(VENV) …"
 	@$(PYTHON) -m venv $(VENV)
 	@$(PIP) --upgrade "pip>=25.1"
-	@$(PIP) --group dev "scikit-build-core>=1.0,<2" "nanobind>=3.0,<4" "cmake>=3.25" ninja
+	@$(PIP) --group dev "scikit-build-core>=1.0,<2" "nanobind>=3.0,<4" "setuptools>=77" "cmake>=3.25" ninja
 	@touch $@
 
 $(VENV)/.built: $(VENV)/.made $(SOURCES)

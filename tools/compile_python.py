@@ -1,0 +1,24 @@
+"""Translates modules that run inside every round from Python to C, with mypyc; called by CMake.
+
+    python tools/compile_python.py FOLDER MODULE.py …
+
+Run from the folder that holds the package. Writes FOLDER/foretoken/__native_compiled.c, which has all modules, and a
+small file per module that Python loads in its place.
+"""
+
+import sys
+
+from mypyc.build import mypycify
+
+GROUP = "foretoken.compiled"  # the library is foretoken/compiled__mypyc
+
+
+def main() -> None:
+    """The checker's settings are those of the build, not of whoever builds: with NumPy installed or not."""
+    folder, *modules = sys.argv[1:]
+    settings = ["--config-file=", "--ignore-missing-imports", f"--cache-dir={folder}/checked"]
+    mypycify([*settings, *modules], target_dir=folder, group_name=GROUP)
+
+
+if __name__ == "__main__":
+    main()
