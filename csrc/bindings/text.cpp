@@ -1,9 +1,7 @@
 // foretoken._core.SuffixAutomaton and TextChances, for foretoken.ops.native. Places go to Python as (state, length).
 #include "bindings/text.h"
 
-#include <nanobind/stl/array.h>
 #include <nanobind/stl/optional.h>
-#include <nanobind/stl/pair.h>
 #include <nanobind/stl/tuple.h>
 #include <nanobind/stl/vector.h>
 
@@ -91,17 +89,16 @@ void bind_text(nb::module_& m) {
     automaton.attr("COUNTED") = Automaton::kCounted;
     nb::class_<TextChances>(m, "TextChances")
         .def(nb::init<>())
-        .def_prop_ro("offset", &TextChances::offset)
         .def("of", &TextChances::of)
-        .def("learn",  // draft[0] stands at written[at]
+        .def("learn",  // draft[0] stands at written[at]; returns known, are all right, offset, errors
              [](TextChances& self, nb::sequence draft, size_t known, nb::sequence written, size_t at, double trust) {
                  const size_t written_len = nb::len(written) - std::min(nb::len(written), at);
                  const auto found = self.learn(known, std::min(nb::len(draft), written_len), trust, [&](size_t i) {
                      return nb::object(draft[i]).equal(nb::object(written[at + i]));
                  });
-                 return std::pair{found.count, found.is_right};
-             })
-        .def("take_errors", &TextChances::take_errors);
+                 return std::tuple{found.count,     found.is_right,  found.offset,
+                                   found.errors[0], found.errors[1], found.errors[2]};
+             });
 }
 
 }  // namespace foretoken

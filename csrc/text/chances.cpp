@@ -32,20 +32,14 @@ const std::vector<double>& TextChances::of(const std::vector<double>& confidence
     return chances_;
 }
 
-void TextChances::add(size_t depth, bool is_kept, double trust) {
+void TextChances::add(size_t depth, bool is_kept, double trust, Errors& errors) {
     const double chance = chances_[depth], error = (is_kept ? 1.0 : 0.0) - chance;
     const double step = 0.5 * error / std::max(chance * (1.0 - chance), kLeastVariance);
     move(offset_, step, ++count_ + trust);
     move(offsets_[depth], step, ++counts_[depth] + trust);
-    errors_[0] += error;
-    errors_[1] += error * odds_[depth];
-    errors_[2] += error * log_depth[depth];
-}
-
-TextChances::Errors TextChances::take_errors() {
-    const Errors found = errors_;
-    errors_ = {};
-    return found;
+    errors[0] += error;
+    errors[1] += error * odds_[depth];
+    errors[2] += error * log_depth[depth];
 }
 
 }  // namespace foretoken

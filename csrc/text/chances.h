@@ -23,9 +23,9 @@ class TextChances {
     struct Known {
         size_t count;   // draft tokens whose fate is known
         bool is_right;  // all of them
+        double offset;  // of all depths, now
+        Errors errors;  // of the tokens that this call compared
     };
-
-    double offset() const { return offset_; }
 
     // The chance of each token of a draft, given those before it, of at most kDepths.
     const std::vector<double>& of(const std::vector<double>& confidence, double constant, double odds_weight,
@@ -37,25 +37,22 @@ class TextChances {
     template <class IsRight>
     Known learn(size_t known, size_t length, double trust, const IsRight& is_right) {
         length = std::min(length, chances_.size());
-        while (known < length) {
-            const bool is_kept = is_right(known);
-            add(known++, is_kept, trust);
-            if (!is_kept) return {known, false};
+        Errors errors{};
+        bool is_kept = true;
+        while (known < length && is_kept) {
+            is_kept = is_right(known);
+            add(known++, is_kept, trust, errors);
         }
-        return {known, true};
+        return {known, is_kept, offset_, errors};
     }
 
-    // Of the draft so far; begins anew.
-    Errors take_errors();
-
   private:
-    void add(size_t depth, bool is_kept, double trust);
+    void add(size_t depth, bool is_kept, double trust, Errors& errors);
 
     double offset_ = 0.0,
            count_ = 0.0;  // of all depths: for the log-odds of a chance, and outcomes it was learned from
     std::array<double, kDepths> offsets_{}, counts_{};  // beside them, by depth
     std::vector<double> odds_, chances_;                // of the last draft
-    Errors errors_{};
 };
 
 }  // namespace foretoken

@@ -21,7 +21,7 @@ from foretoken.cache import Cache, PagePool
 from foretoken.chat import ChatTemplate
 from foretoken.drafters.protocol import Drafter, DrafterState
 from foretoken.errors import ConfigError, InputError, WeightsError, shown
-from foretoken.horizon import Learned, Shelf, begins_pattern, parse_min_chance
+from foretoken.horizon import Learned, Shelf, event_of, parse_min_chance
 from foretoken.models.gemma4 import Gemma4
 from foretoken.ops import NUMERICS_VERSION, native
 from foretoken.pairing import Beside, find_drafter, named_sources
@@ -300,10 +300,10 @@ def load(
 def _learned(
     key: tuple[Any, ...], tokenizer: Tokenizer, min_chance: float | None, say: Callable[[str], None]
 ) -> Callable[[], Learned]:
-    def is_event(token: int) -> bool:
-        return begins_pattern(tokenizer.token_bytes(token))
+    def event(token: int) -> int:
+        return event_of(tokenizer.token_bytes(token))
 
-    shelf = Shelf(weights.cache_dir(), is_event, parse_min_chance(min_chance), say)
+    shelf = Shelf(weights.cache_dir(), event, parse_min_chance(min_chance), say)
     return lambda: shelf.get(*key, native.isa(), native.threads())  # of the moment: they may change
 
 

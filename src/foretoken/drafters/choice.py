@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from time import perf_counter
-from typing import Any
+from typing import Any, Final
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -21,14 +21,16 @@ from foretoken.drafters.line import Line, moved
 from foretoken.drafters.protocol import NO_DRAFT, Draft, Drafter, check
 from foretoken.drafters.suffix import SuffixDrafter, SuffixText
 
-PRIOR = 0.7  # chance of a model's token while nothing is known
-STEP, ALL_STEP = 0.1, 0.02  # of the moving averages of chances, of one text and of all
-TIME_STEP = 0.2  # of the moving averages of times
-BINS = 10  # of confidence
-MODESTY = 1.5  # drafters are right more often than their softmax says: 1 - (1 - softmax) ** this, at first
-SHADOW_LEN = 4  # tokens of a guess that is only compared
-FIRST_SHADOW, LAST_SHADOW = 2, 64  # rounds between two of them: doubled each time, begun anew when the lead changes
-SHADOW_SHARE = 0.02  # of a text's time, at most, for each model's shadow rounds
+PRIOR: Final = 0.7  # chance of a model's token while nothing is known
+STEP: Final = 0.1  # of the moving averages of chances, of one text and of all
+ALL_STEP: Final = 0.02
+TIME_STEP: Final = 0.2  # of the moving averages of times
+BINS: Final = 10  # of confidence
+MODESTY: Final = 1.5  # drafters are right more often than their softmax says: 1 - (1 - softmax) ** this, at first
+SHADOW_LEN: Final = 4  # tokens of a guess that is only compared
+FIRST_SHADOW: Final = 2  # rounds between two of them: doubled each time, begun anew when the lead changes
+LAST_SHADOW: Final = 64
+SHADOW_SHARE: Final = 0.02  # of a text's time, at most, for each model's shadow rounds
 
 
 class Averages:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-CLAMP = 1.25  # a time counts for at most this factor over or under what was expected
-FEW = 4  # times that are all believed
-FIT_EVERY = 8
-LEAST_SPREAD = 0.01  # of lengths, as a share of their mean square, that a slope is told by
-START_SHARE = 0.5  # of what a draft takes, whatever its length, while no slope was told
+from typing import Final
+
+CLAMP: Final = 1.25  # a time counts for at most this factor over or under what was expected
+FEW: Final = 4  # times that are all believed
+FIT_EVERY: Final = 8
+LEAST_SPREAD: Final = 0.01  # of lengths, as a share of their mean square, that a slope is told by
+START_SHARE: Final = 0.5  # of what a draft takes, whatever its length, while no slope was told
 
 
 def moved(average: float, time: float, weight: float) -> float:

@@ -4,7 +4,7 @@
 `events` what makes it look again, `learned` what is kept of that for a model, and `disk` how.
 """
 
-from foretoken.horizon.events import begins_pattern
+from foretoken.horizon.events import event_of
 from foretoken.horizon.fixed import MAX_HORIZON, NAMED, FixedHorizon, parse_horizon, parse_min_chance
 from foretoken.horizon.learned import Learned, Shelf
 from foretoken.horizon.planner import AutoHorizon
@@ -19,7 +19,7 @@ __all__ = [
     "Learned",
     "Paid",
     "Shelf",
-    "begins_pattern",
+    "event_of",
     "parse_horizon",
     "parse_min_chance",
 ]

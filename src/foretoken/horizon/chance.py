@@ -9,7 +9,7 @@ target wrote where a draft token stood, whether that token had a row or not. Wha
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Final
 
 from foretoken.errors import InputError
 from foretoken.ops import Stop, native
@@ -20,23 +20,38 @@ from foretoken.stats import TEXT_ITSELF
 # draft.
 MTP_PRIOR = (-0.175, 0.818, 0.421, -0.082, -0.356, 0.699)
 OTHER_PRIOR = (0.0, 1.0, 0.0, 0.0, 0.0, 0.0)  # a source that says a chance is taken at its word
-SHARED_STEP = 0.01  # of the weights; a drafter that nobody knows yet moves them faster
-FIRST_STEP, FIRST_OUTCOMES = 0.05, 60
-LEAST_TRUST = 2  # outcomes of a text that its weights count for at first, and so many more as they have seen
-MOST_TRUST, OUTCOMES_A_TRUST = 4, 200
-WEIGHT_LIMIT = 20.0
-TALLY_FADE = 0.97  # the tally is that of about the last thirty drafts
-USELESS, USELESS_MIN_DRAFTS = 0.03, 8  # right share, of so many: something is wrong with the drafter
+SHARED_STEP: Final = 0.01  # of the weights; a drafter that nobody knows yet moves them faster
+FIRST_STEP: Final = 0.05
+FIRST_OUTCOMES: Final = 60
+LEAST_TRUST: Final = 2  # outcomes of a text that its weights count for at first, and so many more as they have seen
+MOST_TRUST: Final = 4
+OUTCOMES_A_TRUST: Final = 200
+WEIGHT_LIMIT: Final = 20.0
+TALLY_FADE: Final = 0.97  # the tally is that of about the last thirty drafts
+USELESS: Final = 0.03  # right share, of so many: something is wrong with the drafter
+USELESS_MIN_DRAFTS: Final = 8
 
 
 class Weights:
-    """What is learned of a drafter over all texts."""
+    """What is learned of a drafter over all texts.
+
+    constant, odds, depth, sampled, sampled_odds, last  see `MTP_PRIOR`
+    """
 
     def __init__(self, name: str) -> None:
-        self.values = list(MTP_PRIOR if name.startswith("mtp") else OTHER_PRIOR)
+        self.values = MTP_PRIOR if name.startswith("mtp") else OTHER_PRIOR
         self.count = 0  # outcomes that they were learned from
         self.drafts = self.right = 0.0  # compared, and those of which at least the first token was right; older fade
         self._is_model = name != TEXT_ITSELF  # which costs nothing, so it is never useless
+
+    @property
+    def values(self) -> tuple[float, ...]:
+        """All of them, in order."""
+        return self.constant, self.odds, self.depth, self.sampled, self.sampled_odds, self.last
+
+    @values.setter
+    def values(self, values: Sequence[float]) -> None:
+        self.constant, self.odds, self.depth, self.sampled, self.sampled_odds, self.last = values
 
     @property
     def is_useless(self) -> bool:
@@ -60,7 +75,7 @@ class Weights:
         numbers = [v for v in kept if isinstance(v, (int, float)) and not isinstance(v, bool) and abs(v) < WEIGHT_LIMIT]
         if not isinstance(kept, list) or len(numbers) != len(kept) or len(kept) != len(self.values):
             raise InputError(f"the weights of a drafter are not {len(self.values)} numbers below {WEIGHT_LIMIT:g}.")
-        self.values = [float(value) for value in numbers]
+        self.values = tuple(float(value) for value in numbers)
         self.count = MOST_TRUST * OUTCOMES_A_TRUST
 
 
@@ -70,6 +85,8 @@ class Chance:
     def __init__(self, weights: Weights) -> None:
         self.weights = weights
         self._text = native.TextChances()
+        self._offset = 0.0  # of the text, as log-odds
+        self._errors = self._odds_errors = self._depth_errors = 0.0  # sums, since a draft's fate was known
         self._num_chances = 0  # of the last draft
         self._last_share = 0.5  # of the last draft's tokens that were right, of those whose fate is known
         self._is_sampled = False
@@ -88,11 +105,12 @@ class Chance:
 
     def _line(self, is_sampled: bool) -> tuple[float, float, float]:
         """A chance's log-odds at depth 0 and confidence ½, and their slopes over log-odds of it and over log-depth."""
-        constant, odds_weight, depth_weight, sampled, sampled_odds, last = self.weights.values
+        weights = self.weights
+        constant, odds = weights.constant, weights.odds
         if is_sampled:
-            constant += sampled
-            odds_weight += sampled_odds
-        return constant + last * self._last_share + self._text.offset, odds_weight, depth_weight
+            constant += weights.sampled
+            odds += weights.sampled_odds
+        return constant + weights.last * self._last_share + self._offset, odds, weights.depth
 
     def learn(self, draft: Sequence[int], known: int, written: Sequence[int], at: int) -> tuple[int, bool]:
         """Compare the last draft, which began at `at`, with what the target has written since.
@@ -100,24 +118,27 @@ class Chance:
         known    draft tokens whose fate was known before
         returns  how many are known now, and whether all of them were right
         """
-        found: tuple[int, bool] = self._text.learn(draft, known, written, at, self._trust)
-        return found
+        found: tuple[int, bool, float, float, float, float] = self._text.learn(draft, known, written, at, self._trust)
+        known, is_right, self._offset, errors, odds_errors, depth_errors = found
+        self._errors += errors
+        self._odds_errors += odds_errors
+        self._depth_errors += depth_errors
+        return known, is_right
 
     def close(self, right: int, known: int) -> None:
         """The fate of the last draft is known as far as it will be: so many tokens were right, of so many."""
         if not known:
             return
         weights = self.weights
-        errors, odds_errors, depth_errors = self._text.take_errors()
         step = SHARED_STEP if weights.count > FIRST_OUTCOMES else FIRST_STEP
-        values = weights.values
-        values[0] += step * errors
-        values[1] += step * odds_errors
-        values[2] += step * depth_errors
+        weights.constant += step * self._errors
+        weights.odds += step * self._odds_errors
+        weights.depth += step * self._depth_errors
         if self._is_sampled:
-            values[3] += step * errors
-            values[4] += step * odds_errors
-        values[5] += step * self._last_share * errors
+            weights.sampled += step * self._errors
+            weights.sampled_odds += step * self._odds_errors
+        weights.last += step * self._last_share * self._errors
+        self._errors = self._odds_errors = self._depth_errors = 0.0
         weights.count += known
         weights.tally(right > 0)
         self._trust = LEAST_TRUST + min(weights.count // OUTCOMES_A_TRUST, MOST_TRUST)

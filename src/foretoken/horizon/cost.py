@@ -9,28 +9,28 @@ clamped: a page fault can triple one.
 from __future__ import annotations
 
 from itertools import pairwise
-from typing import Any
+from typing import Any, Final
 
 from foretoken.drafters.line import CLAMP, FEW, Line, moved
 from foretoken.errors import InputError
 from foretoken.horizon.protocol import Paid
 from foretoken.stats import TEXT_ITSELF
 
-MAX_ROWS = 64  # of the table; further rows cost what the last ones do
-PRIOR_ROW = 0.04  # units that a row more costs before that is measured; low, or it would never be tried
-STEP_ROWS = 4  # between measured row counts no further apart there may be a step, else a slope
-PRIOR_DRAFT = 0.02  # units of a draft token before one is measured
-FIRST_CLAMP = 2.0  # while fewer than FEW times are known
-LEVEL_TIMES = 3
-LEVEL_WEIGHT = 0.05
-LEAST_WEIGHT = 0.05
-KEPT_COUNT = 8  # of times from earlier starts: enough to trust, few enough to learn anew
-ANYONE = ""  # whose guesses are those of several sources in one pass
-MAX_SOURCES = 64  # of drafts, in a file
-MOST_UNITS = 1e4  # of a pass or a draft, in a file
-MAX_CLASSES = 24  # of contexts: a power of two each
-REFILL_EVERY = 32
-GAP_WEIGHT = 0.1
+MAX_ROWS: Final = 64  # of the table; further rows cost what the last ones do
+PRIOR_ROW: Final = 0.04  # units that a row more costs before that is measured; low, or it would never be tried
+STEP_ROWS: Final = 4  # between measured row counts no further apart there may be a step, else a slope
+PRIOR_DRAFT: Final = 0.02  # units of a draft token before one is measured
+FIRST_CLAMP: Final = 2.0  # while fewer than FEW times are known
+LEVEL_TIMES: Final = 3
+LEVEL_WEIGHT: Final = 0.05
+LEAST_WEIGHT: Final = 0.05
+KEPT_COUNT: Final = 8  # of times from earlier starts: enough to trust, few enough to learn anew
+ANYONE: Final = ""  # whose guesses are those of several sources in one pass
+MAX_SOURCES: Final = 64  # of drafts, in a file
+MOST_UNITS: Final = 1e4  # of a pass or a draft, in a file
+MAX_CLASSES: Final = 24  # of contexts: a power of two each
+REFILL_EVERY: Final = 32
+GAP_WEIGHT: Final = 0.1
 
 
 class Costs:

@@ -1,34 +1,70 @@
-"""Tokens behind which a text often becomes easier to guess: reasons to look at a draft soon."""
+"""Tokens behind which a text often becomes easier to guess, and the kinds of text that they begin."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Final
 
 STARTS = (b"{", b"[", b'{"', b'["', b"[{", b'[{"', b"<")
 FENCE = b"```"
-MOST_KEPT = 16384  # tokens that are remembered
+NO_EVENT: Final = 0
+OPENS: Final = 1
+FENCES: Final = 2
+MOST_KEPT: Final = 16384  # tokens that are remembered
+PROSE: Final = 0
 
 
-def begins_pattern(piece: bytes) -> bool:
-    """Whether a token's text opens a block of code, an object or list of JSON, or a tag."""
-    return FENCE in piece or piece.strip() in STARTS
+def event_of(piece: bytes) -> int:
+    """Whether a token's text opens or closes a block of code, opens an object or list of JSON or a tag, or nothing."""
+    if FENCE in piece:
+        return FENCES
+    return OPENS if piece.strip() in STARTS else NO_EVENT
 
 
-class Events(dict[int, bool]):
-    """Whether a token is one of them; it is asked once and then looked up, for that is done in most rounds.
+class Events(dict[int, int]):
+    """Which event a token is; it is asked once and then looked up, for that is done in most rounds.
 
-    is_event  token -> whether the text may become easier behind it
+    event_of  token -> NO_EVENT, OPENS or FENCES
     """
 
-    def __init__(self, is_event: Callable[[int], bool]) -> None:
+    def __init__(self, event_of: Callable[[int], int]) -> None:
         super().__init__()
-        self._is_event = is_event
+        self._event_of = event_of
 
-    def __missing__(self, token: int) -> bool:
+    def __missing__(self, token: int) -> int:
         if len(self) >= MOST_KEPT:
             self.clear()
-        found = self[token] = self._is_event(token)
+        found = self[token] = self._event_of(token)
         return found
 
 
-NO_EVENTS = Events(lambda token: False)
+NO_EVENTS = Events(lambda token: NO_EVENT)
+
+
+class Kind:
+    """The kind of text that is being written: PROSE, or what names the block that was begun.
+
+    That is the token behind a fence, which is its language, and of what has no fence the token that opened it; any
+    number that is the same for the same token. A fence ends a block, nothing ends what has none.
+    """
+
+    def __init__(self, events: Events) -> None:
+        self.value = PROSE
+        self._events = events
+        self._is_fenced = self._is_begun = False  # within a fence; right behind one
+
+    def turns(self, tokens: Sequence[int], first: int) -> bool:
+        """Take in tokens from the first one on: whether the kind is another now."""
+        before = self.value
+        for at in range(first, len(tokens)):
+            token = tokens[at]
+            if self._is_begun:
+                self.value, self._is_begun = token + 1, False
+                continue
+            event = self._events[token]
+            if event == FENCES:
+                self.value = PROSE
+                self._is_fenced = self._is_begun = not self._is_fenced
+            elif event == OPENS and self.value == PROSE:
+                self.value = token + 1
+        return self.value != before

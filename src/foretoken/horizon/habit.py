@@ -1,38 +1,34 @@
-"""What the texts before have shown: a new one begins with it."""
+"""What the texts before have shown: a new one begins with it, and so does a block of code in it."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Final
 
+from foretoken.horizon.events import PROSE
 from foretoken.horizon.text import TextGuesses
 
-FIRST_REACH = 2  # draft tokens with a row before longer drafts have proved themselves: a wrong start must stay cheap
-REACH_WEIGHT = 0.05  # of a draft, on the reach that later texts begin with
-RATE_FADE = 0.995  # about two hundred rounds: the end of one text says little of the next
-HABIT_WEIGHT, HABIT_EVERY = 0.1, 8  # of texts on the habit, once in so many drafts
+FIRST_REACH: Final = (
+    2  # draft tokens with a row before longer drafts have proved themselves: a wrong start must stay cheap
+)
+REACH_WEIGHT: Final = 0.05  # of a draft, on the reach that later texts begin with
+RATE_FADE: Final = 0.995  # about two hundred rounds: the end of one text says little of the next
+HABIT_WEIGHT: Final = 0.1  # of texts on the habit,
+HABIT_EVERY: Final = 8  # once in so many drafts; the first times count alike
+MOST_KINDS: Final = 64
 
 
-class Habit:
-    """How it went in the texts before; a new one begins with that, for a short one would be over before it knew."""
+class Shown:
+    """What one kind of text has shown of drafters."""
 
     def __init__(self) -> None:
-        self.credit = 0.0  # units of time for looking: short texts one after the other must not each begin with a look
         self.worth: dict[str, list[float]] = {}  # drafter name -> by depth
         self.reach: dict[str, float] = {}  # drafter name -> twice the draft tokens that were right
-        self.source = ""  # which model made the last draft
-        self.has_text = False  # the text itself is among the sources
-        self.text = TextGuesses()
-        self.tokens = self.time = 0.0  # of rounds that a text had to itself, and whose draft it did not make itself
-        self._num_drafts = 0
+        self._num_drafts: dict[str, int] = {}
 
     def reach_of(self, name: str) -> int:
         """Draft tokens that get a row before longer drafts have proved themselves."""
         return max(round(self.reach.get(name, FIRST_REACH)), 1)
-
-    def count(self, tokens: int, units: float) -> None:
-        """What such a round gave, and the units it took."""
-        self.tokens = RATE_FADE * self.tokens + tokens
-        self.time = RATE_FADE * self.time + units
 
     def prove(self, name: str, right: int) -> None:
         """So many tokens of a draft with rows were right: move a little towards twice as many."""
@@ -41,10 +37,45 @@ class Habit:
 
     def follow(self, name: str, worth: Sequence[float]) -> None:
         """Move a little towards what is true in the text that is being written, once in a few drafts of all texts."""
-        self._num_drafts += 1
-        if self._num_drafts % HABIT_EVERY:
+        count = self._num_drafts[name] = self._num_drafts.get(name, 0) + 1
+        if count < HABIT_EVERY and not count & (count - 1):  # what the first ones say is forgotten at the eighth
+            weight = 1.0 / min(count, 2)
+        elif not count % HABIT_EVERY:
+            weight = max(HABIT_WEIGHT, HABIT_EVERY / count)
+        else:
             return
         own = self.worth.setdefault(name, [])
         own += worth[len(own) :]
         for i, value in enumerate(worth):
-            own[i] += HABIT_WEIGHT * (value - own[i])
+            own[i] += weight * (value - own[i])
+
+
+class Habit(Shown):
+    """How it went in the texts before; a new one begins with that, for a short one would be over before it knew.
+
+    Itself what prose has shown; other kinds, as JSON or code in some language, have their own, for a drafter that is
+    worth little in prose may be worth much there.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.credit = 0.0  # units of time for looking: short texts one after the other must not each begin with a look
+        self.source = ""  # which model made the last draft
+        self.has_text = False  # the text itself is among the sources
+        self.text = TextGuesses()
+        self.tokens = self.time = 0.0  # of rounds that a text had to itself, and whose draft it did not make itself
+        self._kinds: dict[int, Shown] = {}
+
+    def of(self, kind: int) -> Shown:
+        """What a kind of text, as `events.Kind` names it, has shown; where there are too many, what prose has."""
+        found = self._kinds.get(kind)
+        if found is None:
+            if kind == PROSE or len(self._kinds) >= MOST_KINDS:
+                return self
+            found = self._kinds[kind] = Shown()
+        return found
+
+    def count(self, tokens: int, units: float) -> None:
+        """What such a round gave, and the units it took."""
+        self.tokens = RATE_FADE * self.tokens + tokens
+        self.time = RATE_FADE * self.time + units

@@ -29,7 +29,7 @@ class Learned:
     folder      where they are kept, or None; the folder must exist, or nothing is
     key         everything that costs depend on: machine, model, format, drafter, instruction set, threads
     min_chance  see `AutoHorizon`
-    is_event    token -> whether the text may become easier here, as behind a code fence
+    event_of    token -> which event it is for the text, see `events`
     problem     why the file could not be used, if one was there
     """
 
@@ -38,14 +38,14 @@ class Learned:
         folder: Path | None = None,
         key: str = "",
         min_chance: float = 0.0,
-        is_event: Callable[[int], bool] | None = None,
+        event_of: Callable[[int], int] | None = None,
     ) -> None:
         self.costs = Costs()
         self.problem = ""
         self._weights: dict[str, Weights] = {}
         self._habit = Habit()
         self._min_chance = min_chance
-        self._events = NO_EVENTS if is_event is None else Events(is_event)
+        self._events = NO_EVENTS if event_of is None else Events(event_of)
         self._key = key
         self._path = None if folder is None else disk.path_of(folder, key)
         self._saved_at = monotonic()
@@ -103,10 +103,10 @@ class Shelf:
     """
 
     def __init__(
-        self, folder: Path, is_event: Callable[[int], bool], min_chance: float, warn: Callable[[str], None]
+        self, folder: Path, event_of: Callable[[int], int], min_chance: float, warn: Callable[[str], None]
     ) -> None:
         self._folder = folder if folder.is_dir() else None
-        self._min_chance, self._is_event, self._warn = min_chance, is_event, warn
+        self._min_chance, self._event_of, self._warn = min_chance, event_of, warn
         self._found: dict[tuple[Any, ...], Learned] = {}
         weakref.finalize(self, _save_all, self._found)
 
@@ -115,7 +115,7 @@ class Shelf:
         found = self._found.get(condition)
         if found is None:
             key = " ".join(map(str, (platform.node(), platform.machine(), os.cpu_count(), *condition)))
-            found = Learned(self._folder, key, self._min_chance, self._is_event)
+            found = Learned(self._folder, key, self._min_chance, self._event_of)
             self._found[condition] = found
             if found.problem:
                 self._warn(found.problem)

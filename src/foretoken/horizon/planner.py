@@ -14,38 +14,40 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Any
+from operator import add, sub
+from typing import Any, Final
 
 from foretoken.drafters.protocol import Draft
 from foretoken.horizon.chance import Chance
 from foretoken.horizon.cost import MAX_ROWS, Costs
-from foretoken.horizon.events import NO_EVENTS, Events
+from foretoken.horizon.events import NO_EVENTS, Events, Kind
 from foretoken.horizon.fixed import MAX_HORIZON, likely
-from foretoken.horizon.habit import FIRST_REACH, Habit
+from foretoken.horizon.habit import FIRST_REACH, Habit, Shown
 from foretoken.horizon.protocol import Paid
 from foretoken.horizon.rate import Rate
 from foretoken.horizon.text import ASK_LEN, NO_LEN, REPEATS, least_chance, tells
 from foretoken.ops import NO_STOP, Stop
 from foretoken.stats import TEXT_ITSELF
 
-LOOK_SHARE = 0.007  # of the time, for drafts that are only looked at
-LOOK_LEN = 2
-PROBE_LEN = 1  # draft tokens more than seem worth it, where everything was right
-FIRST_PATIENCE, LAST_PATIENCE = 2, 64  # so many times in a row; doubled where the probe found nothing
-MOST_DEBT = 0.5  # plain passes ahead of time, for looks in a new text and behind one that found what it looked for
-MOST_OVER = 4.0  # times what a look usually takes, for one that took longer
-MOST_ASLEEP = 64  # rounds, for costs move,
-RATE_MOVED = 0.1  # and so does the rate: by so many tokens a unit
-MOST_CREDIT = 1000  # times what one round brings: drafts that cost even more are not looked at any more
-RATE_KEPT = 5.0  # units; what those before a text count for at first
-WORTH_WEIGHT = 0.25
-LOOK_WEIGHT = 0.4  # looks and probes are few, so each says more
-MOST_BACK_OFF = 2  # times what a look takes, to be there before the next one where the last found nothing
-USELESS_TIMES = 4  # that is charged for a look at a model that is hardly ever right
-NEXT_CHANCE = 0.6  # of a draft token to be worth a row, where those before it are: the others are guessed for nothing
-GUESSED_WORTH = 0.8  # of the worth of one draft token, for the next one where none was seen
-TEXT_OVER_MODEL = 2  # times the tokens of a model that the text is asked for beside it
-PLAIN_ROUNDS = 4  # before the first draft, where the cost of a plain pass is not known
+LOOK_SHARE: Final = 0.007  # of the time, for drafts that are only looked at
+LOOK_LEN: Final = 2
+PROBE_LEN: Final = 1  # draft tokens more than seem worth it, where everything was right
+FIRST_PATIENCE: Final = 2  # so many times in a row; doubled where the probe found nothing
+LAST_PATIENCE: Final = 64
+MOST_DEBT: Final = 0.5  # plain passes ahead of time, for looks in a new text and behind one that found something
+MOST_OVER: Final = 4.0  # times what a look usually takes, for one that took longer
+MOST_ASLEEP: Final = 64  # rounds, for costs move,
+RATE_MOVED: Final = 0.1  # and so does the rate: by so many tokens a unit
+MOST_CREDIT: Final = 1000  # times what one round brings: drafts that cost even more are not looked at any more
+RATE_KEPT: Final = 5.0  # units; what those before a text count for at first
+WORTH_WEIGHT: Final = 0.25
+LOOK_WEIGHT: Final = 0.4  # looks and probes are few, so each says more
+MOST_BACK_OFF: Final = 2  # times what a look takes, to be there before the next one where the last found nothing
+USELESS_TIMES: Final = 4  # that is charged for a look at a model that is hardly ever right
+NEXT_CHANCE: Final = 0.6  # of a draft token to be worth a row, where those before it are: others are guessed in vain
+GUESSED_WORTH: Final = 0.8  # of the worth of one draft token, for the next one where none was seen
+TEXT_OVER_MODEL: Final = 2  # times the tokens of a model that the text is asked for beside it
+PLAIN_ROUNDS: Final = 4  # before the first draft, where the cost of a plain pass is not known
 
 
 class AutoHorizon:
@@ -55,7 +57,7 @@ class AutoHorizon:
     chance_for  name of who made a draft -> `Chance` for this text
     low, high   draft tokens that get a row, at least and at most; low is 0 except where the user wants drafts anyway
     min_chance  a draft token less likely than this to be kept gets no row, even if it seemed worth it
-    events      token -> whether the text may become easier here, as behind a code fence
+    events      token -> whether the text may become easier here, or another kind of text begins, as at a code fence
     habit       shared with other texts
     """
 
@@ -76,7 +78,9 @@ class AutoHorizon:
         self._costs, self._chance_for = costs, chance_for
         self._low, self._high, self._min_chance = low, high, min_chance
         self._events = events
+        self._kind, self._num_read = Kind(events), 0  # tokens that it has taken in
         self._habit = before = habit or Habit()
+        self._shown: Shown = before  # of it, what belongs to texts of this kind
         self._chance: Chance | None = None  # of the source that made the last draft,
         self._model: Chance | None = None  # and of the last one that was a model
         self._judges: dict[str, Chance] = {}  # by source
@@ -110,6 +114,7 @@ class AutoHorizon:
         self._text_reach = 0  # draft tokens that it may guess beside a model, by what it has just got right
         self._patience, self._num_right = FIRST_PATIENCE, 0  # drafts right throughout since the last probe
         self._probed = 0  # draft tokens that seemed worth it when one more was asked for; 0 if none was
+        self._start_worth: list[float] = []  # `_worth` as it was when this kind of text began
         self._source = before.source  # whose time the next draft is likely to take
         worthy = [self._worthwhile(worth)[0] for worth in before.worth.values()]
         limit = min(max(worthy, default=FIRST_REACH), self._reach, high)
@@ -127,6 +132,7 @@ class AutoHorizon:
         if state.drafter is not None and not self._name:
             self._meet(state.drafter.name)
         self._text_len = len(state.tokens)
+        self._num_read = len(state.tokens) - 1
         if self._has_text:
             tells(state, 0.0)
 
@@ -138,9 +144,8 @@ class AutoHorizon:
                 self.guessed = self.own = self.applied = 0
                 self.chances = self.confidence = ()
             return 0
-        self.guessed = self.own = count
-        if draft.own is not None:
-            self.own = draft.own
+        self.guessed = count
+        self.own = count if draft.own is None else draft.own
         self._begin(draft, state)
         chances = self.chances
         count = min(count, len(chances))
@@ -178,9 +183,7 @@ class AutoHorizon:
         if weighed:
             self._settle_depths(count, weighed, weight)
         low = min(self._low, likely(chances, least)) if self._low and least else self._low
-        if chosen < low:
-            chosen = low
-        self.applied = chosen = min(chosen, self._high, count)
+        self.applied = chosen = min(max(chosen, low), self._high, count)
         return chosen
 
     def _settle_depths(self, count: int, guessed: int, weight: float) -> None:
@@ -195,8 +198,7 @@ class AutoHorizon:
             for i in range(guessed, min(self.model_limit, num_seen)):
                 worth[i] += weight * (price - worth[i])
         for i in range(max(guessed, self.model_limit), num_seen):  # can hardly be worth more than what stands before it
-            if worth[i] > worth[i - 1]:
-                worth[i] = worth[i - 1]
+            worth[i] = min(worth[i], worth[i - 1])
 
     def _begin(self, draft: Draft, state: Any) -> None:
         """Take up a draft: its chances, and what to compare the target's tokens with."""
@@ -215,13 +217,27 @@ class AutoHorizon:
 
     def _meet(self, name: str) -> None:
         """A drafter that this text has not used yet, or not just before."""
-        self._name, self._worth = name, list(self._habit.worth.get(name, ()))
-        self._reach = self._habit.reach_of(name)
+        self._name = name
+        shown = self._shown if name in self._shown.worth else self._habit
+        self._worth, self._reach = list(shown.worth.get(name, ())), shown.reach_of(name)
+        self._start_worth = list(self._worth)
         self._has_text = self._habit.has_text = TEXT_ITSELF in name.split("+")
+
+    def _turn(self) -> None:
+        """Another kind of text begins: go on with what others have shown there, as far as that is known."""
+        self._shown = self._habit.of(self._kind.value)
+        if self._name in self._shown.worth:
+            own = list(map(sub, self._worth, self._start_worth))  # what this text is worth beside others
+            self._start_worth = list(self._shown.worth[self._name])
+            self._worth = list(map(add, self._start_worth, own)) + self._start_worth[len(own) :]
+            self._reach = max(self._reach, self._shown.reach_of(self._name))
+            self._is_parked = False
 
     def observe(self, state: Any, paid: Paid) -> None:
         """The pass is over: compare the draft with what the target wrote, and plan the next round."""
-        if self._asleep_to and paid.is_alone:
+        turns = self._kind.turns(state.tokens, self._num_read)
+        self._num_read = len(state.tokens)
+        if self._asleep_to and paid.is_alone and not turns:
             length = len(state.tokens)
             is_told = length > self._asleep_to or (self._has_text and tells(state, *self._wake))
             credit = self._habit.credit + self._share
@@ -232,7 +248,7 @@ class AutoHorizon:
         has_told = self.limit > self.model_limit or (self._is_text and self.applied > 0)
         if has_told and state.drafter is not None and not paid.prompt_rows:
             self._settle_text(state, paid)
-        if self._is_parked and not self._draft and not self._wakes(state, paid):
+        if self._is_parked and not self._draft and not self._wakes(state, paid, turns):
             return
         costs = self._costs.curve(paid.context)
         level = self._costs.level
@@ -257,6 +273,8 @@ class AutoHorizon:
             self._is_parked = False
             self.limit = self.model_limit = 0
             return
+        if turns:
+            self._turn()
         self._plan(state, paid.context, paid.texts)
         if not self.limit and self._is_parked and not self._draft and paid.is_alone:
             self._sleep(len(state.tokens))
@@ -286,8 +304,8 @@ class AutoHorizon:
             took = paid.draft_s / level + max(costs[min(paid.rows, MAX_ROWS)] - costs[1], 0.0)
             self._habit.credit -= self._times * (min(took, MOST_OVER * charged) - charged)
 
-    def _wakes(self, state: Any, paid: Paid) -> bool:
-        """Whether more is to be thought of than the text itself: there is time for a look at a model, or it was asked.
+    def _wakes(self, state: Any, paid: Paid, turns: bool) -> bool:
+        """Whether more is to be thought of than the text itself: its kind turns, a look is due, or a model was asked.
 
         If not, the round is counted here, and the text is asked next where it has something to say.
         """
@@ -298,7 +316,7 @@ class AutoHorizon:
         credit = self._habit.credit + self._share
         self._is_due = self._is_time(state, credit)
         is_told = self._has_text and tells(state, *self._wake)
-        if self._is_due or self.limit or (is_told and not paid.is_alone):
+        if turns or self._is_due or self.limit or (is_told and not paid.is_alone):
             return True
         self._habit.credit = credit
         if not paid.is_alone:
@@ -332,9 +350,8 @@ class AutoHorizon:
 
     def _is_called(self, state: Any) -> bool:
         """Whether the text may become easier for a model here."""
-        if self._name == TEXT_ITSELF:
-            return False
-        return self._events[state.tokens[-1]] or (not self._has_text and tells(state))
+        is_event = self._events[state.tokens[-1]] > 0 or (not self._has_text and tells(state))
+        return is_event and self._name != TEXT_ITSELF
 
     def _settle_text(self, state: Any, paid: Paid) -> None:
         """What asking the text itself brought in this round, and what it took where no model was asked."""
@@ -376,7 +393,7 @@ class AutoHorizon:
             return  # only looked at: the next rounds tell the rest
         self._chance.close(right, known)
         if self.applied:
-            self._habit.prove(self._name, right)
+            self._shown.prove(self._name, right)
         if right >= self._reach and self.applied >= self._reach:
             self._reach = min(2 * self._reach, self._high)
         elif not right and self.applied and self._reach <= FIRST_REACH:
@@ -388,7 +405,7 @@ class AutoHorizon:
             self._back_off = 1 if self._is_hot else min(2 * self._back_off, MOST_BACK_OFF)
         self._draft = ()
         if not self._is_text:
-            self._habit.follow(self._name, self._worth)
+            self._shown.follow(self._name, self._worth)
 
     def _next_limit(self, state: Any) -> int:
         """Draft tokens worth asking for: those whose worth of late is more than guessing them costs."""

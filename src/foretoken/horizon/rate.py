@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-FADE = 0.97  # of a round in the next one: about the last thirty count
+from typing import Final
+
+FADE: Final = 0.97  # of a round in the next one: about the last thirty count
 
 
 class Rate:

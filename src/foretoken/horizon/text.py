@@ -10,22 +10,23 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Final
 
 from foretoken.drafters.line import moved
 from foretoken.drafters.suffix import LEAST_CHANCE, SuffixText
 
-SUFFIX_LEN = 4  # so many tokens that stood in the text before are an event
-NEVER = 2.0  # a chance, and
-NO_LEN = 1 << 30  # tokens, that nothing reaches
+SUFFIX_LEN: Final = 4  # so many tokens that stood in the text before are an event
+NEVER: Final = 2.0  # a chance, and
+NO_LEN: Final = 1 << 30  # tokens, that nothing reaches
 REPEATS = NEVER, SUFFIX_LEN  # what the text must tell where its guesses are not asked for
-FIRST_BALANCE, MOST_BALANCE = 2.0, 10.0  # tokens; much, for luck alone is worth one or two in every guess
-MOST_LOSS = 2.0  # of that in one guess: a long one may lose much by one wrong token
-TRY_BALANCE = 0.05  # enough for one guess
-BALANCE_SHARE = 0.003  # of every token, for guesses that bring less than they take
-COST_WEIGHT = 0.25
-ASK_LEN = 4  # draft tokens, at most, by which it is decided whether the text is asked
-CHANCES = 64  # that are told apart there
+FIRST_BALANCE: Final = 2.0  # tokens; much, for luck alone is worth one or two in every guess
+MOST_BALANCE: Final = 10.0
+MOST_LOSS: Final = 2.0  # of that in one guess: a long one may lose much by one wrong token
+TRY_BALANCE: Final = 0.05  # enough for one guess
+BALANCE_SHARE: Final = 0.003  # of every token, for guesses that bring less than they take
+COST_WEIGHT: Final = 0.25
+ASK_LEN: Final = 4  # draft tokens, at most, by which it is decided whether the text is asked
+CHANCES: Final = 64  # that are told apart there
 # By draft tokens: how many of them are kept on average, where each has the chance i / CHANCES to be, given the others.
 KEPT = [
     [sum((i / CHANCES) ** depth for depth in range(1, count + 1)) for i in range(CHANCES + 1)]
