@@ -4,8 +4,8 @@ VENV    := .venv
 BIN     := $(VENV)/bin
 PIP     := $(BIN)/pip install --quiet --disable-pip-version-check
 CPP     := $(shell find csrc -name '*.cpp' -o -name '*.h')
-COMPILED := $(shell find src/foretoken/horizon src/foretoken/drafters -name '*.py')
-SOURCES := $(shell find csrc -type f) $(COMPILED) tools/compile_python.py CMakeLists.txt pyproject.toml
+PLANNING := $(shell find src/foretoken/horizon src/foretoken/drafters -name '*.py')  # most of it is compiled
+SOURCES := $(shell find csrc -type f) $(PLANNING) tools/compile_python.py CMakeLists.txt pyproject.toml
 
 .PHONY: setup demo test lint check clean
 
@@ -14,6 +14,7 @@ setup: $(VENV)/.built
 $(VENV)/.made: pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed: make PYTHON=…" if sys.version_info < (3, 11) else 0)'
 	@command -v $${CXX:-c++} > /dev/null || { echo "A C++20 compiler is needed: g++ 12, clang 15 or newer."; exit 1; }
+	@command -v $${CC:-cc} > /dev/null || { echo "A C compiler is needed: the one that comes with g++ or clang."; exit 1; }
 	@echo "This makes $(VENV) with build tools (about 360 MB on disk), then compiles the native core: some minutes, once."
 	@echo "Making $(VENV) …"
 	@$(PYTHON) -m venv $(VENV)

@@ -25,6 +25,7 @@ def batch(horizon, costs, limit):
         source="mtp",
         sampler=SimpleNamespace(sampling=SimpleNamespace(temperature=0.0)),
     )
+    horizon.read(state)
     confidence = np.full(limit, 0.9, np.float32)
     asked = {"mtp": [limit]} if limit else {}
     started = perf_counter()
@@ -41,7 +42,7 @@ def batch(horizon, costs, limit):
 
 
 def main():
-    learned = Learned()
+    learned = Learned(event_of=lambda token: 0)
     for rows in 5 * list(range(1, 18)):
         learned.costs.add(Paid(rows, 0, 1, 1, 200, 1.0 + 0.05 * rows, {"mtp": [4]}, 0.04))
     for limit in (0, 1, 2, 4, 8):

@@ -146,3 +146,19 @@ class TextWorld(World):
             wrong = Draft([-1] * limit, np.full(limit, 0.9, dtype=np.float32))
             return wrong, source, self.model_s * limit
         return self.draft(at, limit) if self.has_guess(at) else NO_DRAFT, source, self.draft_s
+
+
+def one_text():
+    """What the planner makes of a text in which all it can do occurs: seconds, weights and rows, to the last bit."""
+    learned, rows = Learned(event_of=lambda token: (0, 1, 2)[min(token % 40, 2)]), []
+
+    def chance(position, depth):
+        return 0.95 if position // 150 % 2 else 0.2
+
+    def told(at, count, chances, right):
+        rows.append(count)
+
+    seconds = World(STEPS, 0.04, chance, length=900).auto(told, learned)
+    seconds += TextWorld(FLAT, 0.02, chance, lambda position: position % 9 > 4, length=900).auto(told, learned)
+    weights = [learned._chance(name).weights.values for name in ("mtp", "suffix")]
+    return f"{seconds!r} {weights!r} {learned.costs.as_dict()!r} {rows!r}"

@@ -15,6 +15,7 @@ PIECES = {
     16: b"word",
     17: b"```\n",
     18: b"<",
+    19: b"```json",
 }
 
 
@@ -34,8 +35,9 @@ def test_what_an_event_is(piece, event):
         ([10, 11, 16, 10, 16], [PROSE, 12, 12, PROSE, PROSE]),  # a second fence ends it
         ([10, 11, 17, 10, 12, 16], [PROSE, 12, PROSE, PROSE, 13, 13]),
         ([10, 12, 14, 15, 16], [PROSE, 13, 13, 13, 13]),  # what opens within a block is no kind of its own
-        ([16, 14, 16, 15], [PROSE, 15, 15, 15]),  # without a fence what opened it does, to the end
-        ([14, 10, 11, 16], [15, PROSE, 12, 12]),
+        ([14, 16, 15, 10, 11], [15, 15, 15, PROSE, 12]),  # without a fence what opens the answer does, up to one
+        ([16, 14, 15, 18, 16], [PROSE] * 5),  # a bracket in prose begins nothing
+        ([19, 13, 14, 10, 16], [PROSE, 14, 14, PROSE, PROSE]),  # a fence and its language in one token
         ([10, 10, 16], [PROSE, 11, 11]),  # a fence behind a fence is taken for its language
     ],
 )
@@ -65,11 +67,13 @@ def test_a_kind_has_shown_what_happened_in_it():
     assert habit.worth == {} and habit.reach == {} and habit.of(8).worth == {}
 
 
-def test_kinds_are_bounded():
+def test_of_too_many_kinds_the_one_that_rests_longest_is_forgotten():
     habit = Habit()
-    kinds = [habit.of(kind) for kind in range(1, 2 * MOST_KINDS)]
-    assert sum(kind is not habit for kind in kinds) == MOST_KINDS
-    assert habit.of(1) is kinds[0] and kinds[-1] is habit
+    kinds = {kind: habit.of(kind) for kind in range(1, MOST_KINDS + 1)}
+    assert habit.of(1) is kinds[1]
+    habit.of(MOST_KINDS + 1)
+    assert habit.of(1) is kinds[1] and habit.of(3) is kinds[3]
+    assert habit.of(2) is not kinds[2]
 
 
 def test_a_kind_follows_its_first_drafts_at_once_and_later_ones_little():

@@ -9,6 +9,7 @@ from simulated import FLAT, STEEP, STEPS, World
 
 from foretoken.bench.calibration import calibration_error
 from foretoken.drafters.protocol import Draft
+from foretoken.drafters.suffix import SuffixText
 from foretoken.horizon import AutoHorizon, FixedHorizon, Learned, Paid
 from foretoken.horizon.chance import Chance, Weights
 from foretoken.horizon.cost import Costs
@@ -422,14 +423,64 @@ def test_what_a_drafter_is_worth_is_known_by_kind_of_text():
     assert drafted_behind_the_fence(None) < 0.5 * drafted_behind_the_fence(event_of)
 
 
-def test_what_a_text_is_worth_beside_others_counts_in_its_blocks_too():
+def turned(start, own, kinds):
+    """What drafts are worth in a text, where prose has shown `start` and this one `own`, as it turns to those kinds."""
     habit = Habit()
-    habit.worth["mtp"], habit.of(9).worth["mtp"] = [0.5, 0.25], [0.25, 0.25, 0.125]
+    habit.worth["mtp"] = start
+    for kind, worth in kinds:
+        if worth:
+            habit.of(kind + 1).worth["mtp"] = worth
     events = Events(lambda token: FENCES if token == 1 else NO_EVENT)
     horizon = AutoHorizon(Costs(), lambda name: Chance(Weights(name)), events=events, habit=habit)
     state = SimpleNamespace(tokens=[5, 5], drafter=SimpleNamespace(name="mtp"))
     horizon.read(state)
-    horizon._worth[:] = [0.75, 0.125, 0.5]  # drafts of this text have brought more at first, and less then
+    horizon._worth[:] = own
+    found = []
+    for kind, _ in kinds:
+        state.tokens += [1, kind]
+        horizon.observe(state, Paid(1, 0, 1, 2, 4, 1.0, {}, 0.0))
+        found.append(list(horizon._worth))
+        state.tokens += [5, 1]
+        horizon.observe(state, Paid(1, 0, 1, 2, 4, 1.0, {}, 0.0))
+        found.append(list(horizon._worth))
+    return found
+
+
+def test_what_a_text_is_worth_beside_others_goes_with_it_but_no_debt():
+    """[0.75, 0.125, …] where others showed [0.5, 0.25]: a quarter more at first, an eighth less then."""
+    block, prose = turned([0.5, 0.25], [0.75, 0.125, 0.5], [(8, [0.25, 0.25, 0.125])])
+    assert block == [0.25 + 0.25, 0.25 - 0.125, 0.125] and prose == [0.75, 0.125]
+    assert turned([0.75, 0.5], [0.25, 0.0], [(8, [0.25, 0.125])])[0] == [0.0, 0.0]
+
+
+def test_an_unknown_kind_goes_on_as_it_was():
+    block, prose = turned([0.5, 0.25], [0.75, 0.5], [(8, None)])
+    assert block == [0.75, 0.5], "nothing better is known"
+    assert prose == [0.5, 0.25], "what it was worth in the block says nothing here"
+
+
+def test_reach_that_a_block_has_proved_is_known_in_the_next():
+    habit = Habit()
+    for _ in range(60):
+        habit.of(9).prove("suffix", 8)
+    events = Events(lambda token: FENCES if token == 1 else NO_EVENT)
+    horizon = AutoHorizon(Costs(), lambda name: Chance(Weights(name)), events=events, habit=habit)
+    state = SimpleNamespace(tokens=[5, 5], drafter=SimpleNamespace(name="suffix"), repeats=SuffixText())
+    horizon.read(state)
+    before = horizon._reach
     state.tokens += [1, 8]
     horizon.observe(state, Paid(1, 0, 1, 2, 4, 1.0, {}, 0.0))
-    assert horizon._worth == [0.25 + 0.25, 0.25 - 0.125, 0.125]
+    assert before == 2 and horizon._reach > 12
+
+
+@pytest.mark.parametrize("number", [np.float32, np.float64])
+def test_numbers_of_numpy_are_taken(number):
+    """A temperature, and what a drafter says of its own tokens."""
+    horizon = AutoHorizon(Costs(), lambda name: Chance(Weights(name)))
+    sampler = SimpleNamespace(sampling=SimpleNamespace(temperature=number(0.8)))
+    state = SimpleNamespace(tokens=[5, 5], drafter=SimpleNamespace(name="mtp"), source="mtp", sampler=sampler)
+    horizon.read(state)
+    horizon.choose(Draft([7, 7], np.full(2, 0.9, np.float32), own=np.int64(2)), state, 1)
+    state.tokens += [7, 7, 7]
+    horizon.observe(state, Paid(3, 0, 1, 3, 5, 1.0, {"mtp": [2]}, 0.1))
+    assert horizon.guessed == horizon.own == 2

@@ -1,7 +1,8 @@
 """How many draft tokens are worth a row of the target's pass. Sees drafts, texts, costs and outcomes, no model.
 
 `fixed` is a number that the user gave, `planner` weighs chance against cost, `cost` and `chance` are what it learns by,
-`events` what makes it look again, `learned` what is kept of that for a model, and `disk` how.
+`events` what makes it look again and which kinds of text it tells apart, `learned` what is kept of that for a model,
+and `disk` how.
 """
 
 from foretoken.horizon.events import event_of

@@ -44,17 +44,19 @@ NO_EVENTS = Events(lambda token: NO_EVENT)
 class Kind:
     """The kind of text that is being written: PROSE, or what names the block that was begun.
 
-    That is the token behind a fence, which is its language, and of what has no fence the token that opened it; any
-    number that is the same for the same token. A fence ends a block, nothing ends what has none.
+    That is the token behind a fence, with which its language begins, or where an answer starts with an object, a list
+    or a tag, the token that opens it: any number that is the same for the same token. A fence ends a block; in prose a
+    bracket begins none. A prompt that ends within a fence is not seen: then blocks and prose change their places.
     """
 
     def __init__(self, events: Events) -> None:
         self.value = PROSE
         self._events = events
+        self._is_first = True
         self._is_fenced = self._is_begun = False  # within a fence; right behind one
 
     def turns(self, tokens: Sequence[int], first: int) -> bool:
-        """Take in tokens from the first one on: whether the kind is another now."""
+        """Take in the answer's tokens from one on: whether the kind is another now."""
         before = self.value
         for at in range(first, len(tokens)):
             token = tokens[at]
@@ -65,6 +67,7 @@ class Kind:
             if event == FENCES:
                 self.value = PROSE
                 self._is_fenced = self._is_begun = not self._is_fenced
-            elif event == OPENS and self.value == PROSE:
+            elif event == OPENS and self._is_first:
                 self.value = token + 1
+            self._is_first = False
         return self.value != before

@@ -8,9 +8,7 @@ from typing import Final
 from foretoken.horizon.events import PROSE
 from foretoken.horizon.text import TextGuesses
 
-FIRST_REACH: Final = (
-    2  # draft tokens with a row before longer drafts have proved themselves: a wrong start must stay cheap
-)
+FIRST_REACH: Final = 2  # draft tokens with a row before longer ones have proved themselves: a wrong start stays cheap
 REACH_WEIGHT: Final = 0.05  # of a draft, on the reach that later texts begin with
 RATE_FADE: Final = 0.995  # about two hundred rounds: the end of one text says little of the next
 HABIT_WEIGHT: Final = 0.1  # of texts on the habit,
@@ -67,12 +65,13 @@ class Habit(Shown):
         self._kinds: dict[int, Shown] = {}
 
     def of(self, kind: int) -> Shown:
-        """What a kind of text, as `events.Kind` names it, has shown; where there are too many, what prose has."""
-        found = self._kinds.get(kind)
-        if found is None:
-            if kind == PROSE or len(self._kinds) >= MOST_KINDS:
-                return self
-            found = self._kinds[kind] = Shown()
+        """What a kind of text (`events.Kind`) has shown; of too many the one is forgotten that rests longest."""
+        if kind == PROSE:
+            return self
+        found = self._kinds.pop(kind, None) or Shown()
+        self._kinds[kind] = found
+        if len(self._kinds) > MOST_KINDS:
+            del self._kinds[next(iter(self._kinds))]
         return found
 
     def count(self, tokens: int, units: float) -> None:

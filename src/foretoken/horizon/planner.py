@@ -42,7 +42,6 @@ MOST_CREDIT: Final = 1000  # times what one round brings: drafts that cost even 
 RATE_KEPT: Final = 5.0  # units; what those before a text count for at first
 WORTH_WEIGHT: Final = 0.25
 LOOK_WEIGHT: Final = 0.4  # looks and probes are few, so each says more
-MOST_BACK_OFF: Final = 2  # times what a look takes, to be there before the next one where the last found nothing
 USELESS_TIMES: Final = 4  # that is charged for a look at a model that is hardly ever right
 NEXT_CHANCE: Final = 0.6  # of a draft token to be worth a row, where those before it are: others are guessed in vain
 GUESSED_WORTH: Final = 0.8  # of the worth of one draft token, for the next one where none was seen
@@ -103,7 +102,6 @@ class AutoHorizon:
         self._is_parked = self._is_due = False
         self._asleep_from = self._asleep_to = 0  # tokens of the text; between them only what stands in it wakes it
         self._wake = REPEATS  # what the text must tell to be one
-        self._back_off = 1
         self._plain_left = PLAIN_ROUNDS
         self.stop = NO_STOP
         self._step = 0.0  # units of a draft token
@@ -114,7 +112,7 @@ class AutoHorizon:
         self._text_reach = 0  # draft tokens that it may guess beside a model, by what it has just got right
         self._patience, self._num_right = FIRST_PATIENCE, 0  # drafts right throughout since the last probe
         self._probed = 0  # draft tokens that seemed worth it when one more was asked for; 0 if none was
-        self._start_worth: list[float] = []  # `_worth` as it was when this kind of text began
+        self._start_worth: list[float] = []  # `_worth` when this kind of text began, if it was known
         self._source = before.source  # whose time the next draft is likely to take
         worthy = [self._worthwhile(worth)[0] for worth in before.worth.values()]
         limit = min(max(worthy, default=FIRST_REACH), self._reach, high)
@@ -145,7 +143,7 @@ class AutoHorizon:
                 self.chances = self.confidence = ()
             return 0
         self.guessed = count
-        self.own = count if draft.own is None else draft.own
+        self.own = count if draft.own is None else int(draft.own)
         self._begin(draft, state)
         chances = self.chances
         count = min(count, len(chances))
@@ -213,7 +211,7 @@ class AutoHorizon:
             self._source = self._habit.source = state.source
         self._at, self._draft, self._known = len(state.tokens), draft.tokens, 0
         self.confidence = draft.confidence.tolist()
-        self.chances = self._chance.of(self.confidence, state.sampler.sampling.temperature > 0.0)
+        self.chances = self._chance.of(self.confidence, bool(state.sampler.sampling.temperature > 0.0))
 
     def _meet(self, name: str) -> None:
         """A drafter that this text has not used yet, or not just before."""
@@ -225,20 +223,22 @@ class AutoHorizon:
 
     def _turn(self) -> None:
         """Another kind of text begins: go on with what others have shown there, as far as that is known."""
+        before = self._start_worth or self._shown.worth.get(self._name, [])
         self._shown = self._habit.of(self._kind.value)
-        if self._name in self._shown.worth:
-            own = list(map(sub, self._worth, self._start_worth))  # what this text is worth beside others
-            self._start_worth = list(self._shown.worth[self._name])
-            self._worth = list(map(add, self._start_worth, own)) + self._start_worth[len(own) :]
-            self._reach = max(self._reach, self._shown.reach_of(self._name))
+        self._reach = max(self._reach, self._shown.reach_of(self._name))
+        known = self._shown.worth.get(self._name, [])
+        self._start_worth = list(known)
+        if known:
+            own = list(map(sub, self._worth, before))  # what this text is worth beside others
+            self._worth = [max(value, 0.0) for value in map(add, known, own)] + known[len(own) :]
             self._is_parked = False
 
     def observe(self, state: Any, paid: Paid) -> None:
         """The pass is over: compare the draft with what the target wrote, and plan the next round."""
+        length = len(state.tokens)
         turns = self._kind.turns(state.tokens, self._num_read)
-        self._num_read = len(state.tokens)
+        self._num_read = length
         if self._asleep_to and paid.is_alone and not turns:
-            length = len(state.tokens)
             is_told = length > self._asleep_to or (self._has_text and tells(state, *self._wake))
             credit = self._habit.credit + self._share
             if not is_told and (credit <= 0.0 or not self._is_called(state)):
@@ -402,7 +402,6 @@ class AutoHorizon:
         self._text_reach = 2 * right if self._is_text and is_right else 0
         if self._is_look:
             self._is_hot = is_right and not self._is_text
-            self._back_off = 1 if self._is_hot else min(2 * self._back_off, MOST_BACK_OFF)
         self._draft = ()
         if not self._is_text:
             self._shown.follow(self._name, self._worth)
@@ -431,7 +430,7 @@ class AutoHorizon:
         costs, before = self._costs.curve(context), min(texts, MAX_ROWS - limit)
         row = (costs[before + limit] - costs[before]) / limit
         least = min(self._rate.value * (row + self._step / NEXT_CHANCE), 1.0)  # the first token is always guessed
-        return self._model.stop(least, state.sampler.sampling.temperature > 0.0)
+        return self._model.stop(least, bool(state.sampler.sampling.temperature > 0.0))
 
     def _worthwhile(self, worth: Sequence[float]) -> tuple[int, float, float]:
         """Draft tokens whose worth is more than guessing them costs, and that cost: of a draft, and of each token."""
@@ -471,14 +470,12 @@ class AutoHorizon:
         if self._draft and self._is_look:
             return 0  # the last look is not over
         self._times = USELESS_TIMES if self._is_model_useless else 1
-        back_off = max(self._back_off, self._times)
-        is_due = self._is_due or self._habit.credit >= cost * back_off
-        is_due = is_due or (self._habit.credit > 0.0 and self._is_called(state))
-        if self._is_hot and self._times == 1:
-            is_due = is_due or self._habit.credit > -MOST_DEBT * self._plain
+        credit = self._habit.credit
+        is_due = self._is_due or credit >= cost * self._times or (credit > 0.0 and self._is_called(state))
+        is_due = is_due or (self._is_hot and self._times == 1 and credit > -MOST_DEBT * self._plain)
         self._is_hot = self._is_due = False
         if not is_due:
-            return self._rest(min(cost * back_off, MOST_CREDIT * self._share))
+            return self._rest(min(cost * self._times, MOST_CREDIT * self._share))
         self._habit.credit -= cost * self._times
         self._charged = cost
         self._is_look = self._is_rare = True
