@@ -43,7 +43,8 @@ class Sampling:
     frequency_penalty: float = 0.0
 
     def __post_init__(self) -> None:
-        _between("temperature", self.temperature, 0.0, 100.0)
+        # As Python's own number: compiled code and traces take no others.
+        object.__setattr__(self, "temperature", _between("temperature", self.temperature, 0.0, 100.0))
         _between("top_p", self.top_p, 0.0, 1.0)
         _between("min_p", self.min_p, 0.0, 1.0)
         if self.top_p == 0.0:
@@ -221,10 +222,12 @@ def answer_seed(seed: int, index: int) -> int:
     return int.from_bytes(digest, "little")
 
 
-def _between(name: str, value: object, low: float, high: float) -> None:
+def _between(name: str, value: Any, low: float, high: float) -> float:
+    """`value`, as Python's own number, when it is one in low … high; else InputError that names it."""
     is_number = isinstance(value, (int, float, np.integer, np.floating)) and not isinstance(value, bool)
-    if not is_number or not low <= value <= high:  # type: ignore[operator]  # a number by now
+    if not is_number or not low <= value <= high:
         raise InputError(f"{name} is {shown(value)}, expected a number from {low:g} to {high:g}.")
+    return value.item() if isinstance(value, np.generic) else value
 
 
 def whole(name: str, value: Any, low: int, limit: int) -> int:

@@ -16,6 +16,7 @@ from foretoken.horizon.cost import Costs
 from foretoken.horizon.events import FENCES, NO_EVENT, Events
 from foretoken.horizon.habit import Habit
 from foretoken.ops import log_odds, native
+from foretoken.sampling import Sampling
 
 MACHINES = {"flat": FLAT, "steep": STEEP, "steps": STEPS}
 
@@ -415,12 +416,22 @@ def drafted_behind_the_fence(event_of):
     return np.mean(found[20:])
 
 
-def test_what_a_drafter_is_worth_is_known_by_kind_of_text():
-    def event_of(token):
-        return FENCES if token == 1 else NO_EVENT
+def fence(token):
+    """Token 1 is one."""
+    return FENCES if token == 1 else NO_EVENT
 
-    assert drafted_behind_the_fence(event_of) > 4.0
-    assert drafted_behind_the_fence(None) < 0.5 * drafted_behind_the_fence(event_of)
+
+def test_what_a_drafter_is_worth_is_known_by_kind_of_text():
+    assert drafted_behind_the_fence(fence) > 4.0
+    assert drafted_behind_the_fence(None) < 0.5 * drafted_behind_the_fence(fence)
+
+
+def reading(habit, name):
+    """A horizon that has read a prompt for a drafter of that name, and its text."""
+    horizon = AutoHorizon(Costs(), lambda name: Chance(Weights(name)), events=Events(fence), habit=habit)
+    state = SimpleNamespace(tokens=[5, 5], drafter=SimpleNamespace(name=name), repeats=SuffixText())
+    horizon.read(state)
+    return horizon, state
 
 
 def turned(start, own, kinds):
@@ -430,10 +441,7 @@ def turned(start, own, kinds):
     for kind, worth in kinds:
         if worth:
             habit.of(kind + 1).worth["mtp"] = worth
-    events = Events(lambda token: FENCES if token == 1 else NO_EVENT)
-    horizon = AutoHorizon(Costs(), lambda name: Chance(Weights(name)), events=events, habit=habit)
-    state = SimpleNamespace(tokens=[5, 5], drafter=SimpleNamespace(name="mtp"))
-    horizon.read(state)
+    horizon, state = reading(habit, "mtp")
     horizon._worth[:] = own
     found = []
     for kind, _ in kinds:
@@ -463,10 +471,7 @@ def test_reach_that_a_block_has_proved_is_known_in_the_next():
     habit = Habit()
     for _ in range(60):
         habit.of(9).prove("suffix", 8)
-    events = Events(lambda token: FENCES if token == 1 else NO_EVENT)
-    horizon = AutoHorizon(Costs(), lambda name: Chance(Weights(name)), events=events, habit=habit)
-    state = SimpleNamespace(tokens=[5, 5], drafter=SimpleNamespace(name="suffix"), repeats=SuffixText())
-    horizon.read(state)
+    horizon, state = reading(habit, "suffix")
     before = horizon._reach
     state.tokens += [1, 8]
     horizon.observe(state, Paid(1, 0, 1, 2, 4, 1.0, {}, 0.0))
@@ -477,7 +482,7 @@ def test_reach_that_a_block_has_proved_is_known_in_the_next():
 def test_numbers_of_numpy_are_taken(number):
     """A temperature, and what a drafter says of its own tokens."""
     horizon = AutoHorizon(Costs(), lambda name: Chance(Weights(name)))
-    sampler = SimpleNamespace(sampling=SimpleNamespace(temperature=number(0.8)))
+    sampler = SimpleNamespace(sampling=Sampling(temperature=number(0.8)))
     state = SimpleNamespace(tokens=[5, 5], drafter=SimpleNamespace(name="mtp"), source="mtp", sampler=sampler)
     horizon.read(state)
     horizon.choose(Draft([7, 7], np.full(2, 0.9, np.float32), own=np.int64(2)), state, 1)

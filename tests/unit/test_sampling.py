@@ -130,6 +130,8 @@ def test_penalties_are_the_definition_bit_by_bit_however_they_are_asked(seed):
 
 def test_numbers_of_numpy_are_welcome():
     assert Sampling(temperature=np.float32(0.5), top_k=np.int64(3), logit_bias={np.int64(5): np.float32(1)}).top_k == 3
+    assert type(Sampling(temperature=np.float32(0.5)).temperature) is float, "a trace is JSON, and planning is compiled"
+    assert type(Sampling(temperature=1).temperature) is int
 
 
 def test_likeliest_are_best_first_with_ties_to_the_lowest_id():

@@ -211,7 +211,7 @@ class AutoHorizon:
             self._source = self._habit.source = state.source
         self._at, self._draft, self._known = len(state.tokens), draft.tokens, 0
         self.confidence = draft.confidence.tolist()
-        self.chances = self._chance.of(self.confidence, bool(state.sampler.sampling.temperature > 0.0))
+        self.chances = self._chance.of(self.confidence, state.sampler.sampling.temperature > 0.0)
 
     def _meet(self, name: str) -> None:
         """A drafter that this text has not used yet, or not just before."""
@@ -350,8 +350,9 @@ class AutoHorizon:
 
     def _is_called(self, state: Any) -> bool:
         """Whether the text may become easier for a model here."""
-        is_event = self._events[state.tokens[-1]] > 0 or (not self._has_text and tells(state))
-        return is_event and self._name != TEXT_ITSELF
+        if self._name == TEXT_ITSELF:
+            return False
+        return self._events[state.tokens[-1]] > 0 or (not self._has_text and tells(state))
 
     def _settle_text(self, state: Any, paid: Paid) -> None:
         """What asking the text itself brought in this round, and what it took where no model was asked."""
@@ -430,7 +431,7 @@ class AutoHorizon:
         costs, before = self._costs.curve(context), min(texts, MAX_ROWS - limit)
         row = (costs[before + limit] - costs[before]) / limit
         least = min(self._rate.value * (row + self._step / NEXT_CHANCE), 1.0)  # the first token is always guessed
-        return self._model.stop(least, bool(state.sampler.sampling.temperature > 0.0))
+        return self._model.stop(least, state.sampler.sampling.temperature > 0.0)
 
     def _worthwhile(self, worth: Sequence[float]) -> tuple[int, float, float]:
         """Draft tokens whose worth is more than guessing them costs, and that cost: of a draft, and of each token."""
