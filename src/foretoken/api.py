@@ -217,11 +217,11 @@ class Model:
             horizon=self._learned().horizon(request.horizon),
             end=min(len(request.ids) + request.max_tokens, self.context_len),
             num_logprobs=request.num_logprobs,
+            stop_ids=frozenset() if request.ignore_eos else self._stop_ids(request.has_tools),
         )
         sequence.trace, sequence.no_drafter = self.trace, self.drafter_state.fallback
         sequence.no_room = "budget" if sequence.end < self.context_len else "context-end"
-        stop_ids = frozenset() if request.ignore_eos else self._stop_ids(request.has_tools)
-        return Answer(sequence, self.tokenizer, request.stop, stop_ids, request.sampling.seed)
+        return Answer(sequence, self.tokenizer, request.stop, request.sampling.seed)
 
     def _request(self, prompt: Any = None, **options: Any) -> Request:
         """What a caller asks for, checked."""

@@ -6,7 +6,7 @@ text, files or printing. Times and counts go into each sequence's `Stats`.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Set
 from collections.abc import Sequence as Seq
 from contextlib import AbstractContextManager
 from functools import cached_property
@@ -37,6 +37,7 @@ class Sequence:
     checkpoints ascending lengths of the prompt at which a chunk ends, because its cache may be kept there
     source      who made the last draft
     vocab_len   entries of a row of the target's logits; 0 while the prompt is read
+    stop_ids    tokens that end the answer
     error       why the sequence cannot go on, None as long as it can
     logprobs    per answer token its log-probability and that of `num_logprobs` alternatives, where asked for
     """
@@ -51,6 +52,7 @@ class Sequence:
         horizon: Horizon,
         end: int,
         num_logprobs: int | None = None,
+        stop_ids: Set[int] = frozenset(),
     ) -> None:
         self.tokens = list(prompt)
         self.prompt_len = len(self.tokens)
@@ -59,6 +61,7 @@ class Sequence:
         self.drafter = drafter
         self.horizon = horizon
         self.end = end
+        self.stop_ids = stop_ids
         self.hidden: np.ndarray | None = None
         self.stats = Stats(prompt_tokens=self.prompt_len)
         self.checkpoints: list[int] = []

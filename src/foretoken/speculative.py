@@ -15,13 +15,13 @@ wrap the round from outside. This file imports no model, op, tokenizer or printe
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
 
-from foretoken.drafters.protocol import NO_DRAFT, Draft, Drafter, check
+from foretoken.drafters.protocol import NO_DRAFT, Draft, Drafter, check, until_stop
 from foretoken.horizon import Horizon
 
 
@@ -43,6 +43,7 @@ class State(Protocol):
     horizon: Horizon
     source: str  # who made the last draft
     vocab_len: int  # of the target
+    stop_ids: Set[int]  # tokens behind which nothing is wanted
 
     @property
     def last(self) -> int: ...
@@ -93,7 +94,7 @@ def guess(states: Sequence[State]) -> list[Draft]:
                 states[i].drafting_failed(error)
             continue
         for i, draft in zip(members, found, strict=True):
-            drafts[i], states[i].source = draft, draft.source or drafter.name
+            drafts[i], states[i].source = until_stop(draft, states[i].stop_ids), draft.source or drafter.name
     return drafts
 
 

@@ -77,7 +77,6 @@ class Answer:
         sequence: engine.Sequence,
         tokenizer: Tokenizer,
         stop: Sequence[str],
-        stop_ids: frozenset[int],
         seed: int,
     ) -> None:
         self.sequence = sequence
@@ -85,7 +84,6 @@ class Answer:
         self._stop = tuple(stop)
         self._start_text()
         self._parts: list[Part] = []
-        self._stop_ids = stop_ids
         self._seed = seed
         self._is_cut = False
         self._tokens: list[int] = []
@@ -180,7 +178,7 @@ class Answer:
         pieces, taken, parts = [], [], []
         for token in tokens:
             taken.append(token)
-            is_stop = token in self._stop_ids
+            is_stop = token in self.sequence.stop_ids
             pieces.append("" if is_stop else self._text.push(token))
             parts += self._turn.push(token, pieces[-1])
             if is_stop or self._text.stopped:

@@ -60,6 +60,27 @@ def test_invariants_of_the_round(monkeypatch):
     assert max(seen) == 6
 
 
+@pytest.mark.parametrize("end_at", range(20, 26))
+def test_no_row_is_spent_on_the_end_of_an_answer_or_behind_it(monkeypatch, end_at):
+    settle, asked = speculative.settle, []
+
+    def noted(state, rows, scored):
+        asked.append(list(rows))
+        settle(state, rows, scored)
+
+    monkeypatch.setattr(speculative, "settle", noted)
+    runner = engine.Engine(ToyTarget(vocab=4000), 512)
+    plain = write(target=ToyTarget(vocab=4000)).tokens
+    asked.clear()
+    s = sequence(runner, runner.pool(LENGTH + 20), horizon=5, drafter=OracleDrafter(plain, lambda position: True))
+    s.stop_ids = {plain[end_at]}
+    while len(s.tokens) <= end_at:
+        runner.step([s])
+    assert s.tokens == plain[: end_at + 1]  # the last round writes the stop, and nothing behind it
+    assert all(plain[end_at] not in rows for rows in asked)
+    assert s.stats.accepted == s.stats.drafted == sum(len(rows) - 1 for rows in asked) > 0
+
+
 @pytest.mark.parametrize("end", [7, 8, 9, 12, 23])
 @pytest.mark.parametrize("horizon", [0, 1, 4, 16])
 def test_budget_is_exact(end, horizon):

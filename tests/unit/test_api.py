@@ -11,6 +11,7 @@ from pair import CODE, QUESTION, embedded
 import foretoken
 from foretoken import places
 from foretoken.chat import ChatTemplate
+from foretoken.drafters.protocol import Draft
 from foretoken.errors import ConfigError, InputError
 
 
@@ -44,6 +45,28 @@ def test_stop_id_is_kept_in_tokens_and_nothing_follows(horizon):
     assert not set(result.tokens[:-1]) & set(stops)
     if result.finish_reason == "stop":
         assert result.tokens[-1] in stops
+
+
+def test_no_draft_goes_beyond_the_end_of_an_answer():
+    model, plain = embedded(), embedded().generate(messages=QUESTION, temperature=0.0, max_tokens=300, horizon=0)
+    assert plain.finish_reason == "stop"
+
+    class Knowing:
+        name = "knowing"
+
+        def propose(self, states, limits):
+            written = [len(s.tokens) - s.prompt_len for s in states]
+            right = [(plain.tokens + [7] * 20)[n : n + limit] for n, limit in zip(written, limits, strict=True)]
+            return [Draft(tokens, np.ones(len(tokens), np.float32)) for tokens in right]
+
+    for horizon in range(1, 8):
+        request = model._request(messages=QUESTION, temperature=0.0, max_tokens=300, horizon=horizon)
+        stream = model.start(request, 512, Knowing())
+        for _ in stream:
+            pass
+        stats = stream.result.stats
+        assert stream.result.tokens == plain.tokens
+        assert stats.drafted == stats.accepted == len(plain.tokens) - 1 - stats.rounds
 
 
 def with_template(source=gemma_template.SMALL, **defaults):

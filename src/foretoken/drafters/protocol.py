@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -36,6 +36,15 @@ def check(draft: Draft, limit: int, vocab_len: int) -> None:
         raise DraftError(f"{count} tokens with {len(draft.confidence)} confidences, expected up to {limit} of each.")
     if count and not 0 <= min(draft.tokens) <= max(draft.tokens) < vocab_len:
         raise DraftError(f"token ids from {min(draft.tokens)} to {max(draft.tokens)}, expected 0 to {vocab_len - 1}.")
+
+
+def until_stop(draft: Draft, stop_ids: Set[int]) -> Draft:
+    """The tokens of a draft up to the first that ends the answer, without it: the row before says that one anyway."""
+    for i, token in enumerate(draft.tokens):
+        if token in stop_ids:
+            own = len(draft.tokens) if draft.own is None else draft.own
+            return Draft(draft.tokens[:i], draft.confidence[:i], draft.source, own) if i else NO_DRAFT
+    return draft
 
 
 class Drafter(Protocol):
