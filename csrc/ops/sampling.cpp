@@ -4,6 +4,7 @@
 #include <bit>
 #include <cmath>
 #include <cstring>
+#include <functional>
 #include <limits>
 
 #include "base/odds.h"
@@ -34,6 +35,7 @@ void philox(const uint32_t counter[4], const uint32_t key[2], uint32_t out[4]) {
 namespace {
 
 constexpr float kLargestNoise = 22.9f;  // above -log(2^-33)
+constexpr int64_t kScan = 128;          // entries that are passed over together
 
 struct Entry {
     float score;
@@ -110,21 +112,40 @@ class Contest {
     int32_t winner_ = -1;
 };
 
+// A score that `count` entries reach at least, from the largest of many small groups; minus infinity where they are too
+// few for that.
+float reached(const Row& row, int64_t count) {
+    const int64_t groups = static_cast<int64_t>(std::bit_ceil(static_cast<uint64_t>(4 * count)));
+    if (count < 1 || groups > row.len / 2) return -std::numeric_limits<float>::infinity();
+    std::vector<float> top(row.score, row.score + groups);
+    for (int64_t at = groups; at + groups <= row.len; at += groups) {
+        for (int64_t i = 0; i < groups; ++i) top[i] = row.score[at + i] > top[i] ? row.score[at + i] : top[i];
+    }
+    std::nth_element(top.begin(), top.begin() + (count - 1), top.end(), std::greater<float>());
+    return top[static_cast<size_t>(count - 1)];
+}
+
 // The first `count` entries of the row's order, sorted. One pass: entries collect in a buffer that is cut back to
-// `count` whenever it is full, after which only entries before the last one kept need a look.
+// `count` whenever it is full, and only entries before the last one kept need a look.
 std::vector<Entry> first_entries(const Row& row, int64_t count) {
     count = std::min(count, row.len);
     const size_t kept = static_cast<size_t>(count), limit = std::max<size_t>(4 * kept, 1024);
     std::vector<Entry> found;
     found.reserve(std::min<size_t>(limit, static_cast<size_t>(row.len)));
-    float floor = -std::numeric_limits<float>::infinity();
-    for (int64_t i = 0; i < row.len; ++i) {
-        if (row.score[i] < floor) continue;
-        found.push_back(row.at(i));
-        if (found.size() == limit) {
-            std::nth_element(found.begin(), found.begin() + (count - 1), found.end(), comes_first);
-            found.resize(kept);
-            floor = found.back().score;
+    float floor = reached(row, count);
+    for (int64_t at = 0; at < row.len; at += kScan) {
+        const int64_t end = std::min(at + kScan, row.len);
+        float top;
+        kernels().largest(row.score + at, end - at, &top);
+        if (top < floor) continue;
+        for (int64_t i = at; i < end; ++i) {
+            if (row.score[i] < floor) continue;
+            found.push_back(row.at(i));
+            if (found.size() == limit) {
+                std::nth_element(found.begin(), found.begin() + (count - 1), found.end(), comes_first);
+                found.resize(kept);
+                floor = found.back().score;
+            }
         }
     }
     if (found.size() > kept) {

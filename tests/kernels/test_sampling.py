@@ -225,10 +225,11 @@ def test_hostile_rows(rng):
             draw(good, **change)
 
 
-@pytest.mark.parametrize("size", [1, 16, 50, 2048])
+@pytest.mark.parametrize("size", [1, 16, 50, 2048, 5003])
 def test_top_clusters(size, rng):
     scores = np.round(floats(rng, size), 1)
-    for count in (0, 1, size // 2, size):
+    scores[rng.random(size) < 0.3] = -np.inf
+    for count in (0, 1, min(32, size), min(64, size), size // 2, size):
         got, expected = native.top_clusters(scores, count), reference.top_clusters(scores, count)
         assert got.dtype == np.int32 and got.tolist() == expected.tolist()
     for bad in (size + 1, -1):
