@@ -34,29 +34,27 @@ void take_in(Automaton& automaton, const nb::list& tokens) {
     automaton.observe(static_cast<int64_t>(tokens.size()), [&](int64_t i) { return token_of(tokens, i); });
 }
 
-float next_chance(const Automaton& automaton) {
-    const auto found = automaton.guess(automaton.place());
-    return found ? automaton.rates()[static_cast<size_t>(found->cell)] : 0.0f;
-}
-
 }  // namespace
 
 void bind_text(nb::module_& m) {
     auto automaton =
         nb::class_<Automaton>(m, "SuffixAutomaton")
-            .def("__init__",
-                 [](Automaton* self, std::vector<float> rates, float step, int64_t window) {
-                     require(rates.size() == 2 * Automaton::kLengthCells, [&] {
-                         return "rates: " + number(static_cast<long long>(rates.size())) + " numbers, expected " +
-                                number(2 * Automaton::kLengthCells);
-                     });
-                     require(window >= 1, [&] { return "window: " + number(window) + ", expected at least 1"; });
-                     new (self) Automaton(std::move(rates), step, window);
-                 })
-            .def("observe",  // returns the chance of the token that the text says is next, 0 where it says none
+            .def(
+                "__init__",
+                [](Automaton* self, std::vector<float> rates, float step, int64_t window, std::vector<int32_t> stops) {
+                    require(rates.size() == 2 * Automaton::kLengthCells, [&] {
+                        return "rates: " + number(static_cast<long long>(rates.size())) + " numbers, expected " +
+                               number(2 * Automaton::kLengthCells);
+                    });
+                    require(window >= 1, [&] { return "window: " + number(window) + ", expected at least 1"; });
+                    new (self) Automaton(std::move(rates), step, window, std::move(stops));
+                },
+                nb::arg("rates"), nb::arg("step"), nb::arg("window"), nb::arg("stops") = std::vector<int32_t>{})
+            .def("observe",  // returns the chance of the token that the text says is next, 0 where it says none or the
+                             // end
                  [](Automaton& self, const nb::list& tokens) {
                      take_in(self, tokens);
-                     return next_chance(self);
+                     return self.next_chance();
                  })
             .def("tells",  // takes the tokens in only where the answer may be yes
                  [](Automaton& self, const nb::list& tokens, float chance, int32_t length) {
@@ -64,7 +62,7 @@ void bind_text(nb::module_& m) {
                      const auto token_at = [&](int64_t i) { return token_of(tokens, i); };
                      if (!self.may_match(static_cast<int64_t>(tokens.size()), least, token_at)) return false;
                      take_in(self, tokens);
-                     return self.place().length >= length || next_chance(self) >= chance;
+                     return self.place().length >= length || self.next_chance() >= chance;
                  })
             .def("guess",
                  [](const Automaton& self, PlacePair place) -> std::optional<std::tuple<int32_t, int32_t, PlacePair>> {

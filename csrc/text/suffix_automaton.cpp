@@ -15,8 +15,8 @@ int32_t length_cell(int32_t length) {
 
 }  // namespace
 
-SuffixAutomaton::SuffixAutomaton(std::vector<float> rates, float step, int64_t window)
-    : rates_(std::move(rates)), step_(step), window_(window) {
+SuffixAutomaton::SuffixAutomaton(std::vector<float> rates, float step, int64_t window, std::vector<int32_t> stops)
+    : rates_(std::move(rates)), step_(step), window_(window), stops_(std::move(stops)) {
     add_state(0, 0);
 }
 
@@ -90,12 +90,21 @@ int32_t SuffixAutomaton::least_length(float chance) const {
     return cell ? (1 << (cell - 1)) + 1 : 1;
 }
 
+bool SuffixAutomaton::is_stop(int32_t token) const {
+    return std::find(stops_.begin(), stops_.end(), token) != stops_.end();
+}
+
+float SuffixAutomaton::next_chance() const {
+    const std::optional<Guess> found = guess(place_);
+    return found && !is_stop(found->token) ? rates_[static_cast<size_t>(found->cell)] : 0.0f;
+}
+
 std::vector<SuffixAutomaton::Guess> SuffixAutomaton::follow(Place place, int64_t limit, float survival,
                                                             float least) const {
     std::vector<Guess> found;
     while (static_cast<int64_t>(found.size()) < limit) {
         const std::optional<Guess> next = guess(place);
-        if (!next) break;
+        if (!next || is_stop(next->token)) break;
         survival *= rates_[static_cast<size_t>(next->cell)];
         if (survival < least) break;
         found.push_back(*next);

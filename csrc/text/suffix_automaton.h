@@ -32,8 +32,9 @@ class SuffixAutomaton {
 
     // rates: the chance of a guess by the length of the match, where no other token followed it and, behind those,
     // where some did; 2 * kLengthCells. step: of their moving averages. window: tokens that are surely remembered;
-    // twice as many are kept before the older half is forgotten.
-    SuffixAutomaton(std::vector<float> rates, float step, int64_t window);
+    // twice as many are kept before the older half is forgotten. stops: tokens that end a text, which nobody need
+    // guess.
+    SuffixAutomaton(std::vector<float> rates, float step, int64_t window, std::vector<int32_t> stops);
 
     // Takes in what a text of `length` tokens has more than it had at the last call; token_at(i) is its token i and may
     // throw. A text that is shorter, or that was not taken in whole, begins anew.
@@ -62,8 +63,10 @@ class SuffixAutomaton {
     int32_t least_length(float chance) const;
 
     std::optional<Guess> guess(Place place) const;
-    // Up to `limit` guesses from a place on, as long as all of them together are right with a chance of `least`;
-    // `survival` is the chance that the place is reached.
+    // The chance that the text goes on as guessed; 0 where nothing is guessed, or that it ends.
+    float next_chance() const;
+    // Up to `limit` guesses from a place on and up to the end of a text, as long as all of them together are right with
+    // a chance of `least`; `survival` is the chance that the place is reached.
     std::vector<Guess> follow(Place place, int64_t limit, float survival, float least) const;
     Place moved(Place place, int32_t token) const;  // the longest end of (the place's string + token) in the text
 
@@ -117,6 +120,7 @@ class SuffixAutomaton {
         bool is_last_known_ = false;
     };
 
+    bool is_stop(int32_t token) const;
     void push(int32_t token);
     void forget();
     int32_t add_state(int32_t length, int32_t count);
@@ -127,6 +131,7 @@ class SuffixAutomaton {
     std::vector<float> rates_;
     const float step_;
     const int64_t window_;
+    const std::vector<int32_t> stops_;
     int64_t num_seen_ = 0;  // tokens of the text; the first ones may be forgotten
     bool is_whole_ = true;
     int32_t size_ = 0, last_ = 0;

@@ -83,7 +83,7 @@ class Sequence:
     @cached_property
     def repeats(self) -> SuffixText:
         """What its text repeats, for all who look at that; it may lack the newest tokens."""
-        return SuffixText()
+        return SuffixText(stop_ids=self.stop_ids)
 
     @property
     def is_reading(self) -> bool:

@@ -57,6 +57,18 @@ def test_the_longest_match_after_every_token():
             assert automaton.place[1] == longest_earlier_end(text[:i]), text[:i]
 
 
+def test_a_text_neither_guesses_its_end_nor_goes_on_behind_it():
+    tokens, ended = [1, 2, 3, 4, 9, 5, 1, 2, 3], [1, 2, 3, 9, 5, 1, 2, 3]
+    free, text = SuffixText(), SuffixText(stop_ids={9, 8})
+    assert free.observe(tokens) == text.observe(tokens) > 0.5
+    assert (free.draft(4).tokens, text.draft(4).tokens) == ([4, 9, 5, 1], [4])
+    assert text.draft(4, Draft([4], np.ones(1, np.float32), "mtp")).tokens == [4]
+    free, text = SuffixText(), SuffixText(stop_ids={9, 8})
+    assert free.observe(ended) > 0.5 and text.observe(ended) == 0.0 and not text.draft(4).tokens
+    assert free.tells(ended, 0.5, 1 << 30) and not text.tells(ended, 0.5, 1 << 30)
+    assert text.tells(ended, 2.0, 3), "that it repeats itself is an event all the same"
+
+
 def test_what_the_text_tells_is_what_it_would_say_if_asked_every_time():
     told = 0
     for tokens, rng in random_texts(150, 60):

@@ -9,7 +9,7 @@ Source: Blumer et al. 1985 (the automaton, online); SuffixDecoding (arXiv 2411.0
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -32,13 +32,14 @@ class SuffixText(SuffixAutomaton):  # type: ignore[misc,valid-type]  # the nativ
 
     observe(tokens) -> chance    take in what was accepted since the last call; `tokens` is the whole text, which only
                                  ever grows. The chance is that of the token that the text says is next, 0 for none
+                                 and where it says the end
     tells(tokens, chance, n)     whether that chance is at least `chance`, or n tokens at the end occurred before;
                                  takes tokens in only where a match may be that long and its last two stood together
                                  before, and costs next to nothing elsewhere; of a chance it may tell some tokens late
     """
 
-    def __init__(self, window: int = WINDOW) -> None:
-        super().__init__([*SURE, *UNSURE], STEP, window)
+    def __init__(self, window: int = WINDOW, stop_ids: Iterable[int] = ()) -> None:
+        super().__init__([*SURE, *UNSURE], STEP, window, list(stop_ids))
 
     def draft(self, limit: int, head: Draft = NO_DRAFT) -> Draft:
         """Up to `limit` tokens: those of `head` up to where the text is surer of another, then what the text says."""
