@@ -95,13 +95,15 @@ class Chance:
     def of(self, confidence: Sequence[float], is_sampled: bool) -> list[float]:
         """The chance of each draft token of a round, given those before it."""
         self._is_sampled = is_sampled
-        chances: list[float] = self._text.of(confidence, *self._line(is_sampled))
+        constant, odds, depth = self._line(is_sampled)
+        chances: list[float] = self._text.of(confidence, constant, odds, depth)
         self._num_chances = len(chances)
         return chances
 
     def stop(self, least: float, is_sampled: bool) -> Stop:
         """Where a guess ends whose chance to be kept has fallen below `least`; what belongs to a depth is left out."""
-        return Stop(least, *self._line(is_sampled))
+        constant, odds, depth = self._line(is_sampled)
+        return Stop(least, constant, odds, depth)
 
     def _line(self, is_sampled: bool) -> tuple[float, float, float]:
         """A chance's log-odds at depth 0 and confidence ½, and their slopes over log-odds of it and over log-depth."""

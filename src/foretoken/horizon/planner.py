@@ -132,7 +132,7 @@ class AutoHorizon:
         self._text_len = len(state.tokens)
         self._num_read = len(state.tokens) - 1
         if self._has_text:
-            tells(state, 0.0)
+            tells(state, (0.0, NO_LEN))
 
     def choose(self, draft: Draft, state: Any, rows: int) -> int:
         """How many tokens of the draft get a row, in a pass that has so many `rows` without them."""
@@ -239,7 +239,7 @@ class AutoHorizon:
         turns = self._kind.turns(state.tokens, self._num_read)
         self._num_read = length
         if self._asleep_to and paid.is_alone and not turns:
-            is_told = length > self._asleep_to or (self._has_text and tells(state, *self._wake))
+            is_told = length > self._asleep_to or (self._has_text and tells(state, self._wake))
             credit = self._habit.credit + self._share
             if not is_told and (credit <= 0.0 or not self._is_called(state)):
                 self._habit.credit = credit
@@ -315,7 +315,7 @@ class AutoHorizon:
         self._share = LOOK_SHARE * self._plain
         credit = self._habit.credit + self._share
         self._is_due = self._is_time(state, credit)
-        is_told = self._has_text and tells(state, *self._wake)
+        is_told = self._has_text and tells(state, self._wake)
         if turns or self._is_due or self.limit or (is_told and not paid.is_alone):
             return True
         self._habit.credit = credit
@@ -381,7 +381,7 @@ class AutoHorizon:
         plain = curve[before] - self._text.cost
         ahead = curve[before + 1 : before + 1 + min(most, ASK_LEN)]
         self._wake = least_chance([self._rate.value * (units - plain) for units in ahead]), NO_LEN
-        return most if tells(state, *self._wake) else 0
+        return most if tells(state, self._wake) else 0
 
     def _compare(self, tokens: Sequence[int]) -> None:
         """Learn from every draft token that the target has written or refused by now."""

@@ -79,7 +79,7 @@ def least_chance(prices: Sequence[float]) -> float:
     return max(at / CHANCES, LEAST_CHANCE) if at <= CHANCES else NEVER
 
 
-def tells(state: Any, least_chance: float = NEVER, length: int = SUFFIX_LEN) -> bool:
+def tells(state: Any, asked: tuple[float, int] = REPEATS) -> bool:
     """Whether the text is so sure of what comes next, or ends in so many tokens that stood in it before.
 
     False, and no drafts any more, where memory does not suffice to tell.
@@ -88,7 +88,7 @@ def tells(state: Any, least_chance: float = NEVER, length: int = SUFFIX_LEN) -> 
         return False
     text: SuffixText = state.repeats
     try:
-        return text.tells(state.tokens, least_chance, length)
+        return text.tells(state.tokens, asked[0], asked[1])
     except MemoryError as error:
         state.drafting_failed(error)
         return False
