@@ -34,6 +34,21 @@ void take_in(Automaton& automaton, const nb::list& tokens) {
     automaton.observe(static_cast<int64_t>(tokens.size()), [&](int64_t i) { return token_of(tokens, i); });
 }
 
+void bind_chances(nb::module_& m) {
+    nb::class_<TextChances>(m, "TextChances")
+        .def(nb::init<>())
+        .def("of", &TextChances::of)
+        .def("learn",  // draft[0] stands at written[at]; returns known, are all right, offset, errors
+             [](TextChances& self, nb::sequence draft, size_t known, nb::sequence written, size_t at, double trust) {
+                 const size_t written_len = nb::len(written) - std::min(nb::len(written), at);
+                 const auto found = self.learn(known, std::min(nb::len(draft), written_len), trust, [&](size_t i) {
+                     return nb::object(draft[i]).equal(nb::object(written[at + i]));
+                 });
+                 return std::tuple{found.count,     found.is_right,  found.offset,
+                                   found.errors[0], found.errors[1], found.errors[2]};
+             });
+}
+
 }  // namespace
 
 void bind_text(nb::module_& m) {
@@ -85,18 +100,7 @@ void bind_text(nb::module_& m) {
             .def_prop_ro("place", [](const Automaton& self) { return pair_of(self.place()); })
             .def_prop_ro("rates", &Automaton::rates);
     automaton.attr("COUNTED") = Automaton::kCounted;
-    nb::class_<TextChances>(m, "TextChances")
-        .def(nb::init<>())
-        .def("of", &TextChances::of)
-        .def("learn",  // draft[0] stands at written[at]; returns known, are all right, offset, errors
-             [](TextChances& self, nb::sequence draft, size_t known, nb::sequence written, size_t at, double trust) {
-                 const size_t written_len = nb::len(written) - std::min(nb::len(written), at);
-                 const auto found = self.learn(known, std::min(nb::len(draft), written_len), trust, [&](size_t i) {
-                     return nb::object(draft[i]).equal(nb::object(written[at + i]));
-                 });
-                 return std::tuple{found.count,     found.is_right,  found.offset,
-                                   found.errors[0], found.errors[1], found.errors[2]};
-             });
+    bind_chances(m);
 }
 
 }  // namespace foretoken

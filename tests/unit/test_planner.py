@@ -489,3 +489,14 @@ def test_numbers_of_numpy_are_taken(number):
     state.tokens += [7, 7, 7]
     horizon.observe(state, Paid(3, 0, 1, 3, 5, 1.0, {"mtp": [2]}, 0.1))
     assert horizon.guessed == horizon.own == 2
+
+
+def test_a_text_knows_from_the_start_that_its_drafter_is_useless():
+    """A look that others have paid for in vain is not the first thing that a text does."""
+    learned, looks = Learned(), []
+    for seed in range(12):
+        world = World(FLAT, 0.2, lambda position, depth: 0.0, lambda position, depth: 1.0, length=60, seed=seed)
+        horizon, limits = learned.horizon("auto"), []
+        world.run(horizon, learned.costs, lambda *_, to=limits, horizon=horizon: to.append(horizon.model_limit))
+        looks.append(sum(map(bool, limits)))
+    assert looks[0] > 0 and sum(looks[4:]) <= 2, looks

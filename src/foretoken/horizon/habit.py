@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
+from foretoken.horizon.chance import Weights
 from foretoken.horizon.events import PROSE
 from foretoken.horizon.text import TextGuesses
 
@@ -58,7 +59,8 @@ class Habit(Shown):
     def __init__(self) -> None:
         super().__init__()
         self.credit = 0.0  # units of time for looking: short texts one after the other must not each begin with a look
-        self.source = ""  # which model made the last draft
+        self.source = ""  # which model made the last draft,
+        self.weights: Weights | None = None  # and what is learned of it
         self.has_text = False  # the text itself is among the sources
         self.text = TextGuesses()
         self.tokens = self.time = 0.0  # of rounds that a text had to itself, and whose draft it did not make itself

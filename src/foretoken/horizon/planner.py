@@ -209,6 +209,7 @@ class AutoHorizon:
         if not self._is_text:
             self._model = self._chance
             self._source = self._habit.source = state.source
+            self._habit.weights = self._chance.weights
         self._at, self._draft, self._known = len(state.tokens), draft.tokens, 0
         self.confidence = draft.confidence.tolist()
         self.chances = self._chance.of(self.confidence, state.sampler.sampling.temperature > 0.0)
@@ -484,7 +485,8 @@ class AutoHorizon:
 
     @property
     def _is_model_useless(self) -> bool:
-        return self._model is not None and self._model.weights.is_useless
+        weights = self._habit.weights if self._model is None else self._model.weights
+        return weights is not None and weights.is_useless
 
     def _rest(self, due: float) -> int:
         """No model is asked until a look is due."""
