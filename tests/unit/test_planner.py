@@ -500,3 +500,23 @@ def test_a_text_knows_from_the_start_that_its_drafter_is_useless():
         world.run(horizon, learned.costs, lambda *_, to=limits, horizon=horizon: to.append(horizon.model_limit))
         looks.append(sum(map(bool, limits)))
     assert looks[0] > 0 and sum(looks[4:]) <= 2, looks
+
+
+def looks_of(learned, chance, texts, first_seed):
+    """Rounds of some texts in which a model was asked."""
+    count = 0
+    for seed in range(first_seed, first_seed + texts):
+        world = World(STEEP, 0.5, lambda position, depth: chance * (depth == 0), lambda p, d: 0.9, length=60, seed=seed)
+        horizon, limits = learned.horizon("auto"), []
+        world.run(horizon, learned.costs, lambda *_, to=limits, horizon=horizon: to.append(horizon.model_limit))
+        count += sum(map(bool, limits))
+    return count
+
+
+def test_looks_become_rare_where_they_find_nothing_text_after_text():
+    """A model that is right once a draft and too dear for that: it is not useless, and not worth looking at either."""
+    learned = Learned()
+    looks_of(learned, 0.8, 10, 0)
+    early = looks_of(learned, 0.8, 40, 10)
+    looks_of(learned, 0.8, 40, 50)
+    assert early > 0 and looks_of(learned, 0.8, 40, 90) <= 0.6 * early

@@ -23,6 +23,7 @@ class Shown:
     def __init__(self) -> None:
         self.worth: dict[str, list[float]] = {}  # drafter name -> by depth
         self.reach: dict[str, float] = {}  # drafter name -> twice the draft tokens that were right
+        self.num_vain = 0  # looks at a model since one was last worth asking
         self._num_drafts: dict[str, int] = {}
 
     def reach_of(self, name: str) -> int:

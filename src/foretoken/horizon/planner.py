@@ -42,7 +42,8 @@ MOST_CREDIT: Final = 1000  # times what one round brings: drafts that cost even 
 RATE_KEPT: Final = 5.0  # units; what those before a text count for at first
 WORTH_WEIGHT: Final = 0.25
 LOOK_WEIGHT: Final = 0.4  # looks and probes are few, so each says more
-USELESS_TIMES: Final = 4  # that is charged for a look at a model that is hardly ever right
+USELESS_TIMES: Final = 4  # that is charged for a look at a model that is hardly ever right,
+VAIN_LOOKS: Final = 8  # and one time more for so many in a row that found nothing in texts of this kind
 NEXT_CHANCE: Final = 0.6  # of a draft token to be worth a row, where those before it are: others are guessed in vain
 GUESSED_WORTH: Final = 0.8  # of the worth of one draft token, for the next one where none was seen
 TEXT_OVER_MODEL: Final = 2  # times the tokens of a model that the text is asked for beside it
@@ -420,6 +421,7 @@ class AutoHorizon:
         # What is never right keeps some chance for long, and where a row is nearly free that would do.
         if limit and not self._is_model_useless:
             self._is_look = self._is_rare = False
+            self._shown.num_vain = 0
             return self._probe(limit, PROBE_LEN * step)
         self._probed = self._num_right = 0
         return self._look(state, start + LOOK_LEN * step)
@@ -471,13 +473,15 @@ class AutoHorizon:
         """Parked: a draft to look at where there is time left for it, or something has happened in the text."""
         if self._draft and self._is_look:
             return 0  # the last look is not over
-        self._times = USELESS_TIMES if self._is_model_useless else 1
+        vain = self._shown.num_vain // VAIN_LOOKS
+        self._times = USELESS_TIMES if self._is_model_useless or vain >= USELESS_TIMES else 1 + vain
         credit = self._habit.credit
         is_due = self._is_due or credit >= cost * self._times or (credit > 0.0 and self._is_called(state))
         is_due = is_due or (self._is_hot and self._times == 1 and credit > -MOST_DEBT * self._plain)
         self._is_hot = self._is_due = False
         if not is_due:
             return self._rest(min(cost * self._times, MOST_CREDIT * self._share))
+        self._shown.num_vain += 1
         self._habit.credit -= cost * self._times
         self._charged = cost
         self._is_look = self._is_rare = True
