@@ -47,6 +47,12 @@ def test_stop_id_is_kept_in_tokens_and_nothing_follows(horizon):
         assert result.tokens[-1] in stops
 
 
+def test_stop_ids_that_are_no_tokens_are_harmless():
+    model, question = copy.copy(embedded()), {"messages": QUESTION, "temperature": 0.0, "max_tokens": 300}
+    model.defaults = replace(model.defaults, eos_ids=(1 << 40, *model.defaults.eos_ids, 1 << 31))
+    assert model.generate(**question).tokens == embedded().generate(**question, horizon=0).tokens
+
+
 def test_no_draft_goes_beyond_the_end_of_an_answer():
     model, plain = embedded(), embedded().generate(messages=QUESTION, temperature=0.0, max_tokens=300, horizon=0)
     assert plain.finish_reason == "stop"

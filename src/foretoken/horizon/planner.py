@@ -474,7 +474,7 @@ class AutoHorizon:
         if self._draft and self._is_look:
             return 0  # the last look is not over
         vain = self._shown.num_vain // VAIN_LOOKS
-        self._times = USELESS_TIMES if self._is_model_useless or vain >= USELESS_TIMES else 1 + vain
+        self._times = USELESS_TIMES if self._is_model_useless else min(1 + vain, USELESS_TIMES)
         credit = self._habit.credit
         is_due = self._is_due or credit >= cost * self._times or (credit > 0.0 and self._is_called(state))
         is_due = is_due or (self._is_hot and self._times == 1 and credit > -MOST_DEBT * self._plain)
