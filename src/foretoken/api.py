@@ -230,8 +230,8 @@ class Model:
         return checker.request(prompt, options)
 
     def _stop_ids(self, has_tools: bool) -> frozenset[int]:
-        """Tokens that the model's files name. With tools also the one after a call, where the model waits for a result and
-        would make one up; not every release lists it (specification 1.2)."""
+        """Tokens that the model's files name. With tools also the one after a call, where the model waits for a result
+        and would make one up; not every release lists it (specification 1.2)."""
         waits = self.tokenizer.id_of(TOOL_RESPONSE) if has_tools else None
         named = (*self.defaults.eos_ids, *(() if waits is None else (waits,)))
         return frozenset(token for token in named if token < self.target.config.vocab_len)
