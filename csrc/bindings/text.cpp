@@ -65,8 +65,7 @@ void bind_text(nb::module_& m) {
                     new (self) Automaton(std::move(rates), step, window, std::move(stops));
                 },
                 nb::arg("rates"), nb::arg("step"), nb::arg("window"), nb::arg("stops") = std::vector<int32_t>{})
-            .def("observe",  // returns the chance of the token that the text says is next, 0 where it says none or the
-                             // end
+            .def("observe",  // returns `next_chance`
                  [](Automaton& self, const nb::list& tokens) {
                      take_in(self, tokens);
                      return self.next_chance();

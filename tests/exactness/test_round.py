@@ -68,10 +68,10 @@ def test_no_row_is_spent_on_the_end_of_an_answer_or_behind_it(monkeypatch, end_a
         asked.append(list(rows))
         settle(state, rows, scored)
 
+    target = ToyTarget(vocab=4000)
+    plain = write(target=target).tokens
     monkeypatch.setattr(speculative, "settle", noted)
-    runner = engine.Engine(ToyTarget(vocab=4000), 512)
-    plain = write(target=ToyTarget(vocab=4000)).tokens
-    asked.clear()
+    runner = engine.Engine(target, 512)
     s = sequence(runner, runner.pool(LENGTH + 20), horizon=5, drafter=OracleDrafter(plain, lambda position: True))
     s.stop_ids = {plain[end_at]}
     while len(s.tokens) <= end_at:

@@ -82,17 +82,6 @@ def test_a_good_text_after_a_bad_one_is_soon_drafted_deeply():
     assert best.min() / auto > 0.97
 
 
-@pytest.mark.parametrize("draft_s", [0.02, 0.1, 0.5])
-def test_short_texts_with_a_hopeless_drafter_do_not_each_begin_with_a_look(draft_s):
-    learned, auto, plain = Learned(), 0.0, 0.0
-    for seed in range(100):
-        world = World(STEEP, draft_s, lambda position, depth: 0.0, lambda position, depth: 0.9, length=40, seed=seed)
-        seconds = world.auto(learned=learned)
-        if seed >= 20:
-            auto, plain = auto + seconds, plain + world.fixed(0)
-    assert plain / auto > 0.985
-
-
 @pytest.mark.parametrize("machine", MACHINES)
 def test_short_texts_begin_with_what_those_before_have_shown(machine):
     """Twenty texts of 54 tokens behind four others of their kind: near the number that is best for all of them."""
@@ -248,35 +237,6 @@ def test_an_overconfident_drafter_is_seen_through(temperature):
                 came += map(float, written[:known])
     assert calibration_error(foretold, came) < 0.25 * 0.325  # of what its own word is off by, see below
     assert calibration_error([0.95, 0.5] * 100, [0.6, 0.2] * 100) == pytest.approx(0.325)
-
-
-def test_looks_find_out_that_a_hopeless_text_has_changed():
-    chosen = []
-    world = World(FLAT, 0.02, lambda position, depth: 0.97 if position > 600 else 0.02, length=800)
-    world.auto(lambda at, count, chances, right: chosen.append((at, count)))
-    parked = [count for at, count in chosen if 300 < at < 590]
-    assert sum(parked) < 0.1 * len(parked)
-    back = next(at for at, count in chosen if at > 600 and count >= 4)
-    assert back < 640
-
-
-def test_a_drafter_that_was_never_right_is_looked_at_more_seldom():
-    looks, learned = [], Learned()
-    world = World(FLAT, 0.25, lambda position, depth: 0.0, lambda position, depth: 0.9, length=6000)
-    world.auto(lambda at, count, chances, right: looks.append(at) if chances else None, learned)
-    late = [at for at in looks if at > 3000]
-    assert 5 <= len(late) <= 14  # two draft tokens, half a pass: 0.007 of the time would be forty looks
-
-
-def test_an_event_makes_it_look_at_once():
-    looks = {}
-    for name, event_of in (("none", None), ("at 500", lambda token: token == 500)):
-        learned = Learned(event_of=event_of)
-        world = World(FLAT, 0.25, lambda position, depth: 0.0, length=520)
-        world.text = list(range(600))
-        asked = looks[name] = []
-        world.auto(lambda at, count, chances, right, asked=asked: asked.append(at) if chances else None, learned)
-    assert 501 in looks["at 500"] and 501 not in looks["none"]
 
 
 def test_how_an_easy_text_ended_says_little_of_the_next():
@@ -489,34 +449,3 @@ def test_numbers_of_numpy_are_taken(number):
     state.tokens += [7, 7, 7]
     horizon.observe(state, Paid(3, 0, 1, 3, 5, 1.0, {"mtp": [2]}, 0.1))
     assert horizon.guessed == horizon.own == 2
-
-
-def test_a_text_knows_from_the_start_that_its_drafter_is_useless():
-    """A look that others have paid for in vain is not the first thing that a text does."""
-    learned, looks = Learned(), []
-    for seed in range(12):
-        world = World(FLAT, 0.2, lambda position, depth: 0.0, lambda position, depth: 1.0, length=60, seed=seed)
-        horizon, limits = learned.horizon("auto"), []
-        world.run(horizon, learned.costs, lambda *_, to=limits, horizon=horizon: to.append(horizon.model_limit))
-        looks.append(sum(map(bool, limits)))
-    assert looks[0] > 0 and sum(looks[4:]) <= 2, looks
-
-
-def looks_of(learned, chance, texts, first_seed):
-    """Rounds of some texts in which a model was asked."""
-    count = 0
-    for seed in range(first_seed, first_seed + texts):
-        world = World(STEEP, 0.5, lambda position, depth: chance * (depth == 0), lambda p, d: 0.9, length=60, seed=seed)
-        horizon, limits = learned.horizon("auto"), []
-        world.run(horizon, learned.costs, lambda *_, to=limits, horizon=horizon: to.append(horizon.model_limit))
-        count += sum(map(bool, limits))
-    return count
-
-
-def test_looks_become_rare_where_they_find_nothing_text_after_text():
-    """A model that is right once a draft and too dear for that: it is not useless, and not worth looking at either."""
-    learned = Learned()
-    looks_of(learned, 0.8, 10, 0)
-    early = looks_of(learned, 0.8, 40, 10)
-    looks_of(learned, 0.8, 40, 50)
-    assert early > 0 and looks_of(learned, 0.8, 40, 90) <= 0.6 * early
