@@ -22,9 +22,10 @@ struct Coming {
     const uint16_t *keys, *values;
 };
 
-// Scores of H heads (from q) against S slabs of one page, masked outside [first, last); scores: H rows of 256.
+// Scores of H heads (from q) against S slabs of one page, masked where the row sees nothing; scores: H rows of 256.
 template <class V, int H, int S>
-FT_INLINE void score_slabs(const AttentionArgs& a, const float* q, int slab, Coming coming, float* scores) {
+FT_INLINE void score_slabs(const AttentionArgs& a, const AttentionRow& own, const float* q, int slab, Coming coming,
+                           float* scores) {
     static_assert(kPageSlabs % S == 0, "all slabs lie in one page");
     const int64_t slab_len = static_cast<int64_t>(a.head_len) * kSlab;
     const int64_t offset = (slab % kPageSlabs) * slab_len;
@@ -48,7 +49,7 @@ FT_INLINE void score_slabs(const AttentionArgs& a, const float* q, int slab, Com
     const V hidden = V::from_bits(V::int_set1(0xff800000u));
     for (int s = 0; s < S; ++s) {
         const int start = (slab + s) * kSlab;
-        const auto visible = V::range(a.first - start, a.last - start);
+        const auto visible = V::range(own.first - start, own.last - start);
         for (int h = 0; h < H; ++h) V::select(visible, acc[h][s], hidden).store(scores + h * kChunk + start);
     }
 }
@@ -71,14 +72,15 @@ FT_INLINE void soften(float* scores, int first_slab, int last_slab, float* large
 
 // The D * 16 outputs from `at` (n of them in the last vector) of H heads: the weighted values of all keys, ascending.
 template <class V, int H, int D>
-FT_INLINE void weigh_values(const AttentionArgs& a, const float* weights, int at, int n, float* part) {
+FT_INLINE void weigh_values(const AttentionArgs& a, const AttentionRow& own, const float* weights, int at, int n,
+                            float* part) {
     const int64_t part_len = a.head_len + 2;
     V acc[H][D];
     for (int h = 0; h < H; ++h) {
         for (int d = 0; d < D; ++d) acc[h][d] = V::zero();
     }
-    for (int key = a.first; key < a.last;) {
-        const int end = (key / kPage + 1) * kPage < a.last ? (key / kPage + 1) * kPage : a.last;
+    for (int key = own.first; key < own.last;) {
+        const int end = (key / kPage + 1) * kPage < own.last ? (key / kPage + 1) * kPage : own.last;
         const uint16_t* row = a.values[key / kPage] + static_cast<int64_t>(key % kPage) * a.head_len + at;
         for (; key < end; ++key, row += a.head_len) {
             V value[D];
@@ -100,24 +102,25 @@ FT_INLINE void weigh_values(const AttentionArgs& a, const float* weights, int at
 
 // Scores of H heads against slabs [first, last) of one page, S at a time where they begin at a multiple of it.
 template <class V, int H, int S>
-FT_INLINE void score_page(const AttentionArgs& a, const float* q, int first, int last, Coming coming, float* scores) {
+FT_INLINE void score_page(const AttentionArgs& a, const AttentionRow& own, const float* q, int first, int last,
+                          Coming coming, float* scores) {
     for (int slab = first; slab < last;) {
         if (S > 1 && slab % S == 0 && slab + S <= last) {
-            score_slabs<V, H, S>(a, q, slab, coming, scores);
+            score_slabs<V, H, S>(a, own, q, slab, coming, scores);
             slab += S;
         } else {
-            score_slabs<V, H, 1>(a, q, slab, coming, scores);
+            score_slabs<V, H, 1>(a, own, q, slab, coming, scores);
             slab += 1;
         }
     }
 }
 
 template <class V, int H, int D>
-FT_INLINE void weigh_heads(const AttentionArgs& a, const float* weights, float* part) {
+FT_INLINE void weigh_heads(const AttentionArgs& a, const AttentionRow& own, const float* weights, float* part) {
     int at = 0;
-    for (; at + D * 16 <= a.head_len; at += D * 16) weigh_values<V, H, D>(a, weights, at, 16, part);
-    for (; at + 16 <= a.head_len; at += 16) weigh_values<V, H, 1>(a, weights, at, 16, part);
-    if (at < a.head_len) weigh_values<V, H, 1>(a, weights, at, a.head_len - at, part);
+    for (; at + D * 16 <= a.head_len; at += D * 16) weigh_values<V, H, D>(a, own, weights, at, 16, part);
+    for (; at + 16 <= a.head_len; at += 16) weigh_values<V, H, 1>(a, own, weights, at, 16, part);
+    if (at < a.head_len) weigh_values<V, H, 1>(a, own, weights, at, a.head_len - at, part);
 }
 
 // Calls one<H, N>(head) for groups of H heads, N vectors of each at once: eight registers of chains or more in flight,
@@ -139,36 +142,29 @@ FT_INLINE void in_groups(int heads, const One& one) {
 
 // At most kMostHeads heads. A page of keys stays in the nearest caches until all of them have read it.
 template <class V>
-void attention_heads(const AttentionArgs& a, int head, int heads) {
+void attention_heads(const AttentionArgs& a, const AttentionRow& own, int head, int heads) {
     float scores[kMostHeads * kChunk];
-    const float* q = a.q + static_cast<int64_t>(head) * a.head_len;
+    const float* q = own.q + static_cast<int64_t>(head) * a.head_len;
     const int64_t part_len = a.head_len + 2;
-    float* part = a.part + head * part_len;
-    const int first_slab = a.first / kSlab, last_slab = (a.last + kSlab - 1) / kSlab;
+    float* part = own.part + head * part_len;
+    const int first_slab = own.first / kSlab, last_slab = (own.last + kSlab - 1) / kSlab;
     for (int slab = first_slab; slab < last_slab;) {
         const int end =
             (slab / kPageSlabs + 1) * kPageSlabs < last_slab ? (slab / kPageSlabs + 1) * kPageSlabs : last_slab;
         const int page = slab / kPageSlabs;
         const Coming same{a.keys[page], a.keys[page]}, next{a.keys[end < last_slab ? page + 1 : page], a.values[page]};
         in_groups<V>(heads, [&]<int H, int N>(int h) {
-            score_page<V, H, N>(a, q + static_cast<int64_t>(h) * a.head_len, slab, end, head + h > 0 ? same : next,
+            score_page<V, H, N>(a, own, q + static_cast<int64_t>(h) * a.head_len, slab, end, head + h > 0 ? same : next,
                                 scores + h * kChunk);
         });
         slab = end;
     }
     for (int h = 0; h < heads; ++h) {
-        float* own = part + h * part_len;
-        soften<V>(scores + h * kChunk, first_slab, last_slab, own + a.head_len, own + a.head_len + 1);
+        float* result = part + h * part_len + a.head_len;
+        soften<V>(scores + h * kChunk, first_slab, last_slab, result, result + 1);
     }
     in_groups<V>(heads,
-                 [&]<int H, int N>(int h) { weigh_heads<V, H, N>(a, scores + h * kChunk, part + h * part_len); });
-}
-
-template <class V>
-void attention_chunk(const AttentionArgs& a) {
-    for (int head = 0; head < a.heads; head += kMostHeads) {
-        attention_heads<V>(a, head, a.heads - head < kMostHeads ? a.heads - head : kMostHeads);
-    }
+                 [&]<int H, int N>(int h) { weigh_heads<V, H, N>(a, own, scores + h * kChunk, part + h * part_len); });
 }
 
 // parts: `count` >= 1 chunk results of one head in ascending order, part_stride floats apart; out: head_len floats.

@@ -1,7 +1,7 @@
 // One row of the dispatch table, for the vector class of the file that includes this.
 #pragma once
 
-#include "kernels/attention.h"
+#include "kernels/attention_shared.h"
 #include "kernels/elementwise.h"
 #include "kernels/experts.h"
 #include "kernels/linear_blocks.h"
@@ -17,6 +17,7 @@ constexpr Kernels make_table(const char* isa) {
             linear_floats<V, float>,
             linear_floats<V, uint16_t>,
             block_kernels<V, DotQ8<V>, DotQ4<V>>(),
+            kSharingRows<V>,
             attention_chunk<V>,
             attention_merge<V>,
             append_row<V>,

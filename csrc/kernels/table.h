@@ -30,15 +30,21 @@ struct LinearArgs {
     bool is_whole = true;  // no other call takes the same panels for more rows
 };
 
-// One chunk of at most 256 keys for `heads` query heads that share a KV head. q, and part: heads * (head_len + 2).
-// keys[i], values[i]: page i of the chunk for this KV head, or null where nothing is visible.
+// One chunk of at most 256 keys of one KV head, for up to kAttentionRows rows of one sequence and the `heads` query
+// heads of each. keys[i], values[i]: page i of the chunk, or null where nothing is visible to any of the rows.
+constexpr int kAttentionRows = 8, kAttentionQueries = 64;  // the latter: rows * heads, where there are several rows
+
+struct AttentionRow {
+    const float* q;   // heads * head_len
+    float* part;      // per head: weighted values (head_len), largest score, sum of weights
+    int first, last;  // visible positions of the chunk, 0 <= first < last <= 256
+};
+
 struct AttentionArgs {
-    const float* q;
-    int heads, head_len;
+    int rows, heads, head_len;
     const uint16_t* keys[4];
     const uint16_t* values[4];
-    int first, last;  // visible positions of the chunk, 0 <= first < last <= 256
-    float* part;      // per head: weighted values (head_len), largest score, sum of weights
+    AttentionRow row[kAttentionRows];
 };
 
 // The first `rows` rows of the call, those of its activations, against panels [panel, last_panel).
@@ -67,6 +73,7 @@ struct Kernels {
     LinearKernel linear_f32, linear_bf16;
     BlockKernels blocks;
 
+    int attention_rows;  // that a call of attention_chunk may have
     void (*attention_chunk)(const AttentionArgs&);
     void (*attention_merge)(const float* parts, int64_t part_stride, int count, int head_len, float* out);
     void (*append_row)(const float* k, const float* v, int head_len, int slot, uint16_t* keys, uint16_t* values);

@@ -1,4 +1,5 @@
 // Cache pages: appending rows, and attention over them.
+#include <algorithm>
 #include <cstring>
 
 #include "base/pool.h"
@@ -70,26 +71,65 @@ struct Slice {
     int64_t part_len() const { return view.cache.head_len + 2; }
 };
 
-// One unit is (kv head, chunk counted from the row's first, row); rows are innermost, so that they share a chunk.
-void run_unit(const Slice& s, int64_t unit) {
-    const int64_t rows = s.last - s.first, row = s.first + unit % rows, heads = s.view.cache.kv_heads;
-    const int64_t chunk_index = unit / rows % s.chunks, head = unit / rows / s.chunks;
-    if (chunk_index >= s.num_chunks(row)) return;
-    const int64_t start = (s.first_chunk(row) + chunk_index) * kChunkLen;
-    AttentionArgs args{};
-    args.head_len = static_cast<int>(s.view.cache.head_len);
-    args.first = static_cast<int>(s.begin.data[row] > start ? s.begin.data[row] - start : 0);
-    args.last = static_cast<int>(s.end.data[row] < start + kChunkLen ? s.end.data[row] - start : kChunkLen);
-    const int32_t* table = s.view.table(row) + start / kPageLen;
-    for (int i = args.first / kPageLen; i * kPageLen < args.last; ++i) {
-        args.keys[i] = s.view.keys(table[i], head);
-        args.values[i] = s.view.values(table[i], head);
+// Neighbouring rows that take a chunk together: all see pages of the same table.
+struct Party {
+    int64_t first, last;
+    int64_t first_chunk, last_chunk;  // that any of them sees, one past the last
+};
+
+// As many rows together as leave each thread two units or more.
+int64_t party_len(const Slice& s, int64_t threads) {
+    const int64_t units = (s.last - s.first) * s.view.cache.kv_heads * s.chunks;
+    const int64_t most = std::min<int64_t>(kernels().attention_rows, kAttentionQueries / s.group);
+    return std::clamp<int64_t>(units / (2 * threads), 1, std::max<int64_t>(most, 1));
+}
+
+Party party_of(const Slice& s, int64_t first, int64_t last) {
+    Party party{first, last, INT64_MAX, 0};
+    for (int64_t row = first; row < last; ++row) {
+        if (s.num_chunks(row) == 0) continue;
+        party.first_chunk = std::min(party.first_chunk, s.first_chunk(row));
+        party.last_chunk = std::max(party.last_chunk, s.first_chunk(row) + s.num_chunks(row));
     }
+    if (party.last_chunk == 0) party.first_chunk = 0;
+    return party;
+}
+
+// The slice's rows in parties of `len` or one less, if they can be; returns how many there are.
+int64_t cut_parties(const Slice& s, int64_t len, Party* parties) {
+    const int32_t* segment = s.view.cache.row_segment.data;
+    int64_t count = 0;
+    for (int64_t from = s.first, to = from; from < s.last; from = to) {
+        while (to < s.last && segment[to] == segment[from]) ++to;
+        const int64_t cuts = ceil_div(to - from, len), rows = to - from;
+        for (int64_t i = 0; i < cuts; ++i) {
+            parties[count++] = party_of(s, from + rows * i / cuts, from + rows * (i + 1) / cuts);
+        }
+    }
+    return count;
+}
+
+// What the rows of a party see of one chunk, for one KV head.
+void run_unit(const Slice& s, const Party& party, int64_t chunk, int64_t head) {
+    if (chunk >= party.last_chunk) return;
+    const int64_t start = chunk * kChunkLen, heads = s.view.cache.kv_heads;
+    AttentionArgs args{};
     args.heads = static_cast<int>(s.group);
-    args.q = s.q.row(row) + head * s.group * args.head_len;
-    const int64_t slot = ((row - s.first) * s.chunks + chunk_index) * heads + head;
-    args.part = s.parts + slot * s.group * s.part_len();
-    kernels().attention_chunk(args);
+    args.head_len = static_cast<int>(s.view.cache.head_len);
+    const int32_t* table = s.view.table(party.first) + start / kPageLen;
+    for (int64_t row = party.first; row < party.last; ++row) {
+        const int64_t begin = std::max<int64_t>(s.begin.data[row] - start, 0);
+        const int64_t end = std::min<int64_t>(s.end.data[row] - start, kChunkLen);
+        if (begin >= end) continue;
+        const int64_t slot = ((row - s.first) * s.chunks + chunk - s.first_chunk(row)) * heads + head;
+        args.row[args.rows++] = {s.q.row(row) + head * s.group * args.head_len, s.parts + slot * s.group * s.part_len(),
+                                 static_cast<int>(begin), static_cast<int>(end)};
+        for (int64_t i = begin / kPageLen; i * kPageLen < end; ++i) {
+            args.keys[i] = s.view.keys(table[i], head);
+            args.values[i] = s.view.values(table[i], head);
+        }
+    }
+    if (args.rows) kernels().attention_chunk(args);
 }
 
 // One unit is (row, query head).
@@ -161,9 +201,21 @@ void attention(FloatRows q, const Cache& cache, Ids begin, Ids end, Rows<float> 
         }
         const int64_t rows = s.last - first;
         const size_t floats = static_cast<size_t>(rows * heads * s.chunks * s.part_len());
-        s.parts = reinterpret_cast<float*>(session.scratch(floats * sizeof(float)));
+        const size_t party_bytes = static_cast<size_t>(rows) * sizeof(Party);
+        unsigned char* memory = session.scratch(party_bytes + floats * sizeof(float));
+        Party* parties = reinterpret_cast<Party*>(memory);
+        s.parts = reinterpret_cast<float*>(memory + party_bytes);
+        const int64_t count = cut_parties(s, party_len(s, session.threads()), parties);
+        int64_t chunks = 0;
+        for (int64_t i = 0; i < count; ++i) {
+            chunks = std::max(chunks, parties[i].last_chunk - parties[i].first_chunk);
+        }
         const bool is_small = keys * q.cols < (1 << 16);
-        each_unit(session, rows * s.chunks * cache.kv_heads, is_small, [&](int64_t i) { run_unit(s, i); });
+        // Parties are innermost, so that they share a chunk.
+        each_unit(session, count * chunks * cache.kv_heads, is_small, [&](int64_t i) {
+            const Party& party = parties[i % count];
+            run_unit(s, party, party.first_chunk + i / count % chunks, i / count / chunks);
+        });
         each_unit(session, rows * heads, is_small, [&](int64_t i) { merge_unit(s, i); });
         first = s.last;
     }

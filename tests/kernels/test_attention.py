@@ -82,6 +82,33 @@ def test_many_rows_in_slices(rng):
         assert_bits(one, got[i : i + 1])
 
 
+@pytest.mark.parametrize(
+    ("heads", "group", "head_len"), [(1, 8, 64), (2, 3, 20), (3, 1, 16), (1, 16, 8), (2, 2, 272), (1, 4, 130)]
+)
+def test_rows_that_share_a_chunk(heads, group, head_len, rng):
+    """Every row as if it were alone: windows, later positions, and values that only its neighbours see."""
+    cache, q = Cache(rng, heads, head_len, 700), floats(rng, 24, heads * group * head_len, scale=head_len**-0.5)
+    segments = np.repeat(np.array([0, 1], np.int32), [21, 3])
+    end = np.arange(560, 584, dtype=np.int32)
+    begin = np.where(np.arange(24) % 3, end - 300, 0).astype(np.int32)
+    for row, seen in {2: (3, 20), 3: (200, 210), 5: (40, 40), 6: (255, 257), 20: (0, 1)}.items():
+        begin[row], end[row] = seen
+    for position in (0, 41, 570, 583):  # infinite for all who see it
+        page = cache.tables[0, position // PAGE]
+        cache.values[page, :, position % PAGE] = np.inf
+    native.set_threads(1)
+    got = same_bits(lambda: run_attention(cache, q, segments, begin, end))
+    for row in range(24):
+        own = slice(row, row + 1)
+        alone = same_bits(lambda own=own: run_attention(cache, q[own], segments[own], begin[own], end[own]))
+        assert_bits(alone, got[own], f"row {row}")
+        sees = [int(begin[row]) <= at < end[row] for at in (0, 41, 570, 583)]
+        assert np.isfinite(got[row]).all() == (segments[row] == 1 or not any(sees))
+    for threads in (2, 3):
+        native.set_threads(threads)
+        assert_bits(run_attention(cache, q, segments, begin, end), got)
+
+
 def test_large_scores(rng):
     """Differences far beyond exp's range: the weights of all but the best key vanish, exactly, everywhere."""
     cache, q = Cache(rng, 1, 64, 300), floats(rng, 2, 64, scale=100)
