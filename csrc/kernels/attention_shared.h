@@ -1,19 +1,19 @@
 // Attention over one chunk of keys for several rows, and the choice between that and attention.h. The same bits: every
 // query's chains are those of attention.h, in the same order.
 //
-// Keys and values are widened to floats once for all queries (a row's query head each), as much at a time as the first
-// cache holds: widening takes as many instructions as multiplying by two queries.
+// Keys and values are widened to floats once for all queries (a row's query head each), so much at a time that the
+// nearest caches hold it: widening takes as many instructions as multiplying by two queries.
 #pragma once
 
 #include "kernels/attention.h"
 
 namespace foretoken {
 
-constexpr int kFewQueries = 16;  // are not worth it
 constexpr int kWideSlabs = 2;    // vectors that are widened together: of values, by all keys of the chunk,
 constexpr int kWideDepth = 128;  // or of keys, for so many numbers of the head width
 constexpr int kWideOutputs = kWideSlabs * kSlab;
 static_assert(kWideDepth <= kChunk, "keys have room where values have");
+static_assert(kPageSlabs % kWideSlabs == 0, "slabs that are widened together lie in one page");
 
 // Rows that a call may have. With 16 registers, two to a vector, too few chains go side by side to win by it.
 template <class V>
@@ -30,14 +30,21 @@ struct Query {
 
 // Keys of S slabs of a page from number `at` of the head width on, n of them -> [n][S][16].
 template <class V, int S>
-FT_INLINE void widen_keys(const AttentionArgs& a, int slab, int at, int n, Coming coming, float* wide) {
+FT_INLINE void widen_keys(const AttentionArgs& a, int slab, int at, int n, float* wide) {
     const int64_t slab_len = static_cast<int64_t>(a.head_len) * kSlab;
-    const int64_t offset = (slab % kPageSlabs) * slab_len + at * kSlab;
-    const uint16_t* keys = a.keys[slab / kPageSlabs] + offset;
+    const uint16_t* keys = a.keys[slab / kPageSlabs] + (slab % kPageSlabs) * slab_len + at * kSlab;
     for (int d = 0; d < n; ++d) {
+        for (int s = 0; s < S; ++s) V::load_f16(keys + s * slab_len + d * kSlab).store(wide + (d * S + s) * kSlab);
+    }
+}
+
+// Asks for what is coming, as much as numbers [from, to) of S slabs are.
+template <int S>
+FT_INLINE void ask_for(const AttentionArgs& a, Coming coming, int slab, int from, int to) {
+    const int64_t offset = static_cast<int64_t>(slab % kPageSlabs) * a.head_len * kSlab;
+    for (int d = from; d < to; ++d) {
         FT_PREFETCH_FAR(coming.keys + offset + d * kSlab * S);
         FT_PREFETCH_FAR(coming.values + offset + d * kSlab * S);
-        for (int s = 0; s < S; ++s) V::load_f16(keys + s * slab_len + d * kSlab).store(wide + (d * S + s) * kSlab);
     }
 }
 
@@ -68,7 +75,7 @@ FT_INLINE void score_wide(const Query* query, const float* wide, int slab, int a
     }
 }
 
-// The same D vectors of values of keys [first, last), n numbers in the last vector -> [key][D][16].
+// D vectors of the values of keys [first, last) from number `at` on, n numbers in the last one -> [key][D][16].
 template <class V, int D>
 FT_INLINE void widen_values(const AttentionArgs& a, int first, int last, int at, int n, float* wide) {
     for (int key = first; key < last; ++key) {
@@ -79,8 +86,8 @@ FT_INLINE void widen_values(const AttentionArgs& a, int first, int last, int at,
     }
 }
 
-// Goes on with those D vectors of the outputs of H queries by keys [from, to), or begins with them.
-// wide: from key `first` on.
+// Goes on with those D vectors of the outputs of H queries by keys [from, to), or begins with them. wide: as widened,
+// from key `first` on.
 template <class V, int H, int D>
 FT_INLINE void weigh_keys(const Query* query, const float* wide, int first, int from, int to, const float* weights,
                           int at, int n, bool begins) {
@@ -125,12 +132,11 @@ FT_INLINE void weigh_wide(const Query* query, const float* wide, int first, cons
     }
     weigh_keys<V, H, D>(query, wide, first, from, to, weights, at, n, is_same);
     for (int h = 0; h < H && !is_same; ++h) {
-        const int start = larger(to, query[h].first);
-        weigh_keys<V, 1, D>(query + h, wide, first, start, query[h].last, weights + h * kChunk, at, n, false);
+        weigh_keys<V, 1, D>(query + h, wide, first, to, query[h].last, weights + h * kChunk, at, n, false);
     }
 }
 
-// Calls one<H>(i) for groups of H queries: with two vectors of each, as many chains as two multiply-adds a cycle need.
+// Calls one<H>(i) for groups of H queries. With two vectors of each, eight queries read ten times for 16 multiply-adds.
 template <class V, class One>
 FT_INLINE void in_queries(int count, const One& one) {
     int i = 0;
@@ -146,8 +152,9 @@ FT_INLINE void score_all(const AttentionArgs& a, const Query* query, int count, 
                          float* scores) {
     for (int at = 0; at < a.head_len; at += kWideDepth) {
         const int n = smaller(a.head_len - at, kWideDepth);
-        widen_keys<V, S>(a, slab, at, n, coming, wide);
+        widen_keys<V, S>(a, slab, at, n, wide);
         in_queries<V>(count, [&]<int H>(int i) {
+            ask_for<S>(a, coming, slab, at + n * i / count, at + n * (i + H) / count);
             score_wide<V, H, S>(query + i, wide, slab, at, n, at + n == a.head_len, scores + i * kChunk);
         });
     }
@@ -162,9 +169,17 @@ FT_INLINE void weigh_all(const AttentionArgs& a, const Query* query, int count, 
                   [&]<int H>(int i) { weigh_wide<V, H, D>(query + i, wide, first, weights + i * kChunk, at, n); });
 }
 
-// At most kAttentionQueries queries.
+// All heads of at least two rows.
 template <class V>
-void attention_queries(const AttentionArgs& a, const Query* query, int count) {
+void attention_rows(const AttentionArgs& a) {
+    Query query[kAttentionQueries];
+    int count = 0;
+    for (int r = 0; r < a.rows; ++r) {
+        const AttentionRow& row = a.row[r];
+        for (int64_t h = 0; h < a.heads; ++h) {
+            query[count++] = {row.q + h * a.head_len, row.part + h * (a.head_len + 2), row.first, row.last};
+        }
+    }
     alignas(64) float scores[kAttentionQueries * kChunk];
     alignas(64) float wide[kChunk * kWideOutputs];
     int first = query[0].first, last = query[0].last;
@@ -204,23 +219,11 @@ void attention_queries(const AttentionArgs& a, const Query* query, int count) {
 
 template <class V>
 void attention_chunk(const AttentionArgs& a) {
-    const bool is_shared = a.rows > 1 && a.rows * a.heads > kFewQueries;
     if constexpr (kSharingRows<V> > 1) {
-        Query query[kAttentionQueries];
-        const int64_t part_len = a.head_len + 2;
-        int count = 0;
-        for (int r = 0; r < a.rows && is_shared; ++r) {
-            const AttentionRow& row = a.row[r];
-            for (int64_t h = 0; h < a.heads; ++h) {
-                query[count++] = {row.q + h * a.head_len, row.part + h * part_len, row.first, row.last};
-            }
-        }
-        if (is_shared) return attention_queries<V>(a, query, count);
+        if (a.rows > 1) return attention_rows<V>(a);
     }
-    for (int r = 0; r < a.rows; ++r) {
-        for (int head = 0; head < a.heads; head += kMostHeads) {
-            attention_heads<V>(a, a.row[r], head, smaller(a.heads - head, kMostHeads));
-        }
+    for (int head = 0; head < a.heads; head += kMostHeads) {
+        attention_heads<V>(a, a.row[0], head, smaller(a.heads - head, kMostHeads));
     }
 }
 

@@ -30,9 +30,10 @@ struct LinearArgs {
     bool is_whole = true;  // no other call takes the same panels for more rows
 };
 
-// One chunk of at most 256 keys of one KV head, for up to kAttentionRows rows of one sequence and the `heads` query
-// heads of each. keys[i], values[i]: page i of the chunk, or null where nothing is visible to any of the rows.
-constexpr int kAttentionRows = 8, kAttentionQueries = 64;  // the latter: rows * heads, where there are several rows
+// One chunk of at most 256 keys of one KV head, for the `heads` query heads of one row, or of several of a sequence,
+// then kAttentionQueries heads at most. keys[i], values[i]: page i of the chunk, or null where none of the rows sees
+// anything.
+constexpr int kAttentionRows = 16, kAttentionQueries = 64;
 
 struct AttentionRow {
     const float* q;   // heads * head_len
@@ -73,7 +74,7 @@ struct Kernels {
     LinearKernel linear_f32, linear_bf16;
     BlockKernels blocks;
 
-    int attention_rows;  // that a call of attention_chunk may have
+    int attention_rows;  // that attention_chunk may take at most
     void (*attention_chunk)(const AttentionArgs&);
     void (*attention_merge)(const float* parts, int64_t part_stride, int count, int head_len, float* out);
     void (*append_row)(const float* k, const float* v, int head_len, int slot, uint16_t* keys, uint16_t* values);

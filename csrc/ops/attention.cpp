@@ -11,7 +11,9 @@ namespace {
 
 constexpr int kPageLen = 64, kChunkLen = 256;
 constexpr int64_t kMostRuns = 64;            // of a thread: units differ, a whole chunk or its first few keys
-constexpr int64_t kScratchFloats = 4 << 20;  // chunk results held at once
+constexpr int64_t kScratchFloats = 4 << 20;  // chunk results held at once,
+constexpr int64_t kLeastRows = 8;            // but of so many rows at least
+constexpr int64_t kFewQueries = 16;          // heads of several rows that win nothing by sharing a chunk
 
 struct View {
     const Cache& cache;
@@ -62,7 +64,7 @@ struct Slice {
     int64_t group;  // query heads of one KV head
     int64_t first, last;
     int64_t chunks;  // most chunks of any row
-    float* parts;    // [last - first][query heads][chunks][head_len + 2]
+    float* parts;    // [last - first][chunks][query heads][head_len + 2]
 
     int64_t first_chunk(int64_t row) const { return begin.data[row] / kChunkLen; }
     int64_t num_chunks(int64_t row) const {
@@ -77,11 +79,12 @@ struct Party {
     int64_t first_chunk, last_chunk;  // that any of them sees, one past the last
 };
 
-// As many rows together as leave each thread two units or more.
+// Most rows of a party: so many that each thread has two units or more, one where a party would be too small.
 int64_t party_len(const Slice& s, int64_t threads) {
     const int64_t units = (s.last - s.first) * s.view.cache.kv_heads * s.chunks;
     const int64_t most = std::min<int64_t>(kernels().attention_rows, kAttentionQueries / s.group);
-    return std::clamp<int64_t>(units / (2 * threads), 1, std::max<int64_t>(most, 1));
+    const int64_t len = std::min(units / (2 * threads), most);
+    return len * s.group > kFewQueries ? len : 1;
 }
 
 Party party_of(const Slice& s, int64_t first, int64_t last) {
@@ -95,13 +98,13 @@ Party party_of(const Slice& s, int64_t first, int64_t last) {
     return party;
 }
 
-// The slice's rows in parties of `len` or one less, if they can be; returns how many there are.
+// The slice's rows in parties of at most `len`, equal to within one for each segment; returns how many there are.
 int64_t cut_parties(const Slice& s, int64_t len, Party* parties) {
     const int32_t* segment = s.view.cache.row_segment.data;
     int64_t count = 0;
     for (int64_t from = s.first, to = from; from < s.last; from = to) {
         while (to < s.last && segment[to] == segment[from]) ++to;
-        const int64_t cuts = ceil_div(to - from, len), rows = to - from;
+        const int64_t rows = to - from, cuts = ceil_div(rows, len);
         for (int64_t i = 0; i < cuts; ++i) {
             parties[count++] = party_of(s, from + rows * i / cuts, from + rows * (i + 1) / cuts);
         }
@@ -190,11 +193,12 @@ void attention(FloatRows q, const Cache& cache, Ids begin, Ids end, Rows<float> 
     const int64_t group = q.cols / kv_len, heads = cache.kv_heads * group;
     for (int64_t first = 0; first < q.rows;) {
         Slice s{q, {cache}, begin, end, out, group, first, first, 0, nullptr};
-        // As many rows as fit the scratch, at least one.
+        // As many rows as fit the scratch.
         int64_t keys = 0;
         while (s.last < q.rows) {
             const int64_t chunks = s.num_chunks(s.last) > s.chunks ? s.num_chunks(s.last) : s.chunks;
-            if (s.last > first && (s.last + 1 - first) * heads * chunks * s.part_len() > kScratchFloats) break;
+            const int64_t needed = (s.last + 1 - first) * heads * chunks * s.part_len();
+            if (s.last >= first + kLeastRows && needed > kScratchFloats) break;
             keys += s.num_chunks(s.last) ? end.data[s.last] - begin.data[s.last] : 0;
             s.chunks = chunks;
             ++s.last;

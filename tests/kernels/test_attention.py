@@ -83,30 +83,47 @@ def test_many_rows_in_slices(rng):
 
 
 @pytest.mark.parametrize(
-    ("heads", "group", "head_len"), [(1, 8, 64), (2, 3, 20), (3, 1, 16), (1, 16, 8), (2, 2, 272), (1, 4, 130)]
+    ("heads", "group", "head_len"), [(1, 8, 64), (2, 3, 20), (3, 2, 16), (1, 16, 8), (2, 5, 272), (1, 4, 130)]
 )
 def test_rows_that_share_a_chunk(heads, group, head_len, rng):
-    """Every row as if it were alone: windows, later positions, and values that only its neighbours see."""
+    """Every row as if it were alone: windows, later positions, nothing at all, and values that only neighbours see."""
     cache, q = Cache(rng, heads, head_len, 700), floats(rng, 24, heads * group * head_len, scale=head_len**-0.5)
     segments = np.repeat(np.array([0, 1], np.int32), [21, 3])
     end = np.arange(560, 584, dtype=np.int32)
     begin = np.where(np.arange(24) % 3, end - 300, 0).astype(np.int32)
-    for row, seen in {2: (3, 20), 3: (200, 210), 5: (40, 40), 6: (255, 257), 20: (0, 1)}.items():
+    for row, seen in {2: (3, 20), 3: (200, 210), 5: (40, 40), 6: (255, 257), 13: (555, 556), 20: (0, 1)}.items():
         begin[row], end[row] = seen
-    for position in (0, 41, 570, 583):  # infinite for all who see it
-        page = cache.tables[0, position // PAGE]
-        cache.values[page, :, position % PAGE] = np.inf
+    infinite = 0, 41, 555, 570, 583
+    for position in infinite:
+        cache.values[cache.tables[0, position // PAGE], :, position % PAGE] = np.inf
+    got = alone_and_together(cache, q, segments, begin, end)
+    for row in range(24):
+        sees = [int(begin[row]) <= at < end[row] for at in infinite]
+        assert np.isfinite(got[row]).all() == (segments[row] == 1 or not any(sees))
+
+
+@pytest.mark.parametrize(("group", "head_len"), [(3, 16), (5, 300), (6, 20), (8, 64)])
+def test_rows_that_see_nothing_in_common(group, head_len, rng):
+    """Between what they see lie pages that are gone."""
+    cache, q = Cache(rng, 1, head_len, 700), floats(rng, 12, group * head_len, scale=head_len**-0.5)
+    spans_of = [(0, 5), (200, 210), (3, 60), (255, 257), (0, 1), (193, 256), (10, 10), (1, 2), (400, 401), (5, 9)]
+    begin, end = (np.array(ends, np.int32) for ends in zip(*spans_of, (600, 640), (0, 64), strict=True))
+    cache.tables[0, [1, 2, 5, 7, 8, 10]] = -1
+    alone_and_together(cache, q, np.zeros(12, np.int32), begin, end)
+
+
+def alone_and_together(cache, q, segments, begin, end):
+    """What all rows give together, by one and by many threads, after checking that each alone gives its part."""
     native.set_threads(1)
     got = same_bits(lambda: run_attention(cache, q, segments, begin, end))
-    for row in range(24):
+    for row in range(len(q)):
         own = slice(row, row + 1)
         alone = same_bits(lambda own=own: run_attention(cache, q[own], segments[own], begin[own], end[own]))
         assert_bits(alone, got[own], f"row {row}")
-        sees = [int(begin[row]) <= at < end[row] for at in (0, 41, 570, 583)]
-        assert np.isfinite(got[row]).all() == (segments[row] == 1 or not any(sees))
-    for threads in (2, 3):
+    for threads in (2, 3, 9):
         native.set_threads(threads)
         assert_bits(run_attention(cache, q, segments, begin, end), got)
+    return got
 
 
 def test_large_scores(rng):
