@@ -222,8 +222,10 @@ void attention_chunk(const AttentionArgs& a) {
     if constexpr (kSharingRows<V> > 1) {
         if (a.rows > 1) return attention_rows<V>(a);
     }
-    for (int head = 0; head < a.heads; head += kMostHeads) {
-        attention_heads<V>(a, a.row[0], head, smaller(a.heads - head, kMostHeads));
+    for (int r = 0; r < a.rows; ++r) {
+        for (int head = 0; head < a.heads; head += kMostHeads) {
+            attention_heads<V>(a, a.row[r], head, smaller(a.heads - head, kMostHeads));
+        }
     }
 }
 
