@@ -16,6 +16,9 @@ constexpr int kSlab = 16;  // keys per vector
 constexpr int kPageSlabs = kPage / kSlab;
 constexpr int kMostHeads = 16;  // that share a pass over a chunk
 
+static FT_INLINE int smaller(int a, int b) { return a < b ? a : b; }
+static FT_INLINE int larger(int a, int b) { return a > b ? a : b; }
+
 // Pages that are read later: asked for while others are multiplied, as much of each as was multiplied. Asking for what
 // is in the cache does nothing.
 struct Coming {
@@ -80,7 +83,7 @@ FT_INLINE void weigh_values(const AttentionArgs& a, const AttentionRow& own, con
         for (int d = 0; d < D; ++d) acc[h][d] = V::zero();
     }
     for (int key = own.first; key < own.last;) {
-        const int end = (key / kPage + 1) * kPage < own.last ? (key / kPage + 1) * kPage : own.last;
+        const int end = smaller((key / kPage + 1) * kPage, own.last);
         const uint16_t* row = a.values[key / kPage] + static_cast<int64_t>(key % kPage) * a.head_len + at;
         for (; key < end; ++key, row += a.head_len) {
             V value[D];
@@ -149,8 +152,7 @@ void attention_heads(const AttentionArgs& a, const AttentionRow& own, int head, 
     float* part = own.part + head * part_len;
     const int first_slab = own.first / kSlab, last_slab = (own.last + kSlab - 1) / kSlab;
     for (int slab = first_slab; slab < last_slab;) {
-        const int end =
-            (slab / kPageSlabs + 1) * kPageSlabs < last_slab ? (slab / kPageSlabs + 1) * kPageSlabs : last_slab;
+        const int end = smaller((slab / kPageSlabs + 1) * kPageSlabs, last_slab);
         const int page = slab / kPageSlabs;
         const Coming same{a.keys[page], a.keys[page]}, next{a.keys[end < last_slab ? page + 1 : page], a.values[page]};
         in_groups<V>(heads, [&]<int H, int N>(int h) {

@@ -1,8 +1,9 @@
 // Attention over one chunk of keys for several rows, and the choice between that and attention.h. The same bits: every
 // query's chains are those of attention.h, in the same order.
 //
-// Keys and values are widened to floats once for all queries (a row's query head each), so much at a time that the
-// nearest caches hold it: widening takes as many instructions as multiplying by two queries.
+// A query is one query head of a row, as if it were a row of one head. Keys and values are widened to floats once for
+// all queries, so much at a time that the nearest caches hold it: widening takes as many instructions as multiplying by
+// two queries.
 #pragma once
 
 #include "kernels/attention.h"
@@ -19,15 +20,6 @@ static_assert(kPageSlabs % kWideSlabs == 0, "slabs that are widened together lie
 template <class V>
 constexpr int kSharingRows = V::kRegisters == 1 ? kAttentionRows : 1;
 
-static FT_INLINE int smaller(int a, int b) { return a < b ? a : b; }
-static FT_INLINE int larger(int a, int b) { return a > b ? a : b; }
-
-struct Query {
-    const float* q;
-    float* part;
-    int first, last;
-};
-
 // Keys of S slabs of a page from number `at` of the head width on, n of them -> [n][S][16].
 template <class V, int S>
 FT_INLINE void widen_keys(const AttentionArgs& a, int slab, int at, int n, float* wide) {
@@ -40,7 +32,7 @@ FT_INLINE void widen_keys(const AttentionArgs& a, int slab, int at, int n, float
 
 // Asks for what is coming, as much as numbers [from, to) of S slabs are.
 template <int S>
-FT_INLINE void ask_for(const AttentionArgs& a, Coming coming, int slab, int from, int to) {
+static FT_INLINE void ask_for(const AttentionArgs& a, Coming coming, int slab, int from, int to) {
     const int64_t offset = static_cast<int64_t>(slab % kPageSlabs) * a.head_len * kSlab;
     for (int d = from; d < to; ++d) {
         FT_PREFETCH_FAR(coming.keys + offset + d * kSlab * S);
@@ -50,7 +42,8 @@ FT_INLINE void ask_for(const AttentionArgs& a, Coming coming, int slab, int from
 
 // Goes on with the scores of H queries against S slabs by n numbers of the head width; masked when they are whole.
 template <class V, int H, int S>
-FT_INLINE void score_wide(const Query* query, const float* wide, int slab, int at, int n, bool is_last, float* scores) {
+FT_INLINE void score_wide(const AttentionRow* query, const float* wide, int slab, int at, int n, bool is_last,
+                          float* scores) {
     V acc[H][S];
     const float* q[H];
     for (int h = 0; h < H; ++h) {
@@ -89,8 +82,8 @@ FT_INLINE void widen_values(const AttentionArgs& a, int first, int last, int at,
 // Goes on with those D vectors of the outputs of H queries by keys [from, to), or begins with them. wide: as widened,
 // from key `first` on.
 template <class V, int H, int D>
-FT_INLINE void weigh_keys(const Query* query, const float* wide, int first, int from, int to, const float* weights,
-                          int at, int n, bool begins) {
+FT_INLINE void weigh_keys(const AttentionRow* query, const float* wide, int first, int from, int to,
+                          const float* weights, int at, int n, bool begins) {
     V acc[H][D];
     for (int h = 0; h < H; ++h) {
         for (int d = 0; d < D; ++d) {
@@ -118,7 +111,8 @@ FT_INLINE void weigh_keys(const Query* query, const float* wide, int first, int 
 // The whole sums by all keys that the queries see. A key that only some of them see is left out by the others: what
 // lies there may be anything.
 template <class V, int H, int D>
-FT_INLINE void weigh_wide(const Query* query, const float* wide, int first, const float* weights, int at, int n) {
+FT_INLINE void weigh_wide(const AttentionRow* query, const float* wide, int first, const float* weights, int at,
+                          int n) {
     int from = query[0].first, to = query[0].last, least = from, most = to;
     for (int h = 1; h < H; ++h) {
         from = larger(from, query[h].first), least = smaller(least, query[h].first);
@@ -137,8 +131,8 @@ FT_INLINE void weigh_wide(const Query* query, const float* wide, int first, cons
 }
 
 // Calls one<H>(i) for groups of H queries. With two vectors of each, eight queries read ten times for 16 multiply-adds.
-template <class V, class One>
-FT_INLINE void in_queries(int count, const One& one) {
+template <class One>
+static FT_INLINE void in_queries(int count, const One& one) {
     int i = 0;
     for (; i + 8 <= count; i += 8) one.template operator()<8>(i);
     for (; i + 4 <= count; i += 4) one.template operator()<4>(i);
@@ -148,12 +142,12 @@ FT_INLINE void in_queries(int count, const One& one) {
 
 // All queries' scores against S slabs of one page.
 template <class V, int S>
-FT_INLINE void score_all(const AttentionArgs& a, const Query* query, int count, int slab, Coming coming, float* wide,
-                         float* scores) {
+FT_INLINE void score_all(const AttentionArgs& a, const AttentionRow* query, int count, int slab, Coming coming,
+                         float* wide, float* scores) {
     for (int at = 0; at < a.head_len; at += kWideDepth) {
         const int n = smaller(a.head_len - at, kWideDepth);
         widen_keys<V, S>(a, slab, at, n, wide);
-        in_queries<V>(count, [&]<int H>(int i) {
+        in_queries(count, [&]<int H>(int i) {
             ask_for<S>(a, coming, slab, at + n * i / count, at + n * (i + H) / count);
             score_wide<V, H, S>(query + i, wide, slab, at, n, at + n == a.head_len, scores + i * kChunk);
         });
@@ -162,17 +156,16 @@ FT_INLINE void score_all(const AttentionArgs& a, const Query* query, int count, 
 
 // D vectors of outputs from `at` on, n numbers in the last one, of all queries by keys of [first, last).
 template <class V, int D>
-FT_INLINE void weigh_all(const AttentionArgs& a, const Query* query, int count, int first, int last, int at, int n,
-                         const float* weights, float* wide) {
+FT_INLINE void weigh_all(const AttentionArgs& a, const AttentionRow* query, int count, int first, int last, int at,
+                         int n, const float* weights, float* wide) {
     widen_values<V, D>(a, first, last, at, n, wide);
-    in_queries<V>(count,
-                  [&]<int H>(int i) { weigh_wide<V, H, D>(query + i, wide, first, weights + i * kChunk, at, n); });
+    in_queries(count, [&]<int H>(int i) { weigh_wide<V, H, D>(query + i, wide, first, weights + i * kChunk, at, n); });
 }
 
 // All heads of at least two rows.
 template <class V>
 void attention_rows(const AttentionArgs& a) {
-    Query query[kAttentionQueries];
+    AttentionRow query[kAttentionQueries];
     int count = 0;
     for (int r = 0; r < a.rows; ++r) {
         const AttentionRow& row = a.row[r];
@@ -204,7 +197,7 @@ void attention_rows(const AttentionArgs& a) {
         }
     }
     for (int i = 0; i < count; ++i) {
-        const Query& own = query[i];
+        const AttentionRow& own = query[i];
         float* result = own.part + a.head_len;
         soften<V>(scores + i * kChunk, own.first / kSlab, (own.last + kSlab - 1) / kSlab, result, result + 1);
     }
