@@ -1,5 +1,6 @@
 #include "base/cpu.h"
 
+#include <atomic>
 #include <cstdint>
 
 #if defined(__x86_64__) && defined(__GNUC__)
@@ -36,16 +37,13 @@ Features read_features() {
 
 bool has(uint32_t value, uint32_t bits) { return (value & bits) == bits; }
 
-}  // namespace
-
-bool reads_two_streams() {
-    static const bool is_intel = [] {
-        uint32_t a, b, c, d;
-        return __get_cpuid(0, &a, &b, &c, &d) && b == signature_INTEL_ebx && c == signature_INTEL_ecx &&
-               d == signature_INTEL_edx;
-    }();
-    return is_intel;
+bool made_by_intel() {
+    uint32_t a, b, c, d;
+    return __get_cpuid(0, &a, &b, &c, &d) && b == signature_INTEL_ebx && c == signature_INTEL_ecx &&
+           d == signature_INTEL_edx;
 }
+
+}  // namespace
 
 bool has_avx2() {
     const Features f = read_features();
@@ -72,10 +70,20 @@ bool has_avx512vnni() {
 #endif
 }
 #else
+static bool made_by_intel() { return false; }
 bool has_avx2() { return false; }
 bool has_avxvnni() { return false; }
 bool has_avx512vnni() { return false; }
-bool reads_two_streams() { return false; }
 #endif
+
+static std::atomic<bool>& intel() {
+    static std::atomic<bool> is_one{made_by_intel()};
+    return is_one;
+}
+
+bool is_intel() { return intel().load(std::memory_order_relaxed); }
+void take_for_intel(bool is_one) { intel() = is_one; }
+bool reads_two_streams() { return is_intel(); }
+bool widens_at_a_cost() { return is_intel(); }
 
 }  // namespace foretoken

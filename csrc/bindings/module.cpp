@@ -5,6 +5,7 @@
 #include <nanobind/stl/vector.h>
 
 #include "base/angle.h"
+#include "base/cpu.h"
 #include "base/half.h"
 #include "base/pool.h"
 #include "bindings/arguments.h"
@@ -350,6 +351,8 @@ static void bind_process(nb::module_& m) {
         return multiply_peak(f, rounds);
     });
     m.def("isa", [] { return std::string(kernels().isa); });
+    m.def("is_intel", is_intel);
+    m.def("take_for_intel", take_for_intel);
     m.def("set_isa", [](const std::string& name) { return use_kernels(name); });
 }
 

@@ -2,6 +2,7 @@
 #include <algorithm>
 #include <cstring>
 
+#include "base/cpu.h"
 #include "base/pool.h"
 #include "ops/dispatch.h"
 #include "ops/ops.h"
@@ -79,8 +80,10 @@ struct Party {
     int64_t first_chunk, last_chunk;  // that any of them sees, one past the last
 };
 
-// Most rows of a party: so many that each thread has two units or more, one where a party would be too small.
+// Most rows of a party: so many that each thread has two units or more, one where a party would be too small or where
+// each row widens what it reads beside its multiply-adds.
 int64_t party_len(const Slice& s, int64_t threads) {
+    if (!widens_at_a_cost()) return 1;
     const int64_t units = (s.last - s.first) * s.view.cache.kv_heads * s.chunks;
     const int64_t most = std::min<int64_t>(kernels().attention_rows, kAttentionQueries / s.group);
     const int64_t len = std::min(units / (2 * threads), most);

@@ -10,9 +10,10 @@ from foretoken.ops import native
 
 @pytest.fixture(autouse=True)
 def restore_choice() -> Iterator[None]:
-    isa, threads = native.isa(), native.threads()
+    isa, is_intel, threads = native.isa(), native.is_intel(), native.threads()
     yield
     native.set_isa(isa)
+    native.take_for_intel(is_intel)
     native.set_threads(threads)
 
 

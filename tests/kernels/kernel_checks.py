@@ -1,5 +1,6 @@
 """What the kernel tests share: one run per instruction set, and errors bounded by epsilon, K and norms."""
 
+import itertools
 from collections.abc import Callable
 
 import numpy as np
@@ -10,14 +11,16 @@ EPS = 2.0**-24  # half a unit in the last place of a float32 near 1
 
 
 def same_bits(run: Callable[[], np.ndarray]) -> np.ndarray:
-    """Run once per instruction set; every result must have the bits of the scalar one, which is returned."""
+    """Run once per instruction set and maker; every result must have the bits of the scalar one, which is returned."""
     results = {}
-    for isa in native.isas():
+    for isa, is_intel in itertools.product(native.isas(), (False, True)):
         native.set_isa(isa)
-        results[isa] = np.ascontiguousarray(run())
-    for isa, result in results.items():
-        assert_bits(result, results["scalar"], isa)
-    return results["scalar"]
+        native.take_for_intel(is_intel)
+        results[isa, is_intel] = np.ascontiguousarray(run())
+    scalar = results["scalar", False]
+    for name, result in results.items():
+        assert_bits(result, scalar, name)
+    return scalar
 
 
 def assert_bits(got: np.ndarray, expected: np.ndarray, what: object = "") -> None:

@@ -43,6 +43,8 @@ set_threads = _core.set_threads
 threads = _core.threads
 multiply_peak = _core.multiply_peak
 isa = _core.isa
+is_intel = _core.is_intel  # some ways to the same bits are chosen by the maker of the processor
+take_for_intel = _core.take_for_intel  # tests take both
 SuffixAutomaton = _core.SuffixAutomaton
 TextChances = _core.TextChances
 
