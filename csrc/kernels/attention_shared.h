@@ -3,7 +3,7 @@
 //
 // A query is one query head of a row, as if it were a row of one head. Keys and values are widened to floats once for
 // all queries, so much at a time that the nearest caches hold it: widening takes as many instructions as multiplying by
-// two queries.
+// two queries. That is worth its stores where the same units do both (base/cpu.h, `widens_at_a_cost`).
 #pragma once
 
 #include "kernels/attention.h"
