@@ -103,6 +103,38 @@ def test_kept_and_read_back(tmp_path):
     assert not list(tmp_path.glob("*.tmp"))
 
 
+def test_a_new_start_begins_where_the_last_one_ended(tmp_path):
+    """As the next text of the same process would: from its first draft on, and in blocks of code as well."""
+    learned = trained(tmp_path)
+    block = learned._habit.of(7)
+    block.worth["mtp"], block.reach["mtp"], block.num_vain = [0.9, 0.8, 0.25], 6.5, 3
+    learned._habit.credit = -0.75
+    learned.save()
+    again = Learned(tmp_path, "k")
+    kept, found = learned._habit, again._habit
+    assert kept.reach_of("mtp") > 2 and len(kept.worth["mtp"]) > 2  # or nothing would be shown
+    assert found.worth["mtp"] == pytest.approx(kept.worth["mtp"], abs=1e-5)
+    assert found.reach["mtp"] == pytest.approx(kept.reach["mtp"], abs=1e-3)
+    assert (found.tokens, found.time) == pytest.approx((kept.tokens, kept.time), abs=1e-3)
+    assert (found.source, found.credit, found._num_drafts) == ("mtp", -0.75, kept._num_drafts)
+    assert found.weights is again._chance("mtp").weights
+    assert found.text.as_list() == kept.text.as_list()
+    assert found.of(7).worth == {"mtp": [0.9, 0.8, 0.25]} and found.of(7).reach_of("mtp") == 6 == block.reach_of("mtp")
+    assert found.of(7).num_vain == 3
+    assert again.horizon("auto").limit == learned.horizon("auto").limit > Learned().horizon("auto").limit
+
+
+def test_a_file_of_before_has_no_habit(tmp_path):
+    trained(tmp_path).save()
+    (path,) = tmp_path.glob("horizon-*.json")
+    kept = json.loads(path.read_text())
+    del kept["habit"]
+    path.write_text(json.dumps(kept))
+    again = Learned(tmp_path, "k")
+    assert again.problem == "" and again.costs.level is not None
+    assert again._habit.worth == {} and again._habit.weights is None
+
+
 DAMAGE = {
     "cut off": lambda text: text[: len(text) // 2],
     "no object": lambda text: "[1, 2]",
@@ -119,15 +151,35 @@ DAMAGE = {
     "weights as text": lambda text: text.replace('"weights": {"mtp": [', '"weights": {"mtp": ["x", '),
     "tally too high": lambda text: text.replace('"tallies": {"mtp":', '"tallies": {"mtp": [0.0, 1.0], "x":'),
     "tally as text": lambda text: text.replace('"tallies": {"mtp":', '"tallies": {"mtp": "", "x":'),
+    "worth that is none": lambda text: changed(text, "worth", {"mtp": [float("inf")]}, "habit"),
+    "worth of too many": lambda text: changed(text, "worth", {"mtp": [0.5] * 17}, "habit"),
+    "a reach beyond drafts": lambda text: changed(text, "reach", {"mtp": 1e9}, "habit"),
+    "drafts that are none": lambda text: changed(text, "drafts", {"mtp": -1}, "habit"),
+    "looks as text": lambda text: changed(text, "vain", "many", "habit"),
+    "a source without a name": lambda text: changed(text, "source", 7, "habit"),
+    "a credit that is none": lambda text: changed(text, "credit", float("nan"), "habit"),
+    "a rate of three": lambda text: changed(text, "rate", [1.0, 1.0, 1.0], "habit"),
+    "a balance as text": lambda text: changed(text, "text", [0.0, "1"], "habit"),
+    "a kind without a number": lambda text: changed(text, "kinds", {"python": {}}, "habit"),
+    "an empty kind": lambda text: changed(text, "kinds", {"7": {}}, "habit"),
+    "prose among the kinds": lambda text: in_kinds(text, "0"),
+    "too many kinds": lambda text: changed(text, "kinds", {str(i): {} for i in range(65)}, "habit"),
+    "no habit of ours": lambda text: text.replace('"habit": {', '"habit": [], "x": {'),
     "deep": lambda text: "[" * 100_000,
     "large": lambda text: text + " " * (1 << 20),
 }
 
 
-def changed(text, name, value):
+def changed(text, name, value, of="costs"):
     kept = json.loads(text)
-    kept["costs"][name] = value
+    kept[of][name] = value
     return json.dumps(kept)
+
+
+def in_kinds(text, kind):
+    habit = json.loads(text)["habit"]
+    shown = {name: habit[name] for name in ("worth", "reach", "drafts", "vain")}
+    return changed(text, "kinds", {kind: shown}, "habit")
 
 
 @pytest.mark.parametrize("damage", DAMAGE)
@@ -138,7 +190,7 @@ def test_a_damaged_file_is_named_and_not_used(tmp_path, damage):
     learned = Learned(tmp_path, "k")
     assert str(path) in learned.problem or "something else" in learned.problem
     assert learned.costs.level is None
-    assert learned._weights == {}
+    assert learned._weights == {} and learned._habit.as_dict() == Learned()._habit.as_dict()
     World(FLAT, 0.05, lambda position, depth: 0.9, length=100).auto(learned=learned)  # and it works without
     learned.save()
     assert Learned(tmp_path, "k").problem == ""

@@ -13,6 +13,7 @@ from typing import Any, Final
 
 from foretoken.drafters.line import CLAMP, FEW, Line, moved
 from foretoken.errors import InputError
+from foretoken.horizon.kept import MAX_SOURCES, items, number, whole
 from foretoken.horizon.protocol import Paid
 from foretoken.stats import TEXT_ITSELF
 
@@ -26,7 +27,6 @@ LEVEL_WEIGHT: Final = 0.05
 LEAST_WEIGHT: Final = 0.05
 KEPT_COUNT: Final = 8  # of times from earlier starts: enough to trust, few enough to learn anew
 ANYONE: Final = ""  # whose guesses are those of several sources in one pass
-MAX_SOURCES: Final = 64  # of drafts, in a file
 MOST_UNITS: Final = 1e4  # of a pass or a draft, in a file
 MAX_CLASSES: Final = 24  # of contexts: a power of two each
 REFILL_EVERY: Final = 32
@@ -195,18 +195,18 @@ class Costs:
 
     def restore(self, kept: Any) -> None:
         """Take over what a file says; raises InputError where it is not what `as_dict` makes."""
-        level = _number(kept["level"], 1e-9, 1e6)
-        for text, entries in _items(kept["passes"], MAX_CLASSES):
-            kind = _whole(text, 0, MAX_CLASSES - 1)
+        level = number(kept["level"], 1e-9, 1e6)
+        for text, entries in items(kept["passes"], MAX_CLASSES):
+            kind = whole(text, 0, MAX_CLASSES - 1)
             self._fill(kind)
-            for count, (units, times) in _items(entries, MAX_ROWS):
-                rows = _whole(count, 1, MAX_ROWS)
-                self._units[kind][rows] = _number(units, 1.0 / MOST_UNITS, MOST_UNITS)
-                self._counts[kind][rows] = min(_whole(times, 1, 1 << 40), KEPT_COUNT)
-        for name, sums in _items(kept["drafts"], MAX_SOURCES):
+            for count, (units, times) in items(entries, MAX_ROWS):
+                rows = whole(count, 1, MAX_ROWS)
+                self._units[kind][rows] = number(units, 1.0 / MOST_UNITS, MOST_UNITS)
+                self._counts[kind][rows] = min(whole(times, 1, 1 << 40), KEPT_COUNT)
+        for name, sums in items(kept["drafts"], MAX_SOURCES):
             if not isinstance(sums, list) or len(sums) != len(Line().sums):
                 raise InputError(f"the sums of drafter {name[:40]!r} are not {len(Line().sums)} numbers.")
-            line = Line([_number(part, 0.0, 1e9) for part in sums])
+            line = Line([number(part, 0.0, 1e9) for part in sums])
             if not all(part <= MOST_UNITS for part in line.fitted):
                 raise InputError(f"drafts of {name[:40]!r} take {line.fitted} units.")
             self._keep(name, line)
@@ -224,23 +224,3 @@ def _class_of(context: int) -> int:
 
 def _known(counts: list[int]) -> list[int]:
     return [rows for rows, count in enumerate(counts) if count]
-
-
-def _items(value: Any, most: int) -> list[tuple[str, Any]]:
-    if not isinstance(value, dict) or len(value) > most:
-        raise InputError(f"expected a table of at most {most} entries.")
-    return list(value.items())
-
-
-def _number(value: Any, low: float, high: float) -> float:
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not low <= value <= high:
-        raise InputError(f"expected a number from {low:g} to {high:g}.")
-    return float(value)
-
-
-def _whole(value: Any, low: int, high: int) -> int:
-    if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) < 8:
-        value = int(value)
-    if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
-        raise InputError(f"expected a whole number from {low} to {high}.")
-    return value

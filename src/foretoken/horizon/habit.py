@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Final
+from typing import Any, Final
 
+from foretoken.errors import InputError
 from foretoken.horizon.chance import Weights
 from foretoken.horizon.events import PROSE
+from foretoken.horizon.fixed import MAX_HORIZON
+from foretoken.horizon.kept import MAX_SOURCES, items, number, numbers, whole
 from foretoken.horizon.text import TextGuesses
 
 FIRST_REACH: Final = 2  # draft tokens with a row before longer ones have proved themselves: a wrong start stays cheap
@@ -15,6 +18,8 @@ RATE_FADE: Final = 0.995  # about two hundred rounds: the end of one text says l
 HABIT_WEIGHT: Final = 0.1  # of texts on the habit,
 HABIT_EVERY: Final = 8  # once in so many drafts; the first times count alike
 MOST_KINDS: Final = 64
+MOST_COUNT: Final = 1 << 30  # and most of any number, in a file
+MOST: Final = 1e6
 
 
 class Shown:
@@ -49,6 +54,23 @@ class Shown:
         for i, value in enumerate(worth):
             own[i] += weight * (value - own[i])
 
+    def as_dict(self) -> dict[str, Any]:
+        """For a file; `restore` reads it."""
+        return {
+            "worth": {name: [round(value, 5) for value in worth] for name, worth in self.worth.items()},
+            "reach": {name: round(reach, 3) for name, reach in self.reach.items()},
+            "drafts": dict(self._num_drafts),
+            "vain": self.num_vain,
+        }
+
+    def restore(self, kept: Any) -> None:
+        """Take over what a file says; raises InputError where it is not what `as_dict` makes."""
+        worth = items(kept["worth"], MAX_SOURCES)
+        self.worth = {name: numbers(values, 0.0, MOST, MAX_HORIZON) for name, values in worth}
+        self.reach = {name: number(reach, 0.0, 2 * MAX_HORIZON) for name, reach in items(kept["reach"], MAX_SOURCES)}
+        self._num_drafts = {name: whole(count, 0, MOST_COUNT) for name, count in items(kept["drafts"], MAX_SOURCES)}
+        self.num_vain = whole(kept["vain"], 0, MOST_COUNT)
+
 
 class Habit(Shown):
     """How it went in the texts before; a new one begins with that, for a short one would be over before it knew.
@@ -81,3 +103,26 @@ class Habit(Shown):
         """What such a round gave, and the units it took."""
         self.tokens = RATE_FADE * self.tokens + tokens
         self.time = RATE_FADE * self.time + units
+
+    def as_dict(self) -> dict[str, Any]:
+        """Kinds of text are numbers of tokens; nothing else in there comes from a text."""
+        return {
+            **super().as_dict(),
+            "source": self.source,
+            "credit": round(self.credit, 4),
+            "rate": [round(self.tokens, 4), round(self.time, 4)],
+            "text": self.text.as_list(),
+            "kinds": {str(kind): shown.as_dict() for kind, shown in self._kinds.items()},
+        }
+
+    def restore(self, kept: Any) -> None:
+        """All but `weights`, which belong to `source`."""
+        super().restore(kept)
+        self.source = kept["source"]
+        if not isinstance(self.source, str):
+            raise InputError("the source of the last draft is no name.")
+        self.credit = number(kept["credit"], -MOST, MOST)
+        self.tokens, self.time = numbers(kept["rate"], 0.0, MOST, 2)
+        self.text.restore(kept["text"])
+        for text, shown in items(kept["kinds"], MOST_KINDS):
+            self.of(whole(text, 1, MOST_COUNT)).restore(shown)

@@ -13,10 +13,11 @@ from typing import Any
 from foretoken.errors import InputError
 from foretoken.horizon import disk
 from foretoken.horizon.chance import Chance, Weights
-from foretoken.horizon.cost import MAX_SOURCES, Costs
+from foretoken.horizon.cost import Costs
 from foretoken.horizon.events import NO_EVENTS, Events
 from foretoken.horizon.fixed import NAMED, FixedHorizon
 from foretoken.horizon.habit import Habit
+from foretoken.horizon.kept import MAX_SOURCES
 from foretoken.horizon.planner import AutoHorizon
 from foretoken.horizon.protocol import Horizon
 
@@ -69,7 +70,8 @@ class Learned:
         self._saved_at = monotonic()
         weights = {name: [round(value, 6) for value in own.values] for name, own in self._weights.items()}
         tallies = {name: [round(own.drafts, 3), round(own.right, 3)] for name, own in self._weights.items()}
-        disk.write(self._path, self._key, {"costs": self.costs.as_dict(), "weights": weights, "tallies": tallies})
+        own = {"costs": self.costs.as_dict(), "weights": weights, "tallies": tallies, "habit": self._habit.as_dict()}
+        disk.write(self._path, self._key, own)
 
     def _chance(self, name: str) -> Chance:
         if name not in self._weights:
@@ -83,7 +85,7 @@ class Learned:
             if kept is not None:
                 disk.restored(self._restore, kept)
         except InputError as error:
-            self.costs, self._weights = Costs(), {}
+            self.costs, self._weights, self._habit = Costs(), {}, Habit()
             self.problem = f"what was measured here before is not used: {error}"
 
     def _restore(self, kept: Any) -> None:
@@ -93,7 +95,10 @@ class Learned:
         for name, values in kept["weights"].items():
             self._weights[name] = Weights(name)
             self._weights[name].restore(values)
-            self._weights[name].restore_tally(kept.get("tallies", {}).get(name, (0.0, 0.0)))  # older files have none
+            self._weights[name].restore_tally(kept.get("tallies", {}).get(name, (0.0, 0.0)))  # older files have none,
+        if "habit" in kept:  # nor that
+            self._habit.restore(kept["habit"])
+            self._habit.weights = self._weights.get(self._habit.source)
 
 
 class Shelf:

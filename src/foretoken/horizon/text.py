@@ -14,6 +14,7 @@ from typing import Any, Final
 
 from foretoken.drafters.line import moved
 from foretoken.drafters.suffix import LEAST_CHANCE, SuffixText
+from foretoken.horizon.kept import numbers
 
 SUFFIX_LEN: Final = 4  # so many tokens that stood in the text before are an event
 NEVER: Final = 2.0  # a chance, and
@@ -25,6 +26,7 @@ MOST_LOSS: Final = 2.0  # of that in one guess: a long one may lose much by one 
 TRY_BALANCE: Final = 0.05  # enough for one guess
 BALANCE_SHARE: Final = 0.003  # of every token, for guesses that bring less than they take
 COST_WEIGHT: Final = 0.25
+MOST_KEPT: Final = 1e4  # of tokens or units, in a file
 ASK_LEN: Final = 4  # draft tokens, at most, by which it is decided whether the text is asked
 CHANCES: Final = 64  # that are told apart there
 # By draft tokens: how many of them are kept on average, where each has the chance i / CHANCES to be, given the others.
@@ -64,6 +66,15 @@ class TextGuesses:
     def recover(self, tokens: int) -> None:
         """So many tokens have been written."""
         self._balance = min(self._balance + BALANCE_SHARE * tokens, MOST_BALANCE)
+
+    def as_list(self) -> list[float]:
+        """For a file; `restore` reads it."""
+        return [round(self.cost, 6), round(self._balance, 4)]
+
+    def restore(self, kept: Any) -> None:
+        """Take over what a file says; raises InputError where it is not what `as_list` makes."""
+        cost, balance = numbers(kept, -MOST_KEPT, MOST_KEPT, 2)
+        self.cost, self._balance = max(cost, 0.0), min(balance, MOST_BALANCE)
 
     def try_again(self) -> None:
         """The text repeats itself: they are worth another try."""
