@@ -55,12 +55,11 @@ class Shown:
             own[i] += weight * (value - own[i])
 
     def as_dict(self) -> dict[str, Any]:
-        """For a file; `restore` reads it."""
+        """For a file; `restore` reads it. Looks are not kept: every start has one."""
         return {
             "worth": {name: [round(value, 5) for value in worth] for name, worth in self.worth.items()},
             "reach": {name: round(reach, 3) for name, reach in self.reach.items()},
             "drafts": dict(self._num_drafts),
-            "vain": self.num_vain,
         }
 
     def restore(self, kept: Any) -> None:
@@ -69,7 +68,6 @@ class Shown:
         self.worth = {name: numbers(values, 0.0, MOST, MAX_HORIZON) for name, values in worth}
         self.reach = {name: number(reach, 0.0, 2 * MAX_HORIZON) for name, reach in items(kept["reach"], MAX_SOURCES)}
         self._num_drafts = {name: whole(count, 0, MOST_COUNT) for name, count in items(kept["drafts"], MAX_SOURCES)}
-        self.num_vain = whole(kept["vain"], 0, MOST_COUNT)
 
 
 class Habit(Shown):
@@ -109,7 +107,6 @@ class Habit(Shown):
         return {
             **super().as_dict(),
             "source": self.source,
-            "credit": round(self.credit, 4),
             "rate": [round(self.tokens, 4), round(self.time, 4)],
             "text": self.text.as_list(),
             "kinds": {str(kind): shown.as_dict() for kind, shown in self._kinds.items()},
@@ -121,7 +118,6 @@ class Habit(Shown):
         self.source = kept["source"]
         if not isinstance(self.source, str):
             raise InputError("the source of the last draft is no name.")
-        self.credit = number(kept["credit"], -MOST, MOST)
         self.tokens, self.time = numbers(kept["rate"], 0.0, MOST, 2)
         self.text.restore(kept["text"])
         for text, shown in items(kept["kinds"], MOST_KINDS):

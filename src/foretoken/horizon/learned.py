@@ -22,6 +22,7 @@ from foretoken.horizon.planner import AutoHorizon
 from foretoken.horizon.protocol import Horizon
 
 SAVE_EVERY_S = 30.0
+LEAST_RIGHT = 0.1  # of the drafts of a model, their first tokens
 
 
 class Learned:
@@ -97,8 +98,12 @@ class Learned:
             self._weights[name].restore(values)
             self._weights[name].restore_tally(kept.get("tallies", {}).get(name, (0.0, 0.0)))  # older files have none,
         if "habit" in kept:  # nor that
-            self._habit.restore(kept["habit"])
-            self._habit.weights = self._weights.get(self._habit.source)
+            habit = Habit()
+            habit.restore(kept["habit"])
+            habit.weights = weights = self._weights.get(habit.source)
+            # A model that is hardly ever right is met as a new one: not asked, nobody would hear what is wrong with it.
+            if weights is not None and weights.right > LEAST_RIGHT * weights.drafts:
+                self._habit = habit
 
 
 class Shelf:
