@@ -134,6 +134,16 @@ def test_a_drafter_that_is_never_right_begins_anew(tmp_path):
     assert again.horizon("auto").limit == 2
 
 
+def test_where_no_model_was_asked_the_text_is_remembered(tmp_path):
+    learned = Learned(tmp_path, "k")
+    learned.costs.add(paid(1, 1.0))
+    learned.costs.add(paid(1, 1.0))
+    learned._habit.text.settle(-1.5, 0.125, 1.0)
+    learned.save()
+    kept = learned._habit.text.as_list()
+    assert Learned(tmp_path, "k")._habit.text.as_list() == kept != Learned()._habit.text.as_list()
+
+
 def test_a_file_of_before_has_no_habit(tmp_path):
     trained(tmp_path).save()
     (path,) = tmp_path.glob("horizon-*.json")

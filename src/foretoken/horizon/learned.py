@@ -102,7 +102,7 @@ class Learned:
             habit.restore(kept["habit"])
             habit.weights = weights = self._weights.get(habit.source)
             # A model that is hardly ever right is met as a new one: not asked, nobody would hear what is wrong with it.
-            if weights is not None and weights.right > LEAST_RIGHT * weights.drafts:
+            if weights is None or weights.right > LEAST_RIGHT * weights.drafts:
                 self._habit = habit
 
 
