@@ -15,7 +15,7 @@ template <>
 struct DotQ8<VecAvx2> {
     using Panel = BlockQ8Panel;
     using Sum = Sum256;
-    static constexpr int kRows = 5, kPairRows = 0;
+    static constexpr int kRows = 5, kPairRows = 0, kStreamRows = 1;
     static constexpr bool kHalves = false;
     static constexpr int64_t kCodeBytes = 2 * kBlock;
 

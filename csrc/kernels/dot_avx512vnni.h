@@ -43,7 +43,7 @@ template <>
 struct DotQ8<VecAvx512> : ByteActivations {
     using Panel = BlockQ8Panel;
     using Sum = __m512i;
-    static constexpr int kRows = 18, kPairRows = 9;
+    static constexpr int kRows = 18, kPairRows = 9, kStreamRows = 3;
     static constexpr int64_t kManyInputs = 4096;
     static constexpr bool kHalves = true;
 
@@ -70,7 +70,7 @@ template <>
 struct DotQ4<VecAvx512> : ByteActivations {
     using Panel = BlockQ4Panel;
     using Sum = __m512i;
-    static constexpr int kRows = 9, kPairRows = 9;
+    static constexpr int kRows = 9, kPairRows = 9, kStreamRows = 2;
     static constexpr int64_t kManyInputs = INT64_MAX;  // half the bytes
 
     static FT_INLINE int32_t start(const int8_t* q) { return float_start(q, 8); }
