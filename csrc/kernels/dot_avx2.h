@@ -12,12 +12,11 @@
 namespace foretoken {
 
 template <>
-struct DotQ8<VecAvx2> {
+struct DotQ8<VecAvx2> : OnePanel {
     using Panel = BlockQ8Panel;
     using Sum = Sum256;
-    static constexpr int kRows = 5, kPairRows = 0, kStreamRows = 1;
-    static constexpr bool kHalves = false;
-    static constexpr int64_t kCodeBytes = 2 * kBlock;
+    static constexpr int kRows = 5;
+    static constexpr int64_t kStreamAhead = 1280, kCodeBytes = 2 * kBlock;
 
     static FT_INLINE int32_t start(const int8_t* q) { return -128 * sum_of(q); }
 
@@ -67,6 +66,7 @@ struct DotQ4<VecAvx2> : ByteActivations {
     using Panel = BlockQ4Panel;
     using Sum = Sum256;
     static constexpr int kRows = 6;
+    static constexpr int64_t kStreamAhead = 1280;
 
     static FT_INLINE int32_t start(const int8_t* q) {
         int32_t sum[2] = {};

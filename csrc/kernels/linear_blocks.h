@@ -6,8 +6,8 @@
 //     kRows                                  most rows it takes at once of one panel,
 //     kPairRows                              and of two panels; 0 if it never does
 //     kManyInputs                            from so many on, more rows than kPairRows take one panel
-//     kStreamRows                            up to so many take one panel and ask for nothing ahead, where the core
-//                                            reads one stream fastest by itself
+//     kStreamRows                            up to so many take one panel, where one stream reads fastest,
+//     kStreamAhead                           and ask for the first cache so many bytes ahead; 0: for nothing
 //     kHalves                                two groups of rows take turns in asking for weights
 //     start(q)                               what the dots of 32 int8 activations begin with: see ActivationsQ8
 //     kCodeBytes, keep(codes, q)             how the 32 are kept in their block; ByteActivations: as they are
@@ -50,9 +50,13 @@ static FT_INLINE int32_t start_in(const int8_t* block) {
     return *reinterpret_cast<const int32_t*>(block + Dot::kCodeBytes + 4);
 }
 
-struct ByteActivations {
+struct OnePanel {
     static constexpr int kPairRows = 0, kStreamRows = 1;
+    static constexpr int64_t kStreamAhead = 0;
     static constexpr bool kHalves = false;
+};
+
+struct ByteActivations : OnePanel {
     static constexpr int64_t kCodeBytes = kBlock;
     static FT_INLINE int8_t* codes_at(int8_t* q, int8_t*) { return q; }
     static FT_INLINE void keep(const int8_t*, int8_t*) {}
@@ -106,8 +110,8 @@ static FT_INLINE void prefetch_bytes(const uint8_t* w, int64_t stride) {
 // The rows of a call take some panels in groups, one group after the other.
 struct Group {
     int64_t index;
-    bool is_half;  // of two, whose panels nobody takes besides
-    bool asks;     // for weights ahead
+    bool is_half;    // of two, whose panels nobody takes besides
+    bool is_stream;  // few rows, see kStreamAhead
 };
 
 // Asks for what is multiplied after block b of P panels, which is at w. Behind its panel a stream goes on at the panels
@@ -139,7 +143,11 @@ void linear_blocks_tile(const LinearArgs& a, int64_t row, int64_t panel, Group g
     V acc[R * P];
     for (int i = 0; i < R * P; ++i) acc[i] = V::zero();
     for (int64_t b = 0; b < blocks; ++b, w += block_len, q += q_step) {
-        if (R > Dot::kStreamRows || group.asks) prefetch_behind<P, block_len>(w, b, blocks, group);
+        if (R > Dot::kStreamRows || !group.is_stream) {
+            prefetch_behind<P, block_len>(w, b, blocks, group);
+        } else if (Dot::kStreamAhead > 0) {
+            for (int64_t at = 0; at < block_len; at += 64) FT_PREFETCH(w + Dot::kStreamAhead + at);
+        }
         typename Dot::Sum dot[R * P];
         Dot::template block<R, P>(w, w_stride, q, dot);
         V weight_scale[P];
@@ -170,7 +178,7 @@ FT_INLINE void linear_blocks_rows(const LinearArgs& a, int64_t row, int64_t rows
 }
 
 template <class V, class Dot, int R, int P>
-FT_INLINE void linear_blocks_panels(const LinearArgs& a, int64_t rows, int64_t panel, bool asks) {
+FT_INLINE void linear_blocks_panels(const LinearArgs& a, int64_t rows, int64_t panel, bool is_stream) {
     const int64_t groups = (rows + R - 1) / R;
     for (int64_t g = 0; g < groups; ++g) {
         const int64_t from = rows * g / groups, to = rows * (g + 1) / groups;
@@ -178,24 +186,25 @@ FT_INLINE void linear_blocks_panels(const LinearArgs& a, int64_t rows, int64_t p
             for (int p = 0; p < P; ++p) prefetch_outputs(a, t, panel + p);
         }
         linear_blocks_rows<V, Dot, R, P>(a, from, to - from, panel,
-                                         {g, Dot::kHalves && groups == 2 && a.is_whole, asks});
+                                         {g, Dot::kHalves && groups == 2 && a.is_whole, is_stream});
     }
 }
 
 // Rows share what they read of two panels, activations too. Few rows wait for memory, of which two streams are slower
-// than one on some processors, and faster on others. Where one is, it is fastest when nobody asks ahead: the core sees
-// by itself where it leads. Two panels of many inputs, and what is asked for ahead, do not fit the second cache beside
-// the activations of many rows: there a tile takes all rows at once, and one panel, which passes by once.
+// than one on some processors, and faster on others. Where one is, the core sees by itself where it leads: it is
+// fastest when nobody asks ahead (Zen 4), or for little more than a kilobyte (Zen 3). Two panels of many inputs, and
+// what is asked for ahead, do not fit the second cache beside the activations of many rows: there a tile takes all rows
+// at once, and one panel, which passes by once.
 template <class V, class Dot>
 void linear_blocks(const LinearArgs& a, int64_t rows, int64_t panel, int64_t last_panel) {
     const bool is_stream = rows <= Dot::kStreamRows && !reads_two_streams();
     if constexpr (Dot::kPairRows > 1) {
         const bool in_pairs = !is_stream && (rows <= Dot::kPairRows || a.k < Dot::kManyInputs);
         for (; in_pairs && panel + 2 <= last_panel; panel += 2) {
-            linear_blocks_panels<V, Dot, Dot::kPairRows, 2>(a, rows, panel, true);
+            linear_blocks_panels<V, Dot, Dot::kPairRows, 2>(a, rows, panel, false);
         }
     }
-    for (; panel < last_panel; ++panel) linear_blocks_panels<V, Dot, Dot::kRows, 1>(a, rows, panel, !is_stream);
+    for (; panel < last_panel; ++panel) linear_blocks_panels<V, Dot, Dot::kRows, 1>(a, rows, panel, is_stream);
 }
 
 template <class V, class ForQ8, class ForQ4>
