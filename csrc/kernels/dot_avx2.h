@@ -23,11 +23,11 @@ struct DotQ8<VecAvx2> : OnePanel {
     static FT_INLINE int8_t* codes_at(int8_t*, int8_t* scratch) { return scratch; }
 
     static FT_INLINE void keep(const int8_t* codes, int8_t* q) {
-        int16_t wide[kBlock];
-        for (int i = 0; i < kBlock; i += 4) {
-            wide[i] = codes[i], wide[i + 1] = codes[i + 2], wide[i + 2] = codes[i + 1], wide[i + 3] = codes[i + 3];
+        const __m128i order = _mm_setr_epi8(0, 2, 1, 3, 4, 6, 5, 7, 8, 10, 9, 11, 12, 14, 13, 15);
+        for (int i = 0; i < 2; ++i) {
+            const __m128i half = _mm_loadu_si128(reinterpret_cast<const __m128i*>(codes) + i);
+            _mm256_storeu_si256(reinterpret_cast<__m256i*>(q) + i, _mm256_cvtepi8_epi16(_mm_shuffle_epi8(half, order)));
         }
-        memcpy(q, wide, sizeof(wide));
     }
 
     static int64_t peak(int64_t rounds) {
@@ -69,10 +69,13 @@ struct DotQ4<VecAvx2> : ByteActivations {
     static constexpr int64_t kStreamAhead = 1280;
 
     static FT_INLINE int32_t start(const int8_t* q) {
-        int32_t sum[2] = {};
-        for (int i = 0; i < kBlock; ++i) sum[i / 2 % 2] += q[i];
-        const uint32_t low = static_cast<uint32_t>(-8 * sum[0]), high = static_cast<uint32_t>(-8 * sum[1]);
-        return static_cast<int32_t>((low & 0xffff) | (high << 16));
+        const __m128i ones = _mm_set1_epi8(1);
+        const __m128i* half = reinterpret_cast<const __m128i*>(q);  // see sum_of
+        __m128i sum = _mm_add_epi16(_mm_maddubs_epi16(ones, _mm_loadu_si128(half)),
+                                    _mm_maddubs_epi16(ones, _mm_loadu_si128(half + 1)));
+        sum = _mm_add_epi16(sum, _mm_shuffle_epi32(sum, _MM_SHUFFLE(1, 0, 3, 2)));
+        sum = _mm_add_epi16(sum, _mm_shuffle_epi32(sum, _MM_SHUFFLE(2, 3, 0, 1)));
+        return _mm_cvtsi128_si32(_mm_sub_epi16(_mm_setzero_si128(), _mm_slli_epi16(sum, 3)));
     }
 
     static int64_t peak(int64_t rounds) {
