@@ -4,8 +4,11 @@
 // the head width. Values are [page][position][head_len]; lanes are outputs and the chain runs over the keys.
 #pragma once
 
+#include <string.h>
+
 #include "base/inline.h"
 #include "base/math.h"
+#include "kernels/elementwise.h"
 #include "kernels/table.h"
 
 namespace foretoken {
@@ -173,7 +176,7 @@ void attention_heads(const AttentionArgs& a, const AttentionRow& own, int head, 
 template <class V>
 void attention_merge(const float* parts, int64_t part_stride, int count, int head_len, float* out) {
     float largest = parts[head_len], sum = parts[head_len + 1];
-    for (int d = 0; d < head_len; ++d) out[d] = parts[d];
+    memcpy(out, parts, static_cast<size_t>(head_len) * sizeof(float));
     for (int c = 1; c < count; ++c) {
         const float* part = parts + c * part_stride;
         const float top = part[head_len] > largest ? part[head_len] : largest;
@@ -185,13 +188,14 @@ void attention_merge(const float* parts, int64_t part_stride, int count, int hea
         V::fma(V::set1(sum), V::set1(a), V::set1(part[head_len + 1] * b)).store(lane);
         sum = lane[0];
         largest = top;
-        for (int d = 0; d < head_len; d += 16) {
-            const int n = head_len - d < 16 ? head_len - d : 16;
-            const V old = V::load_n(out + d, n), more = V::load_n(part + d, n) * V::set1(b);
-            V::fma(old, V::set1(a), more).store_n(out + d, n);
-        }
+        each_vector(head_len, [&](int64_t at, int64_t len) {
+            const V old = load_some<V>(out + at, len), more = load_some<V>(part + at, len) * V::set1(b);
+            store_some(V::fma(old, V::set1(a), more), out + at, len);
+        });
     }
-    for (int d = 0; d < head_len; ++d) out[d] = out[d] / sum;
+    each_vector(head_len, [&](int64_t at, int64_t len) {
+        store_some(load_some<V>(out + at, len) / V::set1(sum), out + at, len);
+    });
 }
 
 // k and v of one row and KV head (head_len floats) -> slot 0..63 of the page's keys and values, rounded to f16.
@@ -199,14 +203,13 @@ template <class V>
 void append_row(const float* k, const float* v, int head_len, int slot, uint16_t* keys, uint16_t* values) {
     uint16_t* column = keys + (slot / kSlab) * static_cast<int64_t>(head_len) * kSlab + slot % kSlab;
     uint16_t* row = values + static_cast<int64_t>(slot) * head_len;
-    for (int d = 0; d < head_len; d += 16) {
-        const int n = head_len - d < 16 ? head_len - d : 16;
+    each_vector(head_len, [&](int64_t at, int64_t len) {
         uint16_t half[16];
-        V::load_n(k + d, n).store_f16(half);
-        for (int i = 0; i < n; ++i) column[(d + i) * kSlab] = half[i];
-        V::load_n(v + d, n).store_f16(half);
-        for (int i = 0; i < n; ++i) row[d + i] = half[i];
-    }
+        load_some<V>(k + at, len).store_f16(half);
+        for (int64_t i = 0; i < len; ++i) column[(at + i) * kSlab] = half[i];
+        load_some<V>(v + at, len).store_f16(half);
+        memcpy(row + at, half, static_cast<size_t>(len) * sizeof(uint16_t));
+    });
 }
 
 }  // namespace foretoken
