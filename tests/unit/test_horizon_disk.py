@@ -51,6 +51,22 @@ def test_one_slow_pass_changes_little_and_a_slow_minute_nothing_that_is_compared
     assert costs.level * costs.curve(100)[1] == pytest.approx(3.0, rel=0.1)
 
 
+def test_what_was_long_not_measured_may_cost_less_and_is_learnt_anew():
+    costs = Costs()
+    for _ in range(40):
+        costs.add(paid(1, 1.0))
+        costs.add(paid(4, 1.3))
+    for _ in range(800):
+        costs.add(paid(6, 1.6))
+    curve = costs.curve(100)
+    assert curve[4] / curve[6] == pytest.approx(0.9 * 1.3 / 1.6, rel=0.02)  # enough for a try, where it was nearly best
+    assert costs.plain_s(paid(6, 1.6)) == pytest.approx(1.0, rel=0.02)  # figures tell what was measured
+    costs.add(paid(4, 1.0))
+    assert costs.curve(100)[4] / curve[6] == pytest.approx(
+        (1.0 * 1.3) ** 0.5 / 1.6, rel=0.02
+    )  # the old cost counts once
+
+
 def test_a_unit_stays_a_plain_pass():
     costs = Costs()
     passes = {"0": {"1": [3.3, 9], "5": [6.6, 9]}, "3": {"1": [6.6, 9]}}

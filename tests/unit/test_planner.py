@@ -449,3 +449,20 @@ def test_numbers_of_numpy_are_taken(number):
     state.tokens += [7, 7, 7]
     horizon.observe(state, Paid(3, 0, 1, 3, 5, 1.0, {"mtp": [2]}, 0.1))
     assert horizon.guessed == horizon.own == 2
+
+
+def test_a_machine_that_changes_is_followed_where_other_row_counts_became_cheaper():
+    near = [0.0, 39.0, 40.0, 41.9, 43.8, 48.4, 53.0, 58.5, 64.0, *(64.0 + 7.6 * i for i in range(1, 9)), 130.0]
+    far = [0.0, 24.4, 29.0, 33.2, 37.5, 45.8, 54.0, 62.0, 70.0, *(70.0 + 8.1 * i for i in range(1, 9)), 140.0]
+    learned = Learned()
+
+    def texts(costs, first, count):
+        return [World(costs, 0.7, lambda position, depth: 0.9, length=400, seed=first + i) for i in range(count)]
+
+    for text in texts(near, 2000, 12):
+        text.auto(learned=learned)  # five or six draft tokens, whose rows take as long in either state
+    for text in texts(far, 2050, 12):
+        text.auto(learned=learned)
+    settled = texts(far, 2100, 12)
+    best = min(sum(text.fixed(limit) for text in settled) for limit in range(7))
+    assert best > 0.985 * sum(text.auto(learned=learned) for text in settled)

@@ -30,6 +30,9 @@ ANYONE: Final = ""  # whose guesses are those of several sources in one pass
 MOST_UNITS: Final = 1e4  # of a pass or a draft, in a file
 MAX_CLASSES: Final = 24  # of contexts: a power of two each
 REFILL_EVERY: Final = 32
+STALE: Final = 256  # passes since a row count was last one of them: machines change, so it counts as one time,
+HOPE: Final = 0.0005  # and as cheaper by so much for every pass more,
+MOST_HOPE: Final = 0.1  # up to this, so that what was nearly as good is tried again
 GAP_WEIGHT: Final = 0.1
 
 
@@ -41,7 +44,8 @@ class Costs:
         self.is_changed = False
         self._units: dict[int, list[float]] = {}  # context class -> by rows; 0.0 where none was measured
         self._counts: dict[int, list[int]] = {}
-        self._filled: dict[int, list[float]] = {}  # the same without gaps
+        self._seen: dict[int, list[int]] = {}  # `_adds` when each was measured last
+        self._filled: dict[int, list[float]] = {}  # units without gaps, less where none was measured for long
         self._adds = 0
         self._drafts: dict[str, Line] = {}
         self._latest: Line | None = None  # of the model that guessed last: as long as that takes one that is not known
@@ -100,7 +104,7 @@ class Costs:
         are_known = self.is_known(paid.context, paid.texts) and self.is_known(paid.context, paid.rows)
         if paid.prompt_rows or not are_known:
             return None
-        curve = self.curve(paid.context)
+        curve = self._units[_class_of(paid.context)]
         share = min(curve[paid.texts] / curve[paid.rows], 1.0)
         plain = (paid.verify_s + self._gaps[True]) * share
         return max(plain - self._gaps[False], 0.5 * plain)  # a slow reader's time counts for the pass at most
@@ -113,16 +117,17 @@ class Costs:
         filled = self.curve(paid.context)
         if self.level is None:
             self.level = seconds / filled[rows]
-        units, counts = self._units[kind], self._counts[kind]
-        count = counts[rows]
+        units, counts, seen = self._units[kind], self._counts[kind], self._seen[kind]
+        count = min(counts[rows], 1) if self._adds - seen[rows] > STALE else counts[rows]
+        expected = units[rows] or filled[rows]
         clamp = CLAMP if count >= FEW else FIRST_CLAMP
         if self._adds < LEVEL_TIMES:  # the level is what the fastest of the first passes says
-            self.level = min(self.level, seconds / filled[rows])
-        off = seconds / self.level / filled[rows]
+            self.level = min(self.level, seconds / expected)
+        off = seconds / self.level / expected
         off = clamp if off > clamp else off if off * clamp > 1.0 else 1.0 / clamp
         weight = 1.0 / (count + 1)
-        units[rows] = filled[rows] = filled[rows] * off ** (weight if weight > LEAST_WEIGHT else LEAST_WEIGHT)
-        counts[rows] = count + 1
+        units[rows] = filled[rows] = expected * off ** (weight if weight > LEAST_WEIGHT else LEAST_WEIGHT)
+        counts[rows], seen[rows] = count + 1, self._adds
         self.level *= off**LEVEL_WEIGHT
         self._adds += 1
         self.is_changed = True
@@ -159,9 +164,13 @@ class Costs:
         if kind not in self._units:
             self._units[kind] = [0.0] * (MAX_ROWS + 1)
             self._counts[kind] = [0] * (MAX_ROWS + 1)
-        units = self._units[kind]
+            self._seen[kind] = [self._adds] * (MAX_ROWS + 1)
+        units = list(self._units[kind])
         known = [rows for rows in range(1, MAX_ROWS + 1) if units[rows]]
         filled = self._filled.setdefault(kind, [0.0] * (MAX_ROWS + 1))
+        for rows in known:
+            hope = HOPE * (self._adds - self._seen[kind][rows] - STALE)
+            units[rows] *= 1.0 - min(max(hope, 0.0), MOST_HOPE)
         if not known:
             others = [other for other in self._filled if other != kind and any(self._counts[other])]
             nearest = min(others, key=lambda other: abs(other - kind), default=None)
