@@ -62,9 +62,8 @@ def test_what_was_long_not_measured_may_cost_less_and_is_learnt_anew():
     assert curve[4] / curve[6] == pytest.approx(0.9 * 1.3 / 1.6, rel=0.02)  # enough for a try, where it was nearly best
     assert costs.plain_s(paid(6, 1.6)) == pytest.approx(1.0, rel=0.02)  # figures tell what was measured
     costs.add(paid(4, 1.0))
-    assert costs.curve(100)[4] / curve[6] == pytest.approx(
-        (1.0 * 1.3) ** 0.5 / 1.6, rel=0.02
-    )  # the old cost counts once
+    halfway = (1.0 * 1.3) ** 0.5  # the old cost counts once
+    assert costs.curve(100)[4] / curve[6] == pytest.approx(halfway / 1.6, rel=0.02)
 
 
 def test_a_unit_stays_a_plain_pass():
