@@ -1,6 +1,7 @@
 // Cache pages: appending rows, and attention over them.
 #include <algorithm>
 #include <cstring>
+#include <numeric>
 
 #include "base/cpu.h"
 #include "base/pool.h"
@@ -15,6 +16,9 @@ constexpr int64_t kMostRuns = 64;            // of a thread: units differ, a who
 constexpr int64_t kScratchFloats = 4 << 20;  // chunk results held at once,
 constexpr int64_t kLeastRows = 8;            // but of so many rows at least
 constexpr int64_t kFewQueries = 16;          // heads of several rows that win nothing by sharing a chunk
+constexpr int64_t kFewUnits = 2;             // for a thread: from so many on they spread well enough
+constexpr int64_t kSmallKeys = 3 << 14;   // numbers of keys, over all query heads, and of chunk results that are done
+constexpr int64_t kSmallParts = 1 << 13;  // before other threads have begun
 
 struct View {
     const Cache& cache;
@@ -115,12 +119,21 @@ int64_t cut_parties(const Slice& s, int64_t len, Party* parties) {
     return count;
 }
 
-// What the rows of a party see of one chunk, for one KV head.
-void run_unit(const Slice& s, const Party& party, int64_t chunk, int64_t head) {
+// Into how many the query heads of a KV head are cut: where there are few units, so that each thread has as much to do
+// as the others. Fewer heads that share what they widen is the price.
+int64_t head_cuts(const Slice& s, int64_t parties, int64_t threads) {
+    const int64_t outer = parties * s.view.cache.kv_heads;
+    if (parties < s.last - s.first || outer * s.chunks >= kFewUnits * threads) return 1;
+    return std::min(threads / std::gcd(outer, threads), std::max<int64_t>(s.group / 2, 1));
+}
+
+// What the rows of a party see of one chunk, for one part of the query heads of one KV head.
+void run_unit(const Slice& s, const Party& party, int64_t chunk, int64_t head, int64_t part, int64_t cuts) {
     if (chunk >= party.last_chunk) return;
     const int64_t start = chunk * kChunkLen, heads = s.view.cache.kv_heads;
+    const int64_t first = s.group * part / cuts;  // query head
     AttentionArgs args{};
-    args.heads = static_cast<int>(s.group);
+    args.heads = static_cast<int>(s.group * (part + 1) / cuts - first);
     args.head_len = static_cast<int>(s.view.cache.head_len);
     const int32_t* table = s.view.table(party.first) + start / kPageLen;
     for (int64_t row = party.first; row < party.last; ++row) {
@@ -128,8 +141,9 @@ void run_unit(const Slice& s, const Party& party, int64_t chunk, int64_t head) {
         const int64_t end = std::min<int64_t>(s.end.data[row] - start, kChunkLen);
         if (begin >= end) continue;
         const int64_t slot = ((row - s.first) * s.chunks + chunk - s.first_chunk(row)) * heads + head;
-        args.row[args.rows++] = {s.q.row(row) + head * s.group * args.head_len, s.parts + slot * s.group * s.part_len(),
-                                 static_cast<int>(begin), static_cast<int>(end)};
+        args.row[args.rows++] = {s.q.row(row) + (head * s.group + first) * args.head_len,
+                                 s.parts + (slot * s.group + first) * s.part_len(), static_cast<int>(begin),
+                                 static_cast<int>(end)};
         for (int64_t i = begin / kPageLen; i * kPageLen < end; ++i) {
             args.keys[i] = s.view.keys(table[i], head);
             args.values[i] = s.view.values(table[i], head);
@@ -217,13 +231,15 @@ void attention(FloatRows q, const Cache& cache, Ids begin, Ids end, Rows<float> 
         for (int64_t i = 0; i < count; ++i) {
             chunks = std::max(chunks, parties[i].last_chunk - parties[i].first_chunk);
         }
-        const bool is_small = keys * q.cols < (1 << 16);
+        const int64_t cuts = head_cuts(s, count, session.threads());
         // Parties are innermost, so that they share a chunk.
-        each_unit(session, count * chunks * cache.kv_heads, is_small, [&](int64_t i) {
+        each_unit(session, count * chunks * cache.kv_heads * cuts, keys * q.cols < kSmallKeys, [&](int64_t i) {
             const Party& party = parties[i % count];
-            run_unit(s, party, party.first_chunk + i / count % chunks, i / count / chunks);
+            const int64_t part = i / count / chunks;
+            run_unit(s, party, party.first_chunk + i / count % chunks, part / cuts, part % cuts, cuts);
         });
-        each_unit(session, rows * heads, is_small, [&](int64_t i) { merge_unit(s, i); });
+        each_unit(session, rows * heads, static_cast<int64_t>(floats) < kSmallParts,
+                  [&](int64_t i) { merge_unit(s, i); });
         first = s.last;
     }
 }

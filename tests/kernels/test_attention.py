@@ -61,6 +61,21 @@ def test_against_twin(heads, group, head_len, length, rng):
         assert_bits(run_attention(cache, q, segments, begin, end), got)
 
 
+@pytest.mark.parametrize(("heads", "group", "head_len"), [(1, 1, 64), (1, 4, 64), (1, 5, 128), (1, 9, 40), (3, 4, 64)])
+@pytest.mark.parametrize("rows", [1, 3])
+def test_heads_are_cut_among_threads(heads, group, head_len, rows, rng):
+    """Where rows and chunks are too few for all threads; the twin's bound is checked above."""
+    cache, q = Cache(rng, heads, head_len, 300), floats(rng, rows, heads * group * head_len, scale=head_len**-0.5)
+    segments, begin = np.zeros(rows, np.int32), np.array([0, 40, 256][:rows], np.int32)
+    for length in (256, 300):
+        end = np.full(rows, length, np.int32)
+        native.set_threads(1)
+        expected = run_attention(cache, q, segments, begin, end)
+        for threads in (2, 3, 4, 16):
+            native.set_threads(threads)
+            assert_bits(run_attention(cache, q, segments, begin, end), expected)
+
+
 def test_dropped_pages_change_nothing(rng):
     cache, q = Cache(rng, 1, 32, 900), floats(rng, 2, 64)
     args = np.array([0, 0], np.int32), np.array([600, 641], np.int32), np.array([900, 900], np.int32)
