@@ -299,7 +299,7 @@ class Cache:
             self.pool.drop(kind, page)
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False)  # made for every pass; frozen ones take four times as long
 class Segments:
     """Which rows of a pass belong to which cache, at which positions: rows of one cache are neighbours.
 
@@ -343,8 +343,13 @@ def read_only_segments(caches: Sequence[Cache]) -> Segments:
 def _lay_out(caches: Sequence[Cache], owners: list[int], positions: list[int], ends: list[int]) -> Segments:
     """Python lists, joined into one array: for the few rows of a round faster than arithmetic on arrays."""
     pool = caches[0].pool
-    if any(cache.pool is not pool for cache in caches):
-        raise CacheError("the caches of one pass belong to different pools.")
-    begins = [[max(p - w + 1, 0) for p in positions] if w else [0] * len(positions) for w in pool.windows.values()]
-    rows = np.array([owners, positions, ends, *begins], dtype=np.int32)
+    for cache in caches:
+        if cache.pool is not pool:
+            raise CacheError("the caches of one pass belong to different pools.")
+    numbers = owners + positions + ends
+    for window in pool.windows.values():
+        numbers += [max(p - window + 1, 0) for p in positions] if window else [0] * len(positions)
+    rows = np.array(numbers, dtype=np.int32).reshape(-1, len(positions))
+    if len(caches) == 1:  # as it stands: nobody writes into it during a pass
+        return Segments(pool, rows, [caches[0].tables[kind][np.newaxis] for kind in pool.windows])
     return Segments(pool, rows, [np.array([cache.tables[kind] for cache in caches]) for kind in pool.windows])

@@ -295,17 +295,21 @@ class Engine:
     ) -> Paid:
         """Tell the horizons, the figures and the traces what the pass took and gave."""
         guessed: dict[str, list[int]] = {}
+        rows = tokens = context = 0
         for mark, drafter in zip(marks, drafters, strict=True):
-            if drafter is not None and mark.sequence.horizon.limit:
-                count = mark.sequence.horizon.guessed
-                name, own = (mark.sequence.source, mark.sequence.horizon.own) if count else (drafter.name, 0)
+            sequence, horizon = mark.sequence, mark.sequence.horizon
+            rows += mark.drafted + 1
+            tokens += mark.accepted + 1
+            context += len(sequence.tokens)
+            if drafter is not None and horizon.limit:
+                name, own = (sequence.source, horizon.own) if horizon.guessed else (drafter.name, 0)
                 guessed.setdefault(name, []).append(own)
         paid = Paid(
-            rows=len(marks) + sum(mark.drafted for mark in marks),
+            rows=rows,
             prompt_rows=prompt_rows,
             texts=len(marks),
-            tokens=sum(mark.accepted + 1 for mark in marks),
-            context=sum(len(mark.sequence.tokens) for mark in marks) // len(marks),
+            tokens=tokens,
+            context=context // len(marks),
             verify_s=verify_s,
             drafters=guessed,
             draft_s=draft_s,

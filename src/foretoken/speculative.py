@@ -16,8 +16,8 @@ wrap the round from outside. This file imports no model, op, tokenizer or printe
 from __future__ import annotations
 
 from collections.abc import Sequence, Set
-from dataclasses import dataclass
-from typing import Any, Protocol
+from itertools import zip_longest
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
@@ -25,8 +25,7 @@ from foretoken.drafters.protocol import NO_DRAFT, Draft, Drafter, check, until_s
 from foretoken.horizon import Horizon
 
 
-@dataclass(frozen=True)
-class Scored:
+class Scored(NamedTuple):
     """The target's rows for what was asked: logits (n, V) and hidden (n, D), both float32."""
 
     logits: np.ndarray
@@ -101,9 +100,9 @@ def guess(states: Sequence[State]) -> list[Draft]:
 def settle(state: State, asked: Sequence[int], scored: Scored) -> None:
     """Judge what was asked by the target's rows for it, and carry the sequence on by one token or more."""
     tokens: list[int] = []
-    for row in scored.logits:  # judge: what the target itself writes at each row, given the rows before it
-        tokens.append(state.draw(row, tokens))
-        if tokens != list(asked[1 : len(tokens) + 1]):
+    for row, guessed in zip_longest(scored.logits, asked[1:]):
+        tokens.append(state.draw(row, tokens))  # judge: what the target itself writes here, given the rows before
+        if tokens[-1] != guessed:
             break  # later rows saw a token that the target does not write
     kept = len(tokens) - 1  # draft tokens that agree; the last token is the target's own
     state.cache.roll_back(len(asked) - 1 - kept)  # forget: rows of rejected tokens

@@ -28,6 +28,7 @@ MAX_FILE_BYTES = 128 << 20
 MAX_OBJECTS, MAX_LISTS = 1 << 17, 1 << 21  # in a file; Gemma has 6,400 and 515,000, and each takes memory of its own
 PROBE = "Aé  ▁ €\n\t日🙂\x07"  # words, runs of spaces, a literal "▁", and characters that need byte fallback
 _BYTE_TOKEN = re.compile(r"<0x([0-9A-Fa-f]{2})>")
+_INVALID = re.compile("[\udc80-\udcff]")
 
 
 # Parts that a tokenizer of Gemma's kind is made of. Others may be slow, random or endless on a hostile file.
@@ -206,6 +207,8 @@ class TextStream:
             return ""
         self.num_tokens += 1
         text = self._decoder.decode(self._tokenizer.token_bytes(token))
+        if text.isascii() and not self._stop and not self._invalid_len:  # as most are
+            return text
         sound_len = _sound_len(text)
         if sound_len == 0:
             self._invalid_len += len(text)
@@ -266,4 +269,4 @@ def _sound_len(text: str) -> int:
 
 def _show_invalid(text: str) -> str:
     """U+FFFD for each invalid byte."""
-    return re.sub("[\udc80-\udcff]", "\ufffd", text)
+    return _INVALID.sub("\ufffd", text)

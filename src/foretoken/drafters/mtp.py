@@ -118,7 +118,7 @@ class _Chain:
 def _inputs(chains: Sequence[_Chain]) -> tuple[np.ndarray, np.ndarray, Segments]:
     """Tokens (G,), hidden rows (G, D) and segments of the chains' next step."""
     tokens = np.array([chain.newest for chain in chains], dtype=np.int32)
-    hidden = np.array([chain.hidden for chain in chains])
+    hidden = chains[0].hidden[np.newaxis] if len(chains) == 1 else np.array([chain.hidden for chain in chains])
     return tokens, hidden, read_only_segments([chain.cache for chain in chains])
 
 
