@@ -17,8 +17,9 @@ constexpr int64_t kScratchFloats = 4 << 20;  // chunk results held at once,
 constexpr int64_t kLeastRows = 8;            // but of so many rows at least
 constexpr int64_t kFewQueries = 16;          // heads of several rows that win nothing by sharing a chunk
 constexpr int64_t kFewUnits = 2;             // for a thread: from so many on they spread well enough
-constexpr int64_t kSmallKeys = 3 << 14;   // numbers of keys, over all query heads, and of chunk results that are done
-constexpr int64_t kSmallParts = 1 << 13;  // before other threads have begun
+
+// Up to so many numbers a thread is done before others have begun: of keys, over all query heads, and of chunk results.
+constexpr int64_t kSmallKeys = 3 << 14, kSmallParts = 1 << 13;
 
 struct View {
     const Cache& cache;
@@ -221,9 +222,9 @@ void attention(FloatRows q, const Cache& cache, Ids begin, Ids end, Rows<float> 
             ++s.last;
         }
         const int64_t rows = s.last - first;
-        const size_t floats = static_cast<size_t>(rows * heads * s.chunks * s.part_len());
+        const int64_t floats = rows * heads * s.chunks * s.part_len();
         const size_t party_bytes = static_cast<size_t>(rows) * sizeof(Party);
-        unsigned char* memory = session.scratch(party_bytes + floats * sizeof(float));
+        unsigned char* memory = session.scratch(party_bytes + static_cast<size_t>(floats) * sizeof(float));
         Party* parties = reinterpret_cast<Party*>(memory);
         s.parts = reinterpret_cast<float*>(memory + party_bytes);
         const int64_t count = cut_parties(s, party_len(s, session.threads()), parties);
@@ -231,15 +232,15 @@ void attention(FloatRows q, const Cache& cache, Ids begin, Ids end, Rows<float> 
         for (int64_t i = 0; i < count; ++i) {
             chunks = std::max(chunks, parties[i].last_chunk - parties[i].first_chunk);
         }
-        const int64_t cuts = head_cuts(s, count, session.threads());
+        const bool is_small = keys * q.cols < kSmallKeys;
+        const int64_t cuts = is_small ? 1 : head_cuts(s, count, session.threads());
         // Parties are innermost, so that they share a chunk.
-        each_unit(session, count * chunks * cache.kv_heads * cuts, keys * q.cols < kSmallKeys, [&](int64_t i) {
+        each_unit(session, count * chunks * cache.kv_heads * cuts, is_small, [&](int64_t i) {
             const Party& party = parties[i % count];
             const int64_t part = i / count / chunks;
             run_unit(s, party, party.first_chunk + i / count % chunks, part / cuts, part % cuts, cuts);
         });
-        each_unit(session, rows * heads, static_cast<int64_t>(floats) < kSmallParts,
-                  [&](int64_t i) { merge_unit(s, i); });
+        each_unit(session, rows * heads, floats < kSmallParts, [&](int64_t i) { merge_unit(s, i); });
         first = s.last;
     }
 }

@@ -42,11 +42,9 @@ def until_stop(draft: Draft, stop_ids: Set[int]) -> Draft:
     """The tokens of a draft up to the first that ends the answer, without it: the row before says that one anyway."""
     if stop_ids.isdisjoint(draft.tokens):
         return draft
-    for i, token in enumerate(draft.tokens):
-        if token in stop_ids:
-            own = len(draft.tokens) if draft.own is None else draft.own
-            return Draft(draft.tokens[:i], draft.confidence[:i], draft.source, own) if i else NO_DRAFT
-    return draft
+    end = next(i for i, token in enumerate(draft.tokens) if token in stop_ids)
+    own = len(draft.tokens) if draft.own is None else draft.own
+    return Draft(draft.tokens[:end], draft.confidence[:end], draft.source, own) if end else NO_DRAFT
 
 
 class Drafter(Protocol):
