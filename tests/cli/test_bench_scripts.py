@@ -1,5 +1,6 @@
 """The scripts of bench/: what they refuse, and how, and what they count."""
 
+import json
 import os
 import subprocess
 import sys
@@ -40,6 +41,8 @@ def run(name, *arguments):
         (["second_source", "--prompts", "x" * 300], ["cannot be read"]),
         (["other_clock", "README.md"], ["README.md", "verify-cost --json"]),
         (["other_clock", "bench/prompts"], ["bench/prompts", "verify-cost --json"]),
+        (["floors", "nowhere", "--only", "q4,q5"], ["q5", "embedded-wrong"]),
+        (["floors", "README.md"], ["README.md", "folder"]),
     ],
 )
 def test_wrong_input_is_one_line_and_code_2(arguments, words, monkeypatch):
@@ -136,3 +139,41 @@ def test_on_another_clock_a_round_takes_what_the_report_says(tmp_path):
     assert own["tokens_per_round_by_horizon"]["9"] > 1.0
     assert own["speedup"]["9"] == pytest.approx(own["tokens_per_round_by_horizon"]["9"], rel=1e-6)
     assert own["plain_tok_per_s"] == pytest.approx(1e3 / (2.0 + 0.3))
+
+
+def kept(folder, name, **report):
+    (folder / f"{name}.json").write_text(json.dumps(report))
+
+
+def floors(folder, *names):
+    """Exit code, and (number, verdict) of each line."""
+    finished = run("floors", folder, "--only", ",".join(names))
+    return finished.code, [tuple(line.split()[-2:]) for line in finished.out.splitlines()]
+
+
+def test_floors_hold_up_to_their_limit_or_are_missed(tmp_path):
+    kept(tmp_path, "draft", share=0.02)
+    kept(tmp_path, "tune", settings=[{"calibration_error": 0.0501}])
+    assert floors(tmp_path, "draft") == (0, [("0.020", "holds")])
+    assert floors(tmp_path, "tune", "draft") == (1, [("0.020", "holds"), ("0.050", "MISSED")])
+
+
+def test_floors_count_the_worst_domain_and_other_texts(tmp_path):
+    def domain(auto, over_best, same_text):
+        return {"speedup": {"0": 1.0, "auto": auto}, "auto_over_best": over_best, "same_text": same_text}
+
+    domains = {
+        "code": domain(1.2, {"value": 0.969}, True),
+        "chat": domain(0.98, {"value": 0.98}, False),
+        "loops only": domain(None, None, True),
+    }
+    kept(tmp_path, "embedded", domains=domains, mix_auto_over_best={"value": 1.031})
+    verdicts = [("0.980", "holds"), ("0.969", "MISSED"), ("1.031", "holds"), ("1.000", "MISSED")]
+    assert floors(tmp_path, "embedded") == (1, verdicts)
+
+
+def test_floors_keep_what_a_command_printed(tmp_path):
+    code, lines = floors(tmp_path, "planner")
+    us = json.loads((tmp_path / "planner.json").read_text())["us"]
+    assert lines == [(f"{max(us.values()):.3f}", "holds" if max(us.values()) <= 20 else "MISSED")]
+    assert code == (max(us.values()) > 20) and us.keys() == {"0", "1", "2", "4", "8"}
