@@ -25,7 +25,7 @@ HORIZON = 6
 
 
 def samples(model, prompts):
-    """Features (n, 6) in the order of `MTP_PRIOR`, and whether the target wrote the token (n,)."""
+    """Features (n, 6) in the order of `MODEL_PRIOR`, and whether the target wrote the token (n,)."""
     features, outcomes = [], []
     for number, prompt in enumerate(prompt for own in prompts.values() for prompt in own):
         for temperature in (0.0, 0.8):

@@ -282,7 +282,7 @@ def load(
     if draft_min_chance is not None and proposer is None:
         say(f"draft_min_chance {draft_min_chance} has no effect: drafting is {state.reason}.")
     list(map(say, info.warnings))
-    known_by = (place.name, info.format, info.packed_bytes, state.name, drafter_format, draft_clusters)
+    known_by = (info.format, info.key, "+".join(state.sources), *beside.keys, drafter_format, draft_clusters)
     return Model(
         name=place.name,
         target=target,

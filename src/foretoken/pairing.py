@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +33,10 @@ NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,31}")
 @dataclass(frozen=True)
 class Beside:
     """What a drafter is opened for: the target with its tokenizer, the drafter that "auto" means, the packing of
-    drafters, how many clusters they score where not what their files say, and where warnings go."""
+    drafters, how many clusters they score where not what their files say, and where warnings go.
+
+    keys  of the weights of every drafter that was opened, in order
+    """
 
     target: Gemma4
     tokenizer: Tokenizer
@@ -41,6 +44,7 @@ class Beside:
     format: str
     clusters: int | None
     say: Callable[[str], None]
+    keys: list[str] = field(default_factory=list)
 
 
 def named_sources(asked: Any, tell: Callable[[str], None] | None) -> list[Named]:
@@ -161,4 +165,5 @@ def _weights(source: Source, config: Any, beside: Beside) -> Any:
     packed, info = weights.load(source.checkpoint(), config, beside.format, native, None)
     for sentence in info.warnings:
         beside.say(sentence)
+    beside.keys.append(info.key)
     return packed

@@ -86,3 +86,27 @@ def test_the_embedded_pair(name, threads):
                 assert found.tokens == plain
     finally:
         native.set_threads(was)
+
+
+def test_texts_that_take_turns_measure_plain_passes_of_as_many():
+    """Three at a time, one beginning where another ends: passes of one row never come, and are not waited for."""
+    runner = engine.Engine(ToyTarget(), 512)
+    learned, pool = Learned(), runner.pool(LENGTH, 3)
+    runner._costs = learned.costs
+    plain = write(Learned().horizon(0)).tokens
+
+    def begin(end):
+        drafter = OracleDrafter(plain, lambda position: True)
+        sampler, horizon = Sampler(Sampling(seed=3), native, len(PROMPT)), learned.horizon("auto")
+        return engine.Sequence(PROMPT, cache=Cache(pool), sampler=sampler, drafter=drafter, horizon=horizon, end=end)
+
+    running, measured = [begin(end) for end in (40, 60, 80)], []
+    while len(measured) < 24:
+        runner.step(running)
+        for i, s in enumerate(running):
+            if s.is_full:
+                assert s.tokens == plain[: len(s.tokens)]
+                measured.append(s.stats.fallbacks.get("measuring", 0))
+                s.cache.release()
+                running[i] = begin(70)
+    assert max(measured[:3]) > 0 and sum(measured[3:]) < len(measured[3:]), "four each, if they waited for one row"

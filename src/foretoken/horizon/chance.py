@@ -18,8 +18,8 @@ from foretoken.stats import TEXT_ITSELF
 # Fitted by `bench/fit_chance.py` on rounds of the embedded pair over bench/prompts/small, at temperature 0 and 0.8.
 # In order: constant, log-odds of the confidence, log(1 + depth), is sampled, its log-odds, right share of the last
 # draft.
-MTP_PRIOR = (-0.175, 0.818, 0.421, -0.082, -0.356, 0.699)
-OTHER_PRIOR = (0.0, 1.0, 0.0, 0.0, 0.0, 0.0)  # a source that says a chance is taken at its word
+MODEL_PRIOR = (-0.175, 0.818, 0.421, -0.082, -0.356, 0.699)
+TEXT_PRIOR = (0.0, 1.0, 0.0, 0.0, 0.0, 0.0)  # what the text says is a chance, and taken at its word
 SHARED_STEP: Final = 0.01  # of the weights; a drafter that nobody knows yet moves them faster
 FIRST_STEP: Final = 0.05
 FIRST_OUTCOMES: Final = 60
@@ -35,14 +35,14 @@ USELESS_MIN_DRAFTS: Final = 8
 class Weights:
     """What is learned of a drafter over all texts.
 
-    constant, odds, depth, sampled, sampled_odds, last  see `MTP_PRIOR`
+    constant, odds, depth, sampled, sampled_odds, last  see `MODEL_PRIOR`
     """
 
     def __init__(self, name: str) -> None:
-        self.values = MTP_PRIOR if name.startswith("mtp") else OTHER_PRIOR
+        self._is_model = name != TEXT_ITSELF  # which costs nothing, so it is never useless
+        self.values = MODEL_PRIOR if self._is_model else TEXT_PRIOR
         self.count = 0  # outcomes that they were learned from
         self.drafts = self.right = 0.0  # compared, and those of which at least the first token was right; older fade
-        self._is_model = name != TEXT_ITSELF  # which costs nothing, so it is never useless
 
     @property
     def values(self) -> tuple[float, ...]:
@@ -88,7 +88,7 @@ class Chance:
         self._offset = 0.0  # of the text, as log-odds
         self._errors = self._odds_errors = self._depth_errors = 0.0  # sums, since a draft's fate was known
         self._num_chances = 0  # of the last draft
-        self._last_share = 0.5  # of the last draft's tokens that were right, of those whose fate is known
+        self._last_share = 0.5  # of the last draft's tokens: those that were right, of all that had a chance
         self._is_sampled = False
         self._trust = LEAST_TRUST + min(weights.count // OUTCOMES_A_TRUST, MOST_TRUST)
 

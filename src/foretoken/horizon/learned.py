@@ -29,7 +29,7 @@ class Learned:
     """Costs and weights for one key.
 
     folder      where they are kept, or None; the folder must exist, or nothing is
-    key         everything that costs depend on: machine, model, format, drafter, instruction set, threads
+    key         everything that costs depend on: machine, weights of model and drafters, instruction set, threads
     min_chance  see `AutoHorizon`
     event_of    token -> which event it is for the text, see `events`
     problem     why the file could not be used, if one was there

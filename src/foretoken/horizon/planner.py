@@ -89,7 +89,7 @@ class AutoHorizon:
         self._plain = costs.curve(0)[1]  # units of a plain pass
         self._rate = Rate(kept * before.tokens, kept * before.time, 1.0 / self._plain)
         self._text_rate = Rate()  # of rounds whose draft the text itself made alone; they are not among the others
-        self._reach = max(map(before.reach_of, before.reach), default=FIRST_REACH)
+        self._reach = high if low else max(map(before.reach_of, before.reach), default=FIRST_REACH)
         self._worth: list[float] = []  # what a draft token at each depth has added lately, in tokens
         self._draft: Sequence[int] = ()
         self._at = self._known = 0  # where in the text the last draft begins, and its tokens whose fate is known
@@ -117,8 +117,8 @@ class AutoHorizon:
         self._source = before.source  # whose time the next draft is likely to take
         worthy = [self._worthwhile(worth)[0] for worth in before.worth.values()]
         limit = min(max(worthy, default=FIRST_REACH), self._reach, high)
-        self.model_limit = low or (0 if costs.level is None else limit)
-        self._is_text_asked = False  # the text itself is worth asking; alone only where it is sure enough
+        self.model_limit = max(low, 0 if costs.level is None else limit)
+        self._is_text_asked = False  # the text itself is worth it; alone only where it is sure enough
         self.limit = self.model_limit
 
     @property
@@ -156,10 +156,8 @@ class AutoHorizon:
             ahead += [last + slope * i for i in range(1, count - len(ahead) + 1)]
         rate = max((self._is_text and self._text_rate.value) or self._rate.value, 1.0 / costs[1])
         survival, net, best, chosen = 1.0, 0.0, 0.0, 0
-        reach = self._high if self._low else min(self._reach, self._high)
-        least, worth = self._min_chance, self._worth
-        weighed = 0 if self._is_text else min(self.own, self.model_limit)  # what a model guessed
-        num_seen = len(worth)
+        reach, least, worth = min(self._reach, self._high), self._min_chance, self._worth
+        weighed, num_seen = 0 if self._is_text else min(self.own, self.model_limit), len(worth)  # by a model
         weight = LOOK_WEIGHT if self._is_rare else WORTH_WEIGHT
         for i, cost in enumerate(ahead):
             survival *= chances[i]
@@ -219,7 +217,8 @@ class AutoHorizon:
         """A drafter that this text has not used yet, or not just before."""
         self._name = name
         shown = self._shown if name in self._shown.worth else self._habit
-        self._worth, self._reach = list(shown.worth.get(name, ())), shown.reach_of(name)
+        self._worth = list(shown.worth.get(name, ()))
+        self._reach = self._high if self._low else shown.reach_of(name)
         self._start_worth = list(self._worth)
         self._has_text = self._habit.has_text = TEXT_ITSELF in name.split("+")
 
@@ -283,7 +282,7 @@ class AutoHorizon:
 
     def _plan(self, state: Any, context: int, texts: int) -> None:
         """How many tokens to ask for in the next round, which so many texts share."""
-        if not self._low and self._plain_left and not self._costs.is_known(context, 1):
+        if not self._low and self._plain_left and not self._costs.is_known(context, texts):
             self._plain_left -= 1  # by drafts alone nobody would learn what rows cost
             self.reason = "measuring"
             self.limit = self.model_limit = 0
@@ -291,7 +290,7 @@ class AutoHorizon:
         self._plain_left, self.reason = 0, "horizon-0"
         if not self._is_parked or self._is_due or self._is_time(state, self._habit.credit):  # else the text was asked
             self._is_parked = False
-            self.model_limit = self._low or self._next_limit(state)
+            self.model_limit = self._next_limit(state)
             self.stop = NO_STOP if self._low or self._is_look else self._next_stop(context, state, texts)
         self.limit = self._with_text(self.model_limit, state, texts)
         if not self.limit and not self._is_text_asked:
@@ -414,12 +413,13 @@ class AutoHorizon:
         if not self._name:
             self._meet(state.drafter.name)
         if self._name == TEXT_ITSELF:
-            return self._rest(math.inf)
+            return self._high if self._low else self._rest(math.inf)
         if not self._worth:
-            return min(FIRST_REACH, self._high)
+            return max(min(FIRST_REACH, self._high), self._low)
         limit, start, step = self._worthwhile(self._worth)
+        limit = max(limit, self._low)
         # What is never right keeps some chance for long, and where a row is nearly free that would do.
-        if limit and not self._is_model_useless:
+        if limit and (self._low or not self._is_model_useless):
             self._is_look = self._is_rare = False
             self._shown.num_vain = 0
             return self._probe(limit, PROBE_LEN * step)

@@ -34,13 +34,17 @@ Config = TargetConfig | DrafterConfig
 
 @dataclass(frozen=True)
 class Info:
-    """What came of loading: the format, stored parameters, bytes in memory, whether from the cache, what to tell."""
+    """What came of loading: the format, stored parameters, bytes in memory, whether from the cache, what to tell.
+
+    key  of the files and of what was made of them; empty where there is no cache folder
+    """
 
     format: str
     parameters: int
     packed_bytes: int
     is_from_cache: bool
     warnings: tuple[str, ...]
+    key: str
 
 
 def load(
@@ -62,7 +66,7 @@ def load(
     refuse_too_large(checkpoint.folder, parts, format, planned, ops)
     if config.unknown_fields:
         warnings.append(f"config fields of {folder} that are not known here: {', '.join(config.unknown_fields)[:400]}")
-    made, is_from_cache = _made(checkpoint, parts, ops, progress, warnings)
+    made, is_from_cache, key = _made(checkpoint, parts, ops, progress, warnings)
     arrays = [part.data if isinstance(part, Packed) else part for part in made.values()]
     info = Info(
         format=format,
@@ -70,6 +74,7 @@ def load(
         packed_bytes=sum(array.nbytes for array in arrays),
         is_from_cache=is_from_cache,
         warnings=tuple(warnings),
+        key=key,
     )
     return assemble(config, made, _scale(checkpoint, config, parts), checkpoint.norms_are_complete), info
 
@@ -99,25 +104,25 @@ def _scale(checkpoint: Checkpoint, config: Config, parts: list[Part]) -> float:
 
 def _made(
     checkpoint: Checkpoint, parts: list[Part], ops: Any, progress: Progress | None, warnings: list[str]
-) -> tuple[dict[str, Any], bool]:
-    """Parts from the cache, or made now and kept there. A cache that cannot be used is said, not fatal."""
+) -> tuple[dict[str, Any], bool, str]:
+    """Parts from the cache, or made now and kept there; their key. A cache that cannot be used is said, not fatal."""
     folder = cache_dir()
     packer = Packer(checkpoint, ops, _counter(checkpoint, parts, progress))
     try:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     except OSError as error:
         warnings.append(_not_kept(folder, error))
-        return {part.name: packer.make(part) for part in parts}, False
+        return {part.name: packer.make(part) for part in parts}, False, ""
     fingerprint = checkpoint.fingerprint(folder)
     key = hashlib.sha256(repr((fingerprint, parts, PACKER_VERSION, NUMERICS_VERSION)).encode()).hexdigest()
     path = folder / f"{key}.packed"
     try:
         payloads = restore(path, key)
         if payloads is not None:
-            return {part.name: _part(part, payloads[part.name]) for part in parts}, True
+            return {part.name: _part(part, payloads[part.name]) for part in parts}, True, key
     except (WeightsError, KeyError, ValueError) as error:  # the latter: not the payloads of this plan
         warnings.append(f"packed weights {path} were made anew: {error}")
-    return _make_and_keep(packer, parts, path, key, warnings), False
+    return _make_and_keep(packer, parts, path, key, warnings), False, key
 
 
 def _make_and_keep(packer: Packer, parts: list[Part], path: Path, key: str, warnings: list[str]) -> dict[str, Any]:
