@@ -14,10 +14,12 @@ GROUP = "foretoken.compiled"  # the library is foretoken/compiled__mypyc
 
 
 def main() -> None:
-    """Nothing but these modules counts, so that the result does not depend on what is installed besides."""
+    """Nothing but these modules counts, so that the result does not depend on what is installed besides: a build in an
+    environment of its own has no NumPy."""
     folder, *modules = sys.argv[1:]
-    settings = ["--config-file=", "--follow-imports=skip", f"--cache-dir={folder}/checked"]
-    mypycify([*settings, *modules], target_dir=folder, group_name=GROUP)
+    settings = ["--config-file=", f"--cache-dir={folder}/checked", "--follow-imports=skip"]
+    alone = ["--no-site-packages", "--ignore-missing-imports"]
+    mypycify([*settings, *alone, *modules], target_dir=folder, group_name=GROUP)
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ from foretoken.cache import Cache, PagePool
 from foretoken.chat import ChatTemplate
 from foretoken.drafters.protocol import Drafter, DrafterState
 from foretoken.errors import ConfigError, InputError, WeightsError, shown
-from foretoken.horizon import Learned, Shelf, event_of, parse_min_chance
+from foretoken.horizon import Learned, Shelf, Tuned, event_of, parse_min_chance
 from foretoken.models.gemma4 import Gemma4
 from foretoken.ops import NUMERICS_VERSION, native
 from foretoken.pairing import Beside, find_drafter, named_sources
@@ -55,6 +55,7 @@ class Model:
         warnings: list[str],
         chunk: int,
         learned: Callable[[], Learned] | None = None,
+        tuned: Tuned | None = None,
     ) -> None:
         self.name = name
         self.target = target
@@ -67,6 +68,7 @@ class Model:
         self.warnings = warnings
         self.trace: Callable[[dict[str, Any]], None] | None = None  # gets every round of answers begun from now on
         self._figures = figures
+        self.tuned = tuned or Tuned(None)
         self._learned = learned or cache(Learned)
 
     @property
@@ -220,6 +222,7 @@ class Model:
             stop_ids=frozenset() if request.ignore_eos else self._stop_ids(request.has_tools),
         )
         sequence.trace, sequence.no_drafter = self.trace, self.drafter_state.fallback
+        sequence.stats.hint = self.tuned.hint
         sequence.no_room = "budget" if sequence.end < self.context_len else "context-end"
         return Answer(sequence, self.tokenizer, request.stop, request.sampling.seed)
 
@@ -263,13 +266,7 @@ def load(
     raises    ConfigError, WeightsError, InputError
     """
     _check_load(format, drafter_format, threads, chunk, draft_min_chance, unknown)
-    warnings: list[str] = []
-
-    def say(sentence: str) -> None:
-        warnings.append(sentence)
-        if warn is not None:
-            warn(sentence)
-
+    warnings, say = _said(warn)
     named = named_sources(drafter, warn)
     place, own = places.find(model, drafter == "auto", warn)
     source = open_source(place.where)
@@ -277,25 +274,40 @@ def load(
     defaults = _defaults(source, config, tokenizer)
     packed, info = weights.load(source.checkpoint(), config, format, native, progress)
     target = Gemma4(config, packed, native)
-    beside = Beside(target, tokenizer, own, drafter_format, draft_clusters, say)
+    tuned = Tuned(weights.cache_dir(), info.fingerprint, native.isa(), native.threads())
+    beside = Beside(target, tokenizer, own, drafter_format, draft_clusters, say, tuned.clusters)
     proposer, state = find_drafter(drafter, named, beside)
+    tuned.load(info.format, beside.drafters)
     if draft_min_chance is not None and proposer is None:
         say(f"draft_min_chance {draft_min_chance} has no effect: drafting is {state.reason}.")
-    list(map(say, info.warnings))
-    known_by = (info.format, info.key, "+".join(state.sources), *beside.keys, drafter_format, draft_clusters)
+    list(map(say, (*info.warnings, *tuned.problems)))
+    known_by = (info.format, info.fingerprint, state.sources, *beside.drafters.items(), drafter_format)
     return Model(
-        name=place.name,
-        target=target,
-        tokenizer=tokenizer,
-        chat_template=source.chat_template(),
-        defaults=defaults,
-        drafter=proposer,
-        drafter_state=state,
-        figures={"kind": config.model_type, **_sizes(info)},
+        place.name,
+        target,
+        tokenizer,
+        source.chat_template(),
+        defaults,
+        proposer,
+        state,
+        {"kind": config.model_type, **_sizes(info)},
         warnings=warnings,
         chunk=chunk,
         learned=_learned(known_by, tokenizer, draft_min_chance, say),
+        tuned=tuned,
     )
+
+
+def _said(warn: Callable[[str], None] | None) -> tuple[list[str], Callable[[str], None]]:
+    """A list of sentences, and what adds one to it and passes it on."""
+    warnings: list[str] = []
+
+    def say(sentence: str) -> None:
+        warnings.append(sentence)
+        if warn is not None:
+            warn(sentence)
+
+    return warnings, say
 
 
 def _learned(

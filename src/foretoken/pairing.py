@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -35,7 +35,8 @@ class Beside:
     """What a drafter is opened for: the target with its tokenizer, the drafter that "auto" means, the packing of
     drafters, how many clusters they score where not what their files say, and where warnings go.
 
-    keys  of the weights of every drafter that was opened, in order
+    tuned    fingerprint of a drafter's files -> clusters that it scores where the user names no number
+    drafters fingerprint of each that was opened -> the clusters that it scores, 0 where it has none
     """
 
     target: Gemma4
@@ -44,7 +45,8 @@ class Beside:
     format: str
     clusters: int | None
     say: Callable[[str], None]
-    keys: list[str] = field(default_factory=list)
+    tuned: Mapping[str, int] = field(default_factory=dict)
+    drafters: dict[str, int] = field(default_factory=dict)
 
 
 def named_sources(asked: Any, tell: Callable[[str], None] | None) -> list[Named]:
@@ -148,7 +150,12 @@ def _open(path: Path, name: str | None, beside: Beside) -> Drafter:
             f"drafter {path} does not fit this target: {'; '.join(problems)}. Use the drafter made for it."
         )
     check_same_tokens(source, beside.tokenizer)
-    return MtpDrafter(Assistant(config, _weights(source, config, beside), beside.target, native), name or "mtp")
+    packed, fingerprint = _weights(source, config, beside)
+    found = beside.tuned.get(fingerprint)
+    if beside.clusters is None and found is not None and found <= config.num_clusters:
+        config = configs.with_clusters(config, found, source.name)
+    beside.drafters[fingerprint] = config.top_clusters
+    return MtpDrafter(Assistant(config, packed, beside.target, native), name or "mtp")
 
 
 def _open_model(source: Source, name: str, beside: Beside) -> Drafter:
@@ -158,12 +165,14 @@ def _open_model(source: Source, name: str, beside: Beside) -> Drafter:
         raise WeightsError(f"drafter {path} has {own} token ids, the target {wanted}. Use a model of its vocabulary.")
     if difference := source.tokenizer().difference(beside.tokenizer):
         raise WeightsError(f"drafter {path} has other tokens than the target: {difference}. Use a model of its family.")
-    return ModelDrafter(Gemma4(config, _weights(source, config, beside), native), name)
+    packed, fingerprint = _weights(source, config, beside)
+    beside.drafters[fingerprint] = 0
+    return ModelDrafter(Gemma4(config, packed, native), name)
 
 
-def _weights(source: Source, config: Any, beside: Beside) -> Any:
+def _weights(source: Source, config: Any, beside: Beside) -> tuple[Any, str]:
+    """They, and the fingerprint of their files."""
     packed, info = weights.load(source.checkpoint(), config, beside.format, native, None)
     for sentence in info.warnings:
         beside.say(sentence)
-    beside.keys.append(info.key)
-    return packed
+    return packed, info.fingerprint

@@ -48,6 +48,7 @@ class Stats:
     other_s: float = 0.0
     plain_tok_per_s: float | None = None
     drafter_error: str | None = None
+    hint: str = ""  # what is known to be faster than how the model was loaded, as a sentence
     useless: tuple[str, ...] = ()  # sources of which the target has kept almost nothing, in this text and before
     guesses: int = field(default=0, repr=False)  # rounds in which a drafter guessed, with a row for that or without
     _last_accepted: int = field(default=0, repr=False, compare=False)
@@ -155,7 +156,7 @@ class Stats:
         is_slow = self.speedup is not None and self.speedup < WORTH_SAYING
         if is_slow and self.drafted and self.guesses >= ADVICE_MIN_ROUNDS:
             sentences.append(f"Drafting ran at {self.speedup:.2f} times the plain speed: horizon 0 is faster here.")
-        return sentences
+        return [*sentences, self.hint] if self.hint and self.rounds >= ADVICE_MIN_ROUNDS else sentences
 
     @property
     def hopeless(self) -> str:
@@ -193,6 +194,8 @@ class Stats:
             for key, rounds in other.__dict__[name].items():
                 _count(self.__dict__[name], key, rounds)
         self.guesses += other.guesses
+        self.drafter_error = self.drafter_error or other.drafter_error
+        self.hint = self.hint or other.hint
         self.useless = tuple(dict.fromkeys([*self.useless, *other.useless]))
         for name in _LISTS:
             pairs = zip_longest(self.__dict__[name], other.__dict__[name], fillvalue=0)

@@ -178,3 +178,10 @@ def test_nothing_is_shorter_than_one_draft_token_but_plain_decoding():
     assert stats.advice == []
     stats.plain_tok_per_s = 2.0
     assert [("horizon 0" in sentence) for sentence in stats.advice] == [True]
+
+
+def test_together_they_know_of_a_drafter_that_failed():
+    both = Stats()
+    both.merge(Stats(drafter_error="OSError: gone"))
+    both.merge(Stats())
+    assert both.drafter_error == "OSError: gone" and "failed" in both.advice[0]

@@ -1,14 +1,17 @@
 """`foretoken tune`: what it reports for a few prompts, and the picture."""
 
+import gc
 import json
+import weakref
 
 import pytest
 from cli.command import assert_refused, foretoken
 from pair import embedded
 
+from foretoken.api import load
 from foretoken.bench import decode_speed, prompts, tune, tune_plot
 from foretoken.bench.calibration import calibration_error, foretold
-from foretoken.errors import InputError
+from foretoken.errors import DraftError, InputError
 from foretoken.stats import HOPELESS_MODEL
 
 PROMPTS = {
@@ -40,6 +43,15 @@ def test_the_sweet_spot_is_the_fastest(report):
     assert report["sweet_spot"]["tok_per_s"] == max(speeds.values())
     assert speeds[report["sweet_spot"]["horizon"]] == max(speeds.values())
     assert "fastest here: --format" in tune.advice(report)[0]
+
+
+def test_a_fast_minute_of_the_machine_is_no_merit_of_the_clusters_measured_in_it():
+    def setting(clusters, plain, speedup):
+        figures = {h: {"tok_per_s": plain * gain, "speedup": gain} for h, gain in (("0", 1.0), ("4", speedup))}
+        return {"format": "q8", "draft_clusters": clusters, "by_horizon": figures}
+
+    spot = tune._sweet_spot([setting(32, 15.0, 1.4), setting(8, 10.0, 1.6)])
+    assert spot == {"format": "q8", "draft_clusters": 8, "horizon": "4", "tok_per_s": 16.0}
 
 
 def test_the_model_is_left_without_a_trace(report):
@@ -141,3 +153,59 @@ def test_the_command_refuses_what_it_cannot_measure():
     assert_refused(foretoken("tune", "--horizon", "99"), "horizon")
     assert_refused(foretoken("tune", "--limit", "0"), "limit")
     assert_refused(foretoken("tune", "--plot", "a.txt"), "picture")
+    assert_refused(foretoken("tune", "--formats", "q8,q5"), "q5")
+    assert_refused(foretoken("tune", "--clusters", "4,0"), "clusters")
+
+
+def test_what_a_later_setting_lacks_is_refused_before_anything_is_measured():
+    """The most clusters come first, and where nobody has any none is measured."""
+    for options, word in ((("--clusters", "4,999999"), "999999"), (("--drafter", "suffix", "--clusters", "4"), "head")):
+        refused = foretoken("tune", *options, "--limit", "1", "--max-tokens", "4")
+        assert refused.code == 2 and word in refused.err and "tok/s" not in refused.err, refused.err
+
+
+class Broken:
+    name = "mtp"
+
+    def propose(self, states, limits):
+        raise OSError("its file is gone")
+
+
+def test_a_drafter_that_fails_ends_the_measurement(monkeypatch):
+    monkeypatch.setattr(embedded(), "drafter", Broken())
+    for measure in (
+        lambda: tune.measure([({"draft_clusters": None}, embedded)], PROMPTS, ["0", "2", "auto"], 8, repeats=1),
+        lambda: decode_speed.measure(embedded(), PROMPTS, ["0", "2"], 8, repeats=1),
+    ):
+        with pytest.raises(DraftError, match="its file is gone"):
+            measure()
+
+
+def test_one_model_at_a_time_is_in_memory():
+    alive = []
+
+    def loaded():
+        gc.collect()
+        alive.append(sum(model() is not None for model in models))
+        model = load(drafter="suffix")
+        models.append(weakref.ref(model))
+        return model
+
+    models = []
+    tune.measure([({"draft_clusters": None}, loaded)] * 2, {"code": PROMPTS["code"]}, ["0", "auto"], 4, repeats=1)
+    assert alive == [0, 0]
+
+
+def test_calibration_is_of_the_first_answers(monkeypatch):
+    """Later ones know the answer: the planner and the choice of sources have seen it."""
+    told = iter(range(100))
+    answer = decode_speed.timed(embedded(), "0", 8, prompt="def add(a, b):")
+
+    def timed(model, horizon, max_tokens, **prompt):
+        if horizon == "auto":
+            model.trace({"number": next(told)})
+        return answer
+
+    monkeypatch.setattr(tune, "timed", timed)
+    runs = tune._run(embedded(), PROMPTS["code"][0], ["auto", "0"], 8, repeats=3, has_warm_up=False)
+    assert runs["auto"].rounds == [{"number": 0}] and next(told) == 3

@@ -8,7 +8,7 @@ from typing import Any
 
 from foretoken.api import Model
 from foretoken.bench.prompts import Prompts
-from foretoken.errors import InputError
+from foretoken.errors import DraftError, InputError
 from foretoken.stream import Result
 
 PLAIN, AUTO = "0", "auto"  # the horizons of plain decoding and of the planner
@@ -24,7 +24,7 @@ class Timed:
 
 
 def timed(model: Model, horizon: str, max_tokens: int, prompt: Any = None, **options: Any) -> Timed:
-    """One greedy answer; prompt or messages as in `Model.stream`."""
+    """One greedy answer; prompt or messages as in `Model.stream`. Raises DraftError where a drafter failed in it."""
     stream = model.stream(
         prompt, **options, horizon=horizon, max_tokens=max_tokens, temperature=0.0, top_k=0, top_p=1.0, seed=0
     )
@@ -33,6 +33,8 @@ def timed(model: Model, horizon: str, max_tokens: int, prompt: Any = None, **opt
     for _ in stream:
         pass
     seconds = perf_counter() - started
+    if (error := stream.result.stats.drafter_error) is not None:
+        raise DraftError(f"a drafter failed ({error}): from there on this would be plain decoding.")
     return Timed(stream.result, len(stream.result.tokens) - first_len, seconds)
 
 

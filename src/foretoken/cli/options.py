@@ -58,7 +58,10 @@ Threads = Annotated[int | None, whole("--threads", help="Worker threads. Default
 Chunk = Annotated[int, whole("--chunk", help="Prompt rows per pass.")]
 DraftClusters = Annotated[
     int | None,
-    whole("--draft-clusters", help="Clusters of the vocabulary that the drafter scores. Default: what its files say."),
+    whole(
+        "--draft-clusters",
+        help="Clusters of the vocabulary that the drafter scores. Default: what tune found, else what its files say.",
+    ),
 ]
 DraftMinChance = Annotated[
     float | None,

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from foretoken.cli import options, terminal
 from foretoken.errors import InputError
+
+if TYPE_CHECKING:
+    from foretoken.api import Model
 
 CALIBRATION_MIN_TOKENS = 50  # fewer say nothing
 
@@ -45,12 +49,10 @@ def tune(
     if plot is not None:
         pictures.check(plot)
     found = sets.load(prompts if prompts is not None else sets.default_set(model is None), limit)
+    load = partial(_loaded, model, drafter, drafter_format, threads)
     ways = [
-        (
-            {"draft_clusters": count},
-            partial(terminal.load_model, model, drafter, format, drafter_format, threads, draft_clusters=count),
-        )
-        for format in formats.split(",")
+        ({"draft_clusters": count}, partial(load, format, count))
+        for format in _formats(formats)
         for count in _counts(clusters)
     ]
     with terminal.progress("Measuring") as advance:
@@ -68,12 +70,34 @@ def tune(
         raise typer.Exit(1)
 
 
-def _counts(clusters: str | None) -> list[int | None]:
+def _loaded(
+    model: str | None, drafter: str, drafter_format: str, threads: int | None, format: str, clusters: int | None
+) -> Model:
+    """As `terminal.load_model`; raises InputError for clusters that no drafter has."""
+    loaded = terminal.load_model(model, drafter, format, drafter_format, threads, draft_clusters=clusters)
+    if clusters is not None and not loaded.tuned.has_clusters:
+        raise InputError(f"clusters {clusters}: no drafter here has a head with clusters. Leave --clusters out.")
+    return loaded
+
+
+def _formats(formats: str) -> list[str]:
+    """Each once, the largest first: one that does not fit in memory is refused before anything is measured."""
+    from foretoken.api import FORMATS
+
+    asked = formats.split(",")
+    if unknown := [format for format in asked if format not in FORMATS]:
+        raise InputError(f"formats are {formats[:40]!r}, but {unknown[0][:20]!r} is none of {', '.join(FORMATS)}.")
+    return sorted(set(asked), key=FORMATS.index)
+
+
+def _counts(clusters: str | None) -> Sequence[int | None]:
+    """Each once, the most first: more than a drafter has are refused before anything is measured."""
     if clusters is None:
         return [None]
-    if not all(part.isascii() and part.isdigit() and len(part) < 9 for part in clusters.split(",")):
-        raise InputError(f"clusters is {clusters[:40]!r}, expected whole numbers with commas between them.")
-    return [int(part) for part in clusters.split(",")]
+    parts = clusters.split(",")
+    if not all(part.isascii() and part.isdigit() and len(part) < 9 and int(part) for part in parts):
+        raise InputError(f"clusters is {clusters[:40]!r}, expected whole numbers from 1 with commas between them.")
+    return sorted({int(part) for part in parts}, reverse=True)
 
 
 def _show(report: dict[str, Any], horizons: list[str]) -> None:

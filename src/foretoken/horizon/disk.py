@@ -18,10 +18,10 @@ VERSION = 2
 MAX_BYTES = 256 << 10
 
 
-def path_of(folder: Path, key: str) -> Path:
-    """Where the file for such a key lies; those of other versions have other names, and are left alone."""
+def path_of(folder: Path, key: str, kind: str = "horizon") -> Path:
+    """Where the file of a kind for such a key lies; those of other versions have other names, and are left alone."""
     name = hashlib.sha256(f"{VERSION} {key}".encode("utf-8", "surrogatepass"))  # a path may hold any bytes
-    return folder / f"horizon-{name.hexdigest()[:32]}.json"
+    return folder / f"{kind}-{name.hexdigest()[:32]}.json"
 
 
 def read(path: Path, key: str) -> dict[str, Any] | None:

@@ -124,12 +124,16 @@ class Shelf:
         """What was learned under a condition, on this machine."""
         found = self._found.get(condition)
         if found is None:
-            key = " ".join(map(str, (platform.node(), platform.machine(), os.cpu_count(), *condition)))
-            found = Learned(self._folder, key, self._min_chance, self._event_of)
+            found = Learned(self._folder, condition_key(*condition), self._min_chance, self._event_of)
             self._found[condition] = found
             if found.problem:
                 self._warn(found.problem)
         return found
+
+
+def condition_key(*condition: Any) -> str:
+    """What files of ours are known by: a condition, and this machine."""
+    return " ".join(map(str, (platform.node(), platform.machine(), os.cpu_count(), *condition)))
 
 
 def _save_all(found: dict[tuple[Any, ...], Learned]) -> None:

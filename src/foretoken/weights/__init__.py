@@ -36,7 +36,7 @@ Config = TargetConfig | DrafterConfig
 class Info:
     """What came of loading: the format, stored parameters, bytes in memory, whether from the cache, what to tell.
 
-    key  of the files and of what was made of them; empty where there is no cache folder
+    fingerprint  of the files, by their contents; empty where there is no cache folder
     """
 
     format: str
@@ -44,7 +44,7 @@ class Info:
     packed_bytes: int
     is_from_cache: bool
     warnings: tuple[str, ...]
-    key: str
+    fingerprint: str
 
 
 def load(
@@ -66,7 +66,7 @@ def load(
     refuse_too_large(checkpoint.folder, parts, format, planned, ops)
     if config.unknown_fields:
         warnings.append(f"config fields of {folder} that are not known here: {', '.join(config.unknown_fields)[:400]}")
-    made, is_from_cache, key = _made(checkpoint, parts, ops, progress, warnings)
+    made, is_from_cache, fingerprint = _made(checkpoint, parts, ops, progress, warnings)
     arrays = [part.data if isinstance(part, Packed) else part for part in made.values()]
     info = Info(
         format=format,
@@ -74,7 +74,7 @@ def load(
         packed_bytes=sum(array.nbytes for array in arrays),
         is_from_cache=is_from_cache,
         warnings=tuple(warnings),
-        key=key,
+        fingerprint=fingerprint,
     )
     return assemble(config, made, _scale(checkpoint, config, parts), checkpoint.norms_are_complete), info
 
@@ -105,7 +105,7 @@ def _scale(checkpoint: Checkpoint, config: Config, parts: list[Part]) -> float:
 def _made(
     checkpoint: Checkpoint, parts: list[Part], ops: Any, progress: Progress | None, warnings: list[str]
 ) -> tuple[dict[str, Any], bool, str]:
-    """Parts from the cache, or made now and kept there; their key. A cache that cannot be used is said, not fatal."""
+    """Parts from the cache, or made now and kept there; and `Info.fingerprint`. A cache that cannot be used is said."""
     folder = cache_dir()
     packer = Packer(checkpoint, ops, _counter(checkpoint, parts, progress))
     try:
@@ -119,10 +119,10 @@ def _made(
     try:
         payloads = restore(path, key)
         if payloads is not None:
-            return {part.name: _part(part, payloads[part.name]) for part in parts}, True, key
+            return {part.name: _part(part, payloads[part.name]) for part in parts}, True, fingerprint
     except (WeightsError, KeyError, ValueError) as error:  # the latter: not the payloads of this plan
         warnings.append(f"packed weights {path} were made anew: {error}")
-    return _make_and_keep(packer, parts, path, key, warnings), False, key
+    return _make_and_keep(packer, parts, path, key, warnings), False, fingerprint
 
 
 def _make_and_keep(packer: Packer, parts: list[Part], path: Path, key: str, warnings: list[str]) -> dict[str, Any]:
