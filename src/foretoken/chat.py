@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -67,6 +68,15 @@ class ChatTemplate:
         if tools and "tools" not in self._variables:
             found.append("this model's chat template has no tools.")
         return found
+
+    @cached_property
+    def takes_parts(self) -> bool:
+        """Whether it reads a content that is a list of parts; others leave it out, or write the list itself."""
+        try:
+            text = self.render([{"role": "user", "content": [{"type": "text", "text": "Anybody?"}]}])
+        except InputError:
+            return False
+        return "Anybody?" in text and "'type'" not in text
 
     def render(self, messages: Sequence[Mapping[str, Any]], add_generation_prompt: bool = True, **options: Any) -> str:
         """One prompt text, start token included: encode it without adding another.

@@ -227,7 +227,7 @@ class Checker:
         options: dict[str, Any] = {} if thinking is None else {"enable_thinking": thinking}
         if tools:
             options["tools"] = tools
-        return self.chat_template.render(messages, **options)
+        return self.chat_template.render([_with_text(turn, self.chat_template) for turn in messages], **options)
 
     def _checked_id(self, token: Any, where: str) -> int:
         try:
@@ -254,6 +254,30 @@ def _check_messages(messages: Any) -> None:
             raise InputError(f"the role of message {number} is {shown(role)}, {expected}")
         if turn.get("content") is None and not turn.get("tool_calls"):
             raise InputError(f"message {number}, of role {role}, has no content, {expected}")
+        if role != "tool":  # whose results may be objects, as the template likes them
+            _check_content(turn.get("content"), f"message {number}, of role {role},")
+
+
+def _check_content(content: Any, whose: str) -> None:
+    """A text, nothing, or a list of parts that are texts."""
+    if isinstance(content, (str, type(None))):
+        return
+    if not isinstance(content, (list, tuple)):
+        raise InputError(f"{whose} has the content {shown(content)}, expected text.")
+    for part in content:
+        kind = part.get("type") if isinstance(part, Mapping) else None
+        if kind != "text" or not isinstance(part.get("text"), str):
+            raise InputError(
+                f"{whose} has the part {shown(part)}, expected {{'type': 'text', 'text': …}}: text is all that is read."
+            )
+
+
+def _with_text(turn: Mapping[str, Any], template: ChatTemplate) -> Mapping[str, Any]:
+    """A turn whose parts are lines of one text, for a template that reads no parts."""
+    content = turn.get("content")
+    if not isinstance(content, (list, tuple)) or turn["role"] == "tool" or template.takes_parts:
+        return turn
+    return {**turn, "content": "\n".join(part["text"] for part in content)}
 
 
 def _stops(value: Any) -> tuple[str, ...]:

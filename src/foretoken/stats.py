@@ -143,7 +143,10 @@ class Stats:
             sentences.append(f"A drafter failed ({self.drafter_error}); the rest was decoded without it.")
         if self.hopeless:
             return [*sentences, self.hopeless]
-        if self._is_horizon_long:
+        is_slow = self.speedup is not None and self.speedup < WORTH_SAYING
+        if is_slow and self.drafted and self.guesses >= ADVICE_MIN_ROUNDS:
+            sentences.append(f"Drafting ran at {self.speedup:.2f} times the plain speed: horizon 0 is faster here.")
+        elif self._is_horizon_long:
             last, hits, times = (
                 len(self.drafted_by_position),
                 self.accepted_by_position[-1],
@@ -153,9 +156,6 @@ class Stats:
                 f"The target rejected {self.rejection_rate:.0%} of the draft tokens, and accepted draft token {last} "
                 f"of a round {hits} times in {times}: a shorter horizon should be faster here."
             )
-        is_slow = self.speedup is not None and self.speedup < WORTH_SAYING
-        if is_slow and self.drafted and self.guesses >= ADVICE_MIN_ROUNDS:
-            sentences.append(f"Drafting ran at {self.speedup:.2f} times the plain speed: horizon 0 is faster here.")
         return [*sentences, self.hint] if self.hint and self.rounds >= ADVICE_MIN_ROUNDS else sentences
 
     @property

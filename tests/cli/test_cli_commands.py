@@ -57,6 +57,13 @@ def test_demo_shows_both_texts_and_a_table():
     assert "tokens per pass" in finished.out
     assert "speed-up" in finished.out
     assert "yes" in finished.out.splitlines()[-2]
+    assert finished.err == "", "nobody named a drafter, so none is explained"
+
+
+def test_an_answer_that_fills_the_context_says_so():
+    long = foretoken("generate", "Once", "--max-tokens", "3000", "--ignore-eos", "--temperature", "0", "--horizon", "8")
+    assert "the context of 2048 tokens is full" in long.err
+    assert "context" not in foretoken("generate", "Once", "--max-tokens", "4", "--ignore-eos").err
 
 
 @pytest.mark.parametrize("options", [("--drafter", "none"), ("--horizon", "0")])

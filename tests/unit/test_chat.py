@@ -298,3 +298,20 @@ def test_a_template_says_what_it_never_looks_at():
     assert plain.lacks(None, None) == plain.lacks(False, []) == []
     assert "no thinking" in plain.lacks(True, None)[0]
     assert "no tools" in plain.lacks(True, gemma_template.TOOLS)[1]
+
+
+@pytest.mark.parametrize(
+    ("source", "takes"),
+    [
+        ("{% for m in messages %}{{ m['content'] | trim }}{% endfor %}", False),
+        ("{% for m in messages %}{% if m['content'] is string %}{{ m['content'] }}{% endif %}{% endfor %}", False),
+        ("{{ raise_exception('text only') }}", False),
+        (
+            "{% for m in messages %}{% for p in m['content'] %}{% if p['type'] == 'text' %}{{ p['text'] }}"
+            "{% endif %}{% endfor %}{% endfor %}",
+            True,
+        ),
+    ],
+)
+def test_who_reads_parts_is_found_by_asking(source, takes):
+    assert template(source).takes_parts == takes

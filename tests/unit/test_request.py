@@ -114,11 +114,25 @@ def test_an_answer_continues_one_text():
         ([{"role": "user", "content": None}], "has no content"),
         ([{"content": "Hi"}], "the role of message 1 is None"),
         ([], "no messages"),
+        ([{"role": "user", "content": 5}], "message 1, of role user, has the content 5, expected text"),
+        ([{"role": "user", "content": {"a": 1}}], "has the content"),
+        ([*QUESTION, {"role": "user", "content": [{"type": "image", "image": "x.png"}]}], "message 2, .*'image'"),
+        ([{"role": "user", "content": [{"type": "text", "text": 5}]}], "text is all that is read"),
+        ([{"role": "user", "content": ["Hi"]}], "has the part 'Hi'"),
     ],
 )
 def test_what_is_wrong_with_messages_is_said(messages, words):
     with pytest.raises(InputError, match=words):
         embedded().generate(messages=messages)
+
+
+def test_parts_of_a_text_are_lines_where_the_template_reads_no_parts():
+    (turn,) = QUESTION
+    one, two = turn["content"].split("\n\n")
+    parts = [{"type": "text", "text": f"{one}\n"}, {"type": "text", "text": two}]
+    expected = embedded().generate(messages=QUESTION, **SHORT)
+    found = embedded().generate(messages=[{**turn, "content": parts}], **SHORT)
+    assert (found.tokens, found.prompt_tokens) == (expected.tokens, expected.prompt_tokens)
 
 
 def test_an_unknown_argument_of_load_names_the_known_ones():

@@ -180,6 +180,18 @@ def test_nothing_is_shorter_than_one_draft_token_but_plain_decoding():
     assert [("horizon 0" in sentence) for sentence in stats.advice] == [True]
 
 
+def test_where_plain_decoding_is_faster_no_shorter_horizon_is_advised():
+    stats = Stats(plain_tok_per_s=100.0)
+    for number in range(40):
+        stats.record_round(horizon=4, drafted=4, accepted=2 * (number % 2), drafter="mtp")
+        stats.add_times(draft_s=0.6, verify_s=0.4)
+    (sentence,) = stats.advice
+    assert "horizon 0 is faster" in sentence
+    stats.plain_tok_per_s = 0.1
+    (sentence,) = stats.advice
+    assert "a shorter horizon" in sentence
+
+
 def test_together_they_know_of_a_drafter_that_failed():
     both = Stats()
     both.merge(Stats(drafter_error="OSError: gone"))

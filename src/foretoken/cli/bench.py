@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -77,7 +74,7 @@ def verify_cost(
 
     bench.check_rows(counts)
     subject = _open(model, shape, "none", format, "q8", threads)
-    with _progress("Measuring") as advance:
+    with terminal.progress("Measuring") as advance:
         report = bench.measure(subject, context, counts, repeats, advance)
     table = [
         [rows, report["ms"][rows], report["spread"][rows], *_cells(report, ("relative", "roofline_ratio"), rows)]
@@ -118,7 +115,7 @@ def draft(
     from foretoken.bench import plot as picture
 
     subject = _open(model, shape, drafter, format, drafter_format, threads)
-    with _progress("Measuring") as advance:
+    with terminal.progress("Measuring") as advance:
         report = bench.measure(subject, context, chain, repeats, advance)
     names = {"a draft token": "draft", "a plain pass": "plain"}
     table = [[label, report[f"{case}_ms"], report["spread"][case]] for label, case in names.items()]
@@ -150,7 +147,7 @@ def prompt(
     from foretoken.bench import prompt_speed as bench
 
     subject = _open(model, shape, "none", format, "q8", threads)
-    with _progress("Measuring") as advance:
+    with terminal.progress("Measuring") as advance:
         report = bench.measure(subject, tokens, repeats, advance)
     cases = {"the whole": ("prompt", "peak_share"), "products alone": ("linears", "linear_peak_share")}
     table = [
@@ -204,7 +201,7 @@ def decode(
         _whole(limit, "limit", 1, 1 << 20)
     found = sets.load(prompts if prompts is not None else sets.default_set(model is None), limit)
     loaded = terminal.load_model(model, drafter, format, drafter_format, threads)
-    with _progress("Measuring") as advance:
+    with terminal.progress("Measuring") as advance:
         report = bench.measure(loaded, found, horizons, max_tokens, repeats, advance)
     domains = report["domains"]
     drafted = [own for own in report["mean_by_horizon"] if own != bench.PLAIN]
@@ -310,18 +307,6 @@ def _check(repeats: int, plot: Path | None, save: str | None) -> Path | None:
     return record.target(save)
 
 
-@contextmanager
-def _progress(label: str) -> Iterator[Callable[[int, int], None]]:
-    """A bar on a terminal; in a file a line now and then."""
-    from foretoken.bench import script
-
-    if sys.stderr.isatty():
-        with terminal.progress(label) as advance:
-            yield advance
-    else:
-        yield script.progress(label, terminal.say)
-
-
 def _open(
     model: str | None, shape: str | None, drafter: str, format: str | None, drafter_format: str, threads: int | None
 ) -> Subject:
@@ -337,7 +322,7 @@ def _open(
         raise InputError("a shape brings its own drafter. Give --drafter auto or none.")
     if threads is not None:
         native.set_threads(_whole(threads, "threads", 1, 256))
-    with _progress("Building") as advance:
+    with terminal.progress("Building") as advance:
         return shapes.build(shape, format or "q4", None if drafter == "none" else drafter_format, progress=advance)
 
 

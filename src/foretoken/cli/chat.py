@@ -117,6 +117,7 @@ class _Conversation:
     """What was said so far, and what the model waits for: the user's next turn, or results of the tools it called."""
 
     def __init__(self, model: Model, settings: dict[str, Any], system: str | None = None) -> None:
+        self._model = model
         self._scheduler = model.scheduler(parallel=1)  # keeps what was read, so that a turn reads only what is new
         self._settings = settings
         self._system = [] if system is None else [{"role": "system", "content": system}]
@@ -153,7 +154,7 @@ class _Conversation:
                 pass
             return
         result = answer.write(stream)
-        terminal.summarize(result)
+        terminal.summarize(self._model, result)
         said = message(result.parts)
         self._messages.append(said)
         self._called = [call["function"]["name"] for call in said.get("tool_calls", ())]

@@ -34,11 +34,13 @@ def demo(
     from foretoken.horizon import parse_horizon
     from foretoken.places import ASSETS
 
-    if model is None and drafter == "auto":
+    is_own = model is None and drafter == "auto"
+    if is_own:
         drafter = str(ASSETS / "drafter")  # alone: in so short passes choosing a source costs too much
     loaded = terminal.load_model(model, drafter, format, "q8", threads)
     _stream(loaded, prompt, max_tokens, horizon).close()  # refuses what is wrong before anything is written
-    terminal.explain_drafting(loaded, drafter, horizon)
+    if not is_own:
+        terminal.explain_drafting(loaded, drafter, horizon)
     has_drafts = loaded.drafter_state.state == "on" and parse_horizon(horizon) != 0
     for warm in ("0", horizon) if has_drafts else ("0",):  # so that no run pays for the first touch of the weights
         answer.write(_stream(loaded, prompt, WARM_UP_TOKENS, warm), is_quiet=True)
@@ -46,7 +48,7 @@ def demo(
     plain = _write(loaded, "Plain, one token a pass", prompt, max_tokens, "0")
     if not has_drafts:
         terminal.say("nothing drafts, so there is nothing to compare.")
-        terminal.summarize(plain)
+        terminal.summarize(loaded, plain)
         return
     drafted = _write(loaded, "Drafted, several tokens a pass", prompt, max_tokens, horizon)
     is_same = plain.tokens == drafted.tokens

@@ -82,7 +82,7 @@ def _show(model: Model, stream: Stream, json: bool) -> None:
     if json:
         terminal.print_json(_as_dict(model, result))
     else:
-        terminal.summarize(result)
+        terminal.summarize(model, result)
     if result.finish_reason == "interrupted":
         raise typer.Exit(INTERRUPTED)
 

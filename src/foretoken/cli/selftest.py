@@ -35,7 +35,7 @@ def selftest(
     """Compare drafted with plain decoding: horizons, neighbours, reused prompts, threads, chunks, instruction sets.
 
     Without --model and --format the small pair is tested in every format, else the model in the one format that was
-    asked for. Tiny random models with experts, and of the unified kind, follow.
+    asked for. Tiny random models with experts, of the unified kind, and of Gemma 3 follow.
     """
     if not 1 <= tokens <= MAX_TOKENS:
         raise InputError(f"tokens is {tokens}, expected 1 to {MAX_TOKENS}.")

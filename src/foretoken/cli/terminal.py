@@ -35,14 +35,19 @@ def print_json(value: dict[str, Any]) -> None:
 
 @contextmanager
 def progress(label: str) -> Iterator[Callable[[int, int], None]]:
-    """A function for (done, in all) that shows a bar once a second has passed; no bar where stderr is a file."""
+    """A function for (done, in all) that shows a bar once a second has passed; in a file a line now and then."""
+    if not sys.stderr.isatty():
+        from foretoken.bench import script
+
+        yield script.progress(label, say)
+        return
     started = time.perf_counter()
     bar: Any = None
     task: Any = None
 
     def advance(done: int, whole: int) -> None:
         nonlocal bar, task
-        if bar is None and sys.stderr.isatty() and time.perf_counter() - started > PROGRESS_AFTER_S:
+        if bar is None and time.perf_counter() - started > PROGRESS_AFTER_S:
             from rich.console import Console
             from rich.progress import Progress
 
@@ -153,7 +158,7 @@ def for_template(model: Model, thinking: bool | None, tools: list[dict[str, Any]
     return options
 
 
-def summarize(result: Result) -> None:
+def summarize(model: Model, result: Result) -> None:
     """The figures of an answer on one line, and what they advise."""
     stats = result.stats
     parts = [f"{stats.completion_tokens} tokens"]
@@ -170,5 +175,7 @@ def summarize(result: Result) -> None:
     parts.append(f"prompt of {stats.prompt_tokens} in {stats.prefill_s:.2f} s")
     parts.append(f"seed {result.seed}")
     say(" · ".join(parts))
+    if result.finish_reason == "length" and result.prompt_tokens + len(result.tokens) >= model.context_len:
+        say(f"the context of {model.context_len} tokens is full: the answer ends here.")
     for sentence in stats.advice:
         say(sentence)
