@@ -130,3 +130,11 @@ def test_chat_without_a_line_says_so():
 @pytest.mark.parametrize("data", [b"caf\xe9\n"])
 def test_chat_refuses_input_that_is_not_utf8(data):
     assert_refused(foretoken(*CHAT, stdin=data), "UTF-8")
+
+
+@pytest.mark.parametrize("command", [(), ("chat",), ("generate",), ("bench", "decode"), ("tune",)])
+def test_help_names_options_whole_on_a_narrow_terminal(command):
+    finished = foretoken(*command, "--help", COLUMNS="80")
+    assert finished.code == 0 and "--help" in finished.out and "<bool>" not in finished.out
+    if command == ("chat",):
+        assert {"--repetition-penalty", "--draft-min-chance", "--frequency-penalty"} <= set(finished.out.split())

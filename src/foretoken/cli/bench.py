@@ -175,7 +175,7 @@ def decode(
     limit: Annotated[int | None, typer.Option("--limit", help="Prompts of each domain. Default: all.")] = None,
     horizon: Annotated[
         str | None,
-        typer.Option("--horizon", help="Horizons to compare, 0 among them. Default: 0,1,2,4,8; auto is one of these."),
+        typer.Option("--horizon", help="Horizons to compare, 0 among them. Default: 0,1,2,4,8,auto."),
     ] = None,
     max_tokens: options.MaxTokens = 200,
     repeats: Repeats = 3,

@@ -30,6 +30,7 @@ class Line:
             self._fit()
 
     def add(self, length: float, cost: float) -> None:
+        """A draft of `length` tokens took `cost`, which is bounded by what was expected, once a few are known."""
         n, x, xx, y, xy = self.sums
         if n > FEW:
             expected = self.fitted[0] + self.fitted[1] * length
