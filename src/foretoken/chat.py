@@ -12,6 +12,7 @@ Source: transformers 5.24, `utils/chat_template_utils.py`; Gemma 4's templates o
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -53,7 +54,7 @@ class ChatTemplate:
         folder = Path(folder)
         settings = _settings(folder / "tokenizer_config.json")
         path = folder / "chat_template.jinja"
-        if path.is_file():
+        if os.path.isfile(path):
             return cls(_read(path, MAX_TEMPLATE_BYTES), _special_tokens(settings), str(path))
         inside = settings.get("chat_template")
         if isinstance(inside, str):
@@ -109,7 +110,7 @@ class ChatTemplate:
 
 def _settings(path: Path) -> dict[str, Any]:
     """tokenizer_config.json, or nothing if there is none."""
-    if not path.is_file():
+    if not os.path.isfile(path):
         return {}
     try:
         settings = json.loads(_read(path, 32 * MAX_TEMPLATE_BYTES))

@@ -9,6 +9,7 @@ folder of a repository alone, and never a pickle. Knows nothing of what is in th
 from __future__ import annotations
 
 import errno
+import os
 import re
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -89,7 +90,7 @@ def cached(name: HubName, is_drafter: bool = False) -> Path | None:
     with _explained(name):
         try:
             folder = local([])
-            files = [path.name for path in folder.iterdir() if path.is_file()]
+            files = [path.name for path in folder.iterdir() if os.path.isfile(path)]
             if name.file or not _has_weights(folder, files):
                 found = _matching(files, name.file)
                 return folder / found[0] if len(found) == 1 else None
@@ -127,7 +128,7 @@ def fetch(name: HubName, is_drafter: bool = False, tell: Callable[[str], None] =
             tqdm_class=no_bar,
         )
     for file in wanted:
-        if not (Path(folder) / file).is_file():
+        if not os.path.isfile(Path(folder) / file):
             raise InputError(f"{file} of {name} did not come. Run the same command again.")
     return Path(folder) / wanted[0] if wanted[0].endswith(".gguf") else Path(folder)
 
@@ -186,7 +187,7 @@ def _shown(files: Sequence[str]) -> str:
 def _check_space(name: HubName, need: int) -> None:
     from huggingface_hub.constants import HF_HUB_CACHE
 
-    place = next(p for p in (Path(HF_HUB_CACHE), *Path(HF_HUB_CACHE).parents) if p.exists())
+    place = next(p for p in (Path(HF_HUB_CACHE), *Path(HF_HUB_CACHE).parents) if os.path.exists(p))
     free = shutil.disk_usage(place).free
     if need > free:
         raise InputError(

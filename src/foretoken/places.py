@@ -118,7 +118,7 @@ def _beside(path: Path) -> Place:
 
 def _name(path: Path) -> str:
     """Of a folder its own; of a file without what says its kind."""
-    return path.stem if path.is_file() else path.name
+    return path.stem if os.path.isfile(path) else path.name
 
 
 def _place(what: str, given: Any, is_drafter: bool, tell: Tell) -> tuple[Place, hub.HubName | None, bool]:

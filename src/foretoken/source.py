@@ -6,6 +6,7 @@ Told apart by what is there, a folder or a file. What they say is checked where 
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
@@ -120,7 +121,7 @@ class GgufFile:
 
 def open_source(path: Path) -> Source:
     """The model at a path: a GGUF file where a file is, else a folder."""
-    return GgufFile(path) if path.is_file() else Folder(path)
+    return GgufFile(path) if os.path.isfile(path) else Folder(path)
 
 
 def check_same_tokens(drafter: Source, target: Tokenizer) -> None:

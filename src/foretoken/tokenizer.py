@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import codecs
 import json
+import os
 import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -100,7 +101,7 @@ class Tokenizer:
     def from_folder(cls, folder: str | Path) -> Tokenizer:
         """Read tokenizer.json; raises WeightsError if it is missing, damaged, or not of Gemma's kind."""
         path = Path(folder) / "tokenizer.json"
-        if not path.is_file():
+        if not os.path.isfile(path):
             raise WeightsError(f"{path} is missing. A model folder holds config.json, safetensors and tokenizer.json.")
         if path.stat().st_size > MAX_FILE_BYTES:
             raise WeightsError(f"{path} is larger than {MAX_FILE_BYTES >> 20} MiB, which no Gemma 4 tokenizer is.")

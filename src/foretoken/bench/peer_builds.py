@@ -8,6 +8,7 @@ in, whose logits are those of the last row alone; the report says so.
 from __future__ import annotations
 
 import json
+import os
 import re
 import subprocess
 import tempfile
@@ -81,11 +82,11 @@ class Build:
 
 def find_tool(path: Path) -> Path:
     """The measuring tool at a path or in a build's usual places; Unavailable where there is none."""
-    if path.is_file():
+    if os.path.isfile(path):
         return path.resolve()
     for name in (BATCHED, SINGLE):
         for folder in (path, path / "bin", path / "build" / "bin"):
-            if (folder / name).is_file():
+            if os.path.isfile(folder / name):
                 return (folder / name).resolve()
     raise Unavailable(f"{path.name} holds neither {BATCHED} nor {SINGLE}, also not below bin or build/bin")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Mapping
 from math import nan
 from pathlib import Path
@@ -20,7 +21,7 @@ def check(path: Path) -> None:
     """Refuse, before anything is measured, a picture that could not be drawn or kept."""
     if path.suffix.lower() not in SUFFIXES:
         raise InputError(f"the picture {path.name[:80]!r} should end in {', '.join(SUFFIXES)}.")
-    if not path.absolute().parent.is_dir():
+    if not os.path.isdir(path.absolute().parent):
         raise InputError(f"{path.parent} is no folder, so no picture can be kept there.")
     _pyplot()
 

@@ -23,7 +23,7 @@ Prompts = dict[str, list[dict[str, Any]]]
 def default_set(is_embedded: bool) -> Path:
     """The set of a checkout that fits the model; raises InputError where there is none, as in an installed package."""
     path = SETS / ("small" if is_embedded else "real")
-    if not path.is_dir():
+    if not os.path.isdir(path):
         raise InputError("prompt sets come with a checkout only (bench/prompts). Name a file or folder with --prompts.")
     return path
 

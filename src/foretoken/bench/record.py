@@ -50,13 +50,13 @@ def target(where: str | Path) -> Path:
     raises  InputError where nothing could be written
     """
     if str(where) == "auto":
-        if not RESULTS.parent.is_dir():
+        if not os.path.isdir(RESULTS.parent):
             raise InputError("results are kept in a checkout only (bench/results). Name a folder or a .json file.")
         return RESULTS
     path = Path(where)
     if os.path.isdir(path):
         return path
-    if path.suffix != ".json" or not path.absolute().parent.is_dir():
+    if path.suffix != ".json" or not os.path.isdir(path.absolute().parent):
         raise InputError(f"{str(path)[:80]!r} is no folder, nor a .json file in one. Nothing could be kept there.")
     if os.path.exists(path):
         raise InputError(f"{str(path)[:80]!r} exists already. Name another file, or a folder.")
@@ -74,12 +74,12 @@ def save(report: Mapping[str, Any], what: str, path: Path) -> Path:
     day = date.today().isoformat()
     text = json.dumps(_dated(report, what, day), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
     try:
-        if path.suffix == ".json" and not path.is_dir():
+        if path.suffix == ".json" and not os.path.isdir(path):
             return _written(path, text)
         path.mkdir(exist_ok=True)
         stem = f"{day}-{re.sub(r'[^a-z0-9]+', '-', what.lower()).strip('-')}"
         number = 1
-        while (file := path / f"{stem}{f'-{number}' if number > 1 else ''}.json").exists():
+        while os.path.exists(file := path / f"{stem}{f'-{number}' if number > 1 else ''}.json"):
             number += 1
         return _written(file, text)
     except OSError as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -30,7 +31,7 @@ def quantize(
     if format not in FORMATS:
         raise InputError(f"format is {format!r}, expected {' or '.join(FORMATS)}.")
     folder = places.find(source, False, terminal.say)[0].where
-    if folder.is_file():
+    if os.path.isfile(folder):
         raise InputError(
             f"{folder} is a file. Give a Hugging Face folder; a GGUF file is packed anew whenever it is loaded with "
             f"--model {folder} --format {format}."

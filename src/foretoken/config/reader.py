@@ -6,6 +6,7 @@ Knows nothing of models. Every value is hostile until `Reader` has checked it.
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NoReturn
@@ -28,7 +29,7 @@ IGNORED_FIELDS = {
 def read_json(path: Path) -> dict[str, Any]:
     """A JSON object from a file of bounded size; raises ConfigError with the path."""
     try:
-        if not path.is_file():  # a pipe or device would hang or never end
+        if not os.path.isfile(path):  # a pipe or device would hang or never end
             raise ConfigError(f"{path} is missing. Give the folder of a Hugging Face model.")
         if path.stat().st_size > MAX_JSON_BYTES:
             raise ConfigError(f"{path} has {path.stat().st_size} bytes, expected at most {MAX_JSON_BYTES}.")
@@ -126,7 +127,7 @@ def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def read_optional(path: Path) -> dict[str, Any]:
-    return read_json(path) if path.exists() else {}
+    return read_json(path) if os.path.exists(path) else {}
 
 
 def known_quantisation(read: Reader) -> None:

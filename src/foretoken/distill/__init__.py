@@ -197,7 +197,7 @@ def _config(model: Model, plan: Plan) -> tuple[dict[str, Any], dict[str, Any]]:
 
     weights.load(path, configs.load_drafter_config(path), "bf16", native)  # every check of the runtime
     generation = path / "generation_config.json"
-    return read_json(path / "config.json"), read_json(generation) if generation.exists() else {}
+    return read_json(path / "config.json"), read_json(generation) if os.path.exists(generation) else {}
 
 
 def _start(
@@ -221,7 +221,7 @@ def _write(model: Model, plan: Plan, work: Path, report: Report, to: Listener) -
     report.stage = "writing"
     to.stage("The target writes texts")
     path, ready = work / "texts.jsonl", work / "texts.done"
-    if ready.exists():
+    if os.path.exists(ready):
         written = writing.load(path)
     else:
         seconds = None if plan.minutes is None else plan.minutes * 60 * TEXT_SHARE
@@ -238,7 +238,7 @@ def _write(model: Model, plan: Plan, work: Path, report: Report, to: Listener) -
             f"the target wrote {len(own)} texts that can be used, {held_out} of them held out; "
             f"{written.loops} were left out as loops. Give more passages, more minutes or more tokens."
         )
-    if not ready.exists():
+    if not os.path.exists(ready):
         passages = sources.beginnings(found, model.tokenizer, plan.seed, model.context_len)
         writing.add_given(written, passages, path, to.should_stop)
         if to.should_stop():

@@ -108,7 +108,7 @@ def _arrays(model: Model, folder: Path, count: int) -> dict[str, np.ndarray]:
     for name, (shape, dtype) in _shapes(model).items():
         path = folder / f"{name}.npy"
         try:
-            mode = "r+" if path.exists() else "w+"
+            mode = "r+" if os.path.exists(path) else "w+"
             array = np.lib.format.open_memmap(path, mode=mode, dtype=dtype, shape=(count, *shape))
             if array.shape != (count, *shape) or array.dtype != dtype:
                 raise WeightsError(f"{path} is of other texts. Delete {folder} to record anew.")

@@ -52,7 +52,7 @@ def read(paths: Sequence[Path]) -> list[Source]:
     files: list[Path] = []
     for path in paths:
         if os.path.isdir(path):
-            inside = sorted(p for p in path.rglob("*") if p.suffix in (".txt", ".jsonl") and p.is_file())
+            inside = sorted(p for p in path.rglob("*") if p.suffix in (".txt", ".jsonl") and os.path.isfile(p))
             if not inside:
                 raise InputError(f"{path} holds no .txt or .jsonl file. Give a folder of text, or files.")
             files += inside

@@ -137,7 +137,7 @@ class Training:
         self._optimiser = Optimiser(matrices, MATRIX_RATE, rates, self._products)
         self._cluster = clusters_of(w, config)
         keep_memory()
-        if path.exists():
+        if os.path.exists(path):
             self._load()
         for x in w.values():
             x.requires_grad_(x.is_floating_point())

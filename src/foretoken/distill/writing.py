@@ -7,6 +7,7 @@ there the drafter learns what the target would say.
 from __future__ import annotations
 
 import json
+import os
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -69,7 +70,7 @@ class Written:
 def load(path: Path) -> Written:
     """The texts of an earlier run; a last line that was not finished is cut off. Raises WeightsError for others."""
     written = Written([])
-    if not path.exists():
+    if not os.path.exists(path):
         return written
     good = 0
     for line in path.read_bytes().splitlines(keepends=True):

@@ -9,6 +9,7 @@ Source: the format page of the ggml project ("GGUF"), versions 2 and 3. Knows no
 from __future__ import annotations
 
 import math
+import os
 import struct
 from dataclasses import dataclass
 from pathlib import Path
@@ -80,7 +81,7 @@ class Container:
 def read_container(path: Path) -> Container:
     """The header of a GGUF file, every size checked; raises WeightsError."""
     try:
-        if not path.is_file():  # a pipe or device would hang or never end
+        if not os.path.isfile(path):  # a pipe or device would hang or never end
             raise WeightsError(f"{path} is no file. Give a GGUF file or the folder of a Hugging Face model.")
         with path.open("rb") as file:
             return _read(path, _Header(path, file))

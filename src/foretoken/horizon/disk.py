@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -27,7 +28,7 @@ def path_of(folder: Path, key: str, kind: str = "horizon") -> Path:
 def read(path: Path, key: str) -> dict[str, Any] | None:
     """What was kept, or None where nothing is; raises InputError for anything but a small file of ours."""
     try:
-        if not path.is_file():
+        if not os.path.isfile(path):
             return None
         with path.open("rb") as file:
             text = file.read(MAX_BYTES + 1)

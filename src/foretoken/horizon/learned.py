@@ -115,7 +115,7 @@ class Shelf:
     def __init__(
         self, folder: Path, event_of: Callable[[int], int], min_chance: float, warn: Callable[[str], None]
     ) -> None:
-        self._folder = folder if folder.is_dir() else None
+        self._folder = folder if os.path.isdir(folder) else None
         self._min_chance, self._event_of, self._warn = min_chance, event_of, warn
         self._found: dict[tuple[Any, ...], Learned] = {}
         weakref.finalize(self, _save_all, self._found)

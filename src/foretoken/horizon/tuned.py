@@ -5,6 +5,7 @@ Clusters are used where the user names none, for they change no text. Another fo
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -37,7 +38,7 @@ class Tuned:
         self.problems: list[str] = []
         self._drafters: Mapping[str, int] = {}
         self._key = condition_key(*files)
-        self._path = None if folder is None or not folder.is_dir() else disk.path_of(folder, self._key, "tune")
+        self._path = None if folder is None or not os.path.isdir(folder) else disk.path_of(folder, self._key, "tune")
         if self._path is not None:
             try:
                 if (found := disk.read(self._path, self._key)) is not None:

@@ -243,10 +243,10 @@ def _default_threads() -> int:
     cores = set()
     for cpu in os.sched_getaffinity(0):
         siblings = Path(f"/sys/devices/system/cpu/cpu{cpu}/topology/thread_siblings_list")
-        cores.add(siblings.read_text() if siblings.exists() else str(cpu))
+        cores.add(siblings.read_text() if os.path.exists(siblings) else str(cpu))
     count = len(cores)
     quota = Path("/sys/fs/cgroup/cpu.max")
-    if quota.exists():
+    if os.path.exists(quota):
         limit, period = quota.read_text().split()
         if limit != "max":
             count = min(count, -(-int(limit) // int(period)))

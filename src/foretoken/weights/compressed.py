@@ -9,6 +9,7 @@ Source: compressed-tensors 0.20, `compressors/pack_quantized` and `compressors/n
 from __future__ import annotations
 
 import math
+import os
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NoReturn
@@ -60,7 +61,7 @@ class Blocks:
 def open_folder(folder: Path) -> Checkpoint:
     """The tensors of a model folder, quantised or not; raises WeightsError, ConfigError."""
     path = folder / "config.json"
-    data = read_json(path) if path.is_file() else {}
+    data = read_json(path) if os.path.isfile(path) else {}
     inner = data.get("text_config")
     found = data.get("quantization_config") or (inner.get("quantization_config") if isinstance(inner, dict) else None)
     return Folder(folder) if found is None else QuantisedFolder(folder, found)

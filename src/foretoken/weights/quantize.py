@@ -87,11 +87,11 @@ def quantize(
     """
     if os.path.lexists(out):
         raise InputError(f"{out} is there already, and nothing is overwritten. Name another folder or remove it.")
-    if not out.parent.is_dir():
+    if not os.path.isdir(out.parent):
         raise InputError(f"{out.parent}, in which {out.name} is to be, is no folder. Make it first.")
     tensors = list(_tensors(checkpoint, in_format(parts, format)))
     whole = sum(tensor.num_bytes for tensor in tensors)
-    sides = [folder / name for name in SIDE_FILES if (folder / name).is_file()]
+    sides = [folder / name for name in SIDE_FILES if os.path.isfile(folder / name)]
     _check_space(out, whole + sum(path.stat().st_size for path in sides))
     config = _config(folder, checkpoint, parts, format)
     done = 0

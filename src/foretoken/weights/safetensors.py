@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -60,7 +61,7 @@ class Checkpoint:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        if not folder.is_dir():
+        if not os.path.isdir(folder):
             raise WeightsError(f"{folder} is not a folder. Give the folder of a Hugging Face model.")
         shards = _shards(folder)
         self.paths = list(shards)
@@ -189,9 +190,9 @@ def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 def _shards(folder: Path) -> dict[Path, set[str]]:
     """Files of the folder and the tensors that its index promises in each; nothing is promised of a single file."""
     index = folder / INDEX
-    if (folder / SINGLE).is_file():
+    if os.path.isfile(folder / SINGLE):
         return {folder / SINGLE: set()}
-    if not index.is_file():
+    if not os.path.isfile(index):
         raise WeightsError(
             f"{folder} holds neither {SINGLE} nor {INDEX}. Give a Hugging Face folder with safetensors, never pickles."
         )
@@ -206,6 +207,6 @@ def _shards(folder: Path) -> dict[Path, set[str]]:
             )
         shards.setdefault(folder / file, set()).add(name)
     for path in shards:
-        if not path.is_file():
+        if not os.path.isfile(path):
             raise WeightsError(f"shard {path.name} of {folder} is missing. Copy the model again.")
     return shards

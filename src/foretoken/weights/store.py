@@ -120,7 +120,7 @@ def restore(path: Path, key: str) -> dict[str, np.ndarray] | None:
 
     Everything is read into one block of memory and checked, except mapped tables: of those up to eight chunks are.
     """
-    if path.exists() and not path.is_file():  # a pipe would be waited for without end
+    if os.path.exists(path) and not os.path.isfile(path):  # a pipe would be waited for without end
         raise WeightsError("it is no file")
     try:
         with path.open("rb") as file:
