@@ -13,7 +13,7 @@ from functools import partial
 
 import foretoken
 from foretoken.bench import prompts, script
-from foretoken.bench.answers import PLAIN, require_drafter, require_template, timed
+from foretoken.bench.answers import PLAIN, require_drafter, require_prompts, timed
 from foretoken.bench.loops import is_loop
 from foretoken.bench.timing import Times, fields, interleaved
 from foretoken.cli import terminal
@@ -29,7 +29,7 @@ def measure(options):
     model = foretoken.load(options.model, drafter=options.drafter, format=options.format)
     asked = prompts.load(options.prompts or prompts.default_set(options.model is None), options.limit)
     require_drafter(model)
-    require_template(model, asked)
+    require_prompts(model, asked)
     both = model.drafter
     if not isinstance(both, Choice) or both.suffix is None or len(both.models) != 1:
         raise InputError(f"the drafter is {both.name}, expected one model and the text, as in mtp=PATH,suffix.")

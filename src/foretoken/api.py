@@ -158,6 +158,11 @@ class Model:
         """
         return self.start(self._request(prompt, **options), self.chunk, self.drafter)
 
+    @with_options
+    def prompt_len(self, prompt: Text | None = None, **options: Unpack[Options]) -> int:
+        """Tokens of a prompt as `stream` would take it; raises InputError for anything that `stream` would refuse."""
+        return len(self._request(prompt, **options).ids)
+
     def scheduler(self, parallel: int = 8, prefix_bytes: int = 256 << 20) -> Scheduler:
         """A place where up to `parallel` answers are written together, in passes that they share.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 import tempfile
 import time
 from contextlib import suppress
@@ -26,6 +27,25 @@ def read_text(path: Path, max_bytes: int) -> str:
         raise InputError(f"{path} cannot be read: {error.strerror or error}.") from error
     except UnicodeDecodeError as error:
         raise InputError(f"{path} cannot be read as text: {error}.") from error
+
+
+def lines(text: str) -> list[str]:
+    """The lines of a file of JSON lines, in whose texts other line separators than these may stand as they are."""
+    return text.removeprefix("\ufeff").replace("\r\n", "\n").split("\n")
+
+
+def check_writable(path: Path, what: str) -> None:
+    """Raise InputError where no file of that name could be made in its folder, or replaced."""
+    if not os.path.isdir(path.absolute().parent):
+        raise InputError(f"{str(path.parent)[:80]} is no folder, so no {what} can be kept there.")
+    try:
+        is_folder = stat.S_ISDIR(os.stat(path).st_mode)
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise InputError(f"the {what} {str(path)[:80]!r} cannot be written: {error.strerror or error}.") from error
+    if is_folder:
+        raise InputError(f"{str(path)[:80]!r} is a folder, and no {what} can take its place.")
 
 
 def write_atomically(path: Path, data: bytes) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import os
+from importlib.util import find_spec
 
 import pytest
 from cli.command import assert_refused, foretoken
@@ -97,3 +98,19 @@ def test_bench_alone_shows_its_commands():
 )
 def test_wrong_arguments_are_one_line_and_code_2(arguments, words):
     assert_refused(foretoken("bench", *arguments), *words)
+
+
+def test_names_are_no_markup(tmp_path):
+    (tmp_path / "m.jsonl").write_text('{"text": "Once upon a time", "domain": "[/foo] $\\\\frac$"}\n')
+    options = ["--max-tokens", "8", "--horizon", "00,1", "--repeats", "1", "--json"]
+    picture = ["--plot", tmp_path / "p.png"] if find_spec("matplotlib") else []
+    finished = foretoken("bench", "decode", "--prompts", tmp_path / "m.jsonl", *options, *picture)
+    assert finished.code == 0, finished.err
+    assert list(finished.json["domains"]) == ["[/foo] $\\frac$"] and "[/foo]" in finished.err
+
+
+@pytest.mark.parametrize("name", ["x" * 300 + ".png", "folder.png"])
+def test_where_no_picture_can_be_nothing_is_measured(tmp_path, name):
+    (tmp_path / "folder.png").mkdir()
+    finished = foretoken("bench", "prompt", "--shape", "tiny", "--tokens", "8", "--plot", tmp_path / name)
+    assert_refused(finished, "picture")

@@ -77,6 +77,23 @@ def test_trace_has_a_line_per_round(plain, tmp_path):
     assert_refused(foretoken("generate", CODE, *SHORT, "--trace", tmp_path / "no" / "t.jsonl"), "trace", "written")
 
 
+def test_an_old_trace_is_replaced_by_a_new_one_only(tmp_path):
+    path = tmp_path / "trace.jsonl"
+    path.write_text("old\n")
+    for wrong in (("--max-tokens", "0"), ("--model", tmp_path / "nowhere")):
+        assert foretoken("generate", CODE, *wrong, "--trace", path).code == 2
+        assert path.read_text() == "old\n"
+    assert foretoken("generate", CODE, "--max-tokens", "1", "--trace", path).code == 0
+    assert path.read_text() == "", "an answer of one token has no round"
+    assert foretoken("generate", CODE, *SHORT, "--trace", path).code == 0
+    assert json.loads(path.read_text().splitlines()[0])["position"] > 0
+
+
+def test_a_cache_folder_that_cannot_be_looked_at_is_said_once(tmp_path):
+    finished = foretoken("generate", CODE, *SHORT, FORETOKEN_CACHE_DIR=str(tmp_path / ("x" * 300)))
+    assert finished.code == 0 and finished.err.count("cannot be kept") == 1, finished.err
+
+
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full")
 def test_a_trace_on_a_full_disk_costs_no_text(plain):
     finished = foretoken("generate", CODE, *SHORT, "--json", "--trace", "/dev/full")

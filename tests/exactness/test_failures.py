@@ -89,10 +89,16 @@ ODD_DRAFTS = {
     "a confidence too few": lambda limit: Draft([3] * limit, np.ones(limit - 1, np.float32)),
     "no confidences": lambda limit: Draft([3] * limit, None),
     "no draft": lambda limit: None,
+    "a token that is no number": lambda limit: Draft([3.0, float("nan")][:limit], np.ones(min(limit, 2), np.float32)),
+    "confidences in rows": lambda limit: Draft([3] * limit, np.ones((limit, 2), np.float32)),
+    "confidences that are complex": lambda limit: Draft([3] * limit, np.ones(limit, complex)),
+    "confidences that are texts": lambda limit: Draft([3] * limit, np.array(["x"] * limit)),
+    "a source without a name": lambda limit: Draft([3] * limit, np.ones(limit, np.float32), 5),
+    "an own that is a text": lambda limit: Draft([3] * limit, np.ones(limit, np.float32), "", "x"),
 }
 
 
-@pytest.mark.parametrize("horizon", [4, "long"])
+@pytest.mark.parametrize("horizon", [4, "long", "auto"])
 @pytest.mark.parametrize("name", ODD_DRAFTS)
 def test_a_drafter_that_breaks_its_promise_costs_drafts_only(name, horizon):
     """Its draft never reaches the pass, which others share."""
@@ -109,6 +115,24 @@ def test_a_drafter_that_breaks_its_promise_costs_drafts_only(name, horizon):
         pass
     assert stream.result.tokens == model.generate(CODE, horizon=0, **OPTIONS).tokens
     assert stream.result.stats.drafter_error
+
+
+@pytest.mark.parametrize("horizon", [4, "auto"])
+@pytest.mark.parametrize("kind", [np.array, tuple, lambda tokens: np.array(tokens, np.uint16)])
+def test_numbers_of_other_kinds_are_taken_as_tokens_and_confidences(kind, horizon):
+    class Mine:
+        name = "mine"
+
+        def propose(self, states, limits):
+            return [Draft(kind([3] * limit), [1] * limit) for limit in limits]
+
+    model = embedded()
+    stream = model.start(model._request(CODE, horizon=horizon, **OPTIONS), 512, Mine())
+    for _ in stream:
+        pass
+    assert stream.result.tokens == model.generate(CODE, horizon=0, **OPTIONS).tokens
+    assert stream.result.stats.drafter_error is None
+    assert stream.result.stats.drafted > 0 or horizon == "auto"
 
 
 @pytest.mark.parametrize("confidence", [float("nan"), float("inf"), -5.0])

@@ -12,8 +12,9 @@ from pathlib import Path
 import pytest
 
 from foretoken import cache as cache_module
+from foretoken.cache import PagePool
 from foretoken.drafters.choice import Choice
-from foretoken.drafters.model import ModelDrafter
+from foretoken.drafters.model import CHUNK, MAX_DRAFT, ModelDrafter
 from foretoken.drafters.suffix import SuffixDrafter
 from foretoken.ops import native
 from foretoken.selftest.toys import toy
@@ -95,6 +96,7 @@ def write_all(at):
         result = stream.result
         assert (result.tokens, result.text, result.parts) == (plain.tokens, plain.text, plain.parts)
         assert (result.logprobs, result.finish_reason) == (plain.logprobs, plain.finish_reason)
+        assert result.stats.drafter_error is None
     scheduler.step()  # the last one may have been the one that was interrupted
     scheduler._store.clear()
     assert {kind: pool.free_pages(kind) for kind in pool.windows} == free
@@ -115,3 +117,30 @@ def num_lines():
 @pytest.mark.parametrize("part", range(POINTS))
 def test_an_interrupt_at_any_line_loses_nothing(part):
     write_all(1 + (num_lines() * part + part) // POINTS)
+
+
+@pytest.mark.parametrize("at", range(1, 5))
+def test_a_page_that_a_second_model_took_when_the_interrupt_came_is_not_lost(at, monkeypatch):
+    taken, take = [], PagePool.take
+
+    def interrupted(pool, kind):
+        page = take(pool, kind)
+        if pool.pass_rows == CHUNK + MAX_DRAFT:  # that of the drafter
+            taken.append(page)
+            if len(taken) == at:
+                raise KeyboardInterrupt
+        return page
+
+    monkeypatch.setattr(PagePool, "take", interrupted)
+    drafter = ModelDrafter(toy("unified", "q8").target)
+    request = model()._request(START[:70], max_tokens=60, temperature=1.0, seed=8, horizon=4)
+    stream, interrupts = model().start(request, 512, drafter), 0
+    while True:
+        try:
+            next(stream)
+        except StopIteration:
+            break
+        except KeyboardInterrupt:
+            interrupts += 1
+    assert interrupts == 1 and stream.result.stats.drafter_error is None
+    assert stream.result.tokens == model().generate(START[:70], max_tokens=60, temperature=1.0, seed=8).tokens

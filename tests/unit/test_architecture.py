@@ -175,3 +175,12 @@ def test_every_environment_variable_is_documented():
     used = set(re.findall(r"[\"'](FORETOKEN_[A-Z_]+)[\"']", code))
     documented = set(re.findall(r"`(FORETOKEN_[A-Z_]+)`", (ROOT / "docs" / "env_vars.md").read_text(encoding="utf-8")))
     assert used <= documented, f"docs/env_vars.md lacks {sorted(used - documented)}"
+
+
+@pytest.mark.parametrize("path", PYTHON_FILES, ids=name_of)
+def test_no_probe_raises(path):
+    """Path.exists, is_file and is_dir raise where a folder may not be read (Python 3.11); those of os.path say no."""
+    probes = {"exists", "is_file", "is_dir"}
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        is_call = isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr in probes
+        assert not is_call or ast.unparse(node.func.value) == "os.path", f"{name_of(path)}:{node.lineno}"

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from foretoken.errors import ShapeError
-from foretoken.ops import native, reference
+from foretoken.ops import arena, native, reference
 from foretoken.ops.arena import Arena
 
 RNG = np.random.default_rng(5)
@@ -208,3 +208,7 @@ def test_nothing_is_kept_alive():
     assert gone[0]() is None and gone[1]() is None
     del programs
     assert gone[2]() is None
+
+
+def test_a_lease_that_an_interrupt_kept_from_its_block_ends_quietly():
+    arena._Lease.__new__(arena._Lease).__del__()

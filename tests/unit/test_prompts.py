@@ -7,6 +7,9 @@ from pathlib import Path
 import pytest
 from pair import embedded
 
+from foretoken.bench import decode_speed, prompts, tune
+from foretoken.errors import InputError
+
 ROOT = Path(__file__).resolve().parents[2] / "bench" / "prompts"
 DOMAINS = {"code", "code_edit", "json", "summary", "rewriting", "chat", "story", "scripts"}
 PER_DOMAIN = {"small": 12, "real": 12, "continuation": 8}
@@ -98,3 +101,33 @@ def test_only_scripts_need_them():
         if path.stem != "scripts":
             letters = [c for prompt in read(path) for c in text_of(prompt) if c.isalpha()]
             assert all("LATIN" in unicodedata.name(c) for c in letters)
+
+
+def test_lines_end_where_json_lines_do(tmp_path):
+    """Other separators may stand in a text as they are."""
+    path = tmp_path / "mine.jsonl"
+    path.write_bytes('\ufeff{"text": "a\u2028b"}\r\n\n{"text": "c\x85d"}\n'.encode())
+    assert prompts.load(path) == {"mine": [{"prompt": "a\u2028b"}, {"prompt": "c\x85d"}]}
+
+
+@pytest.mark.parametrize("domain", ["a\ud800b", "a\nb", "\u001b[31m"])
+def test_domains_can_be_printed(tmp_path, domain):
+    path = tmp_path / "mine.jsonl"
+    path.write_text(json.dumps({"text": "a", "domain": domain}))
+    with pytest.raises(InputError, match="domain of line 1"):
+        prompts.load(path)
+
+
+def test_every_prompt_is_looked_at_before_any_is_measured():
+    for wrong in ({"prompt": "word " * 4000}, {"prompt": ""}, {"messages": [{"role": "user", "content": 5}]}):
+        asked = {"code": [{"prompt": "def add(a, b):"}, wrong]}
+        for measure in (
+            lambda asked=asked: decode_speed.measure(embedded(), asked, ["0", "2"], 8, 1, fail),
+            lambda asked=asked: tune.measure([({"draft_clusters": None}, embedded)], asked, ["0", "auto"], 8, 1, fail),
+        ):
+            with pytest.raises(InputError, match="prompt 2 of code: "):
+                measure()
+
+
+def fail(*_):
+    raise AssertionError("something was measured")

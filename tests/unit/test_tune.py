@@ -69,7 +69,7 @@ def test_the_picture_names_the_clusters_and_shows_all_of_its_highest_point(repor
     figure = pytest.importorskip("matplotlib.figure").Figure
     titles, tops = [], []
     monkeypatch.setattr(figure, "suptitle", lambda self, title: titles.append(title))
-    monkeypatch.setattr(figure, "savefig", lambda self, path, dpi: tops.append(self.axes[0].get_ylim()[1]))
+    monkeypatch.setattr(figure, "savefig", lambda self, path, **options: tops.append(self.axes[0].get_ylim()[1]))
     (setting,) = report["settings"]
     named = {**setting, "draft_clusters": 8}
     tune_plot.draw(tmp_path / "a.png", {**report, "settings": [named], "sweet_spot": {**report["sweet_spot"], **named}})

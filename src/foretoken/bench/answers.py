@@ -44,8 +44,19 @@ def require_drafter(model: Model) -> None:
         raise InputError(f"drafting is off: {model.drafter_state.reason}. Name a drafter with --drafter.")
 
 
+def require_prompts(model: Model, prompts: Prompts) -> None:
+    """Raise InputError for prompts that the model cannot take, before anything is measured."""
+    require_template(model, prompts)
+    for domain, own in prompts.items():
+        for number, prompt in enumerate(own, 1):
+            try:
+                model.prompt_len(**prompt)
+            except InputError as error:
+                raise InputError(f"prompt {number} of {domain}: {error}") from error
+
+
 def require_template(model: Model, prompts: Prompts) -> None:
-    """Raise InputError for conversations where the model knows none, before anything is measured."""
+    """Raise InputError for conversations where the model knows none."""
     domains = [domain for domain, own in prompts.items() if any("messages" in prompt for prompt in own)]
     if model.chat_template is None and domains:
         raise InputError(

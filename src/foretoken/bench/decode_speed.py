@@ -14,7 +14,7 @@ from statistics import mean
 from typing import Any
 
 from foretoken.api import Model
-from foretoken.bench.answers import AUTO, PLAIN, Timed, require_drafter, require_template, timed
+from foretoken.bench.answers import AUTO, PLAIN, Timed, require_drafter, require_prompts, timed
 from foretoken.bench.loops import is_loop
 from foretoken.bench.prompts import Prompts
 from foretoken.bench.prompts import places as places_of
@@ -81,7 +81,7 @@ def measure(
     """
     check_horizons(horizons)
     require_drafter(model)
-    require_template(model, prompts)
+    require_prompts(model, prompts)
     runs = _run_all(model, prompts, horizons, max_tokens, repeats, told)
     kept = {domain: [run for run in own if run.is_kept] for domain, own in runs.items()}
     speedups = {domain: _speedups(own, horizons) for domain, own in kept.items()}

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import os
 from collections.abc import Iterable, Mapping
 from math import nan
 from pathlib import Path
 from typing import Any
 
+from foretoken import files
 from foretoken.errors import InputError
 
 SUFFIXES = (".png", ".svg", ".pdf")
@@ -21,9 +23,25 @@ def check(path: Path) -> None:
     """Refuse, before anything is measured, a picture that could not be drawn or kept."""
     if path.suffix.lower() not in SUFFIXES:
         raise InputError(f"the picture {path.name[:80]!r} should end in {', '.join(SUFFIXES)}.")
-    if not os.path.isdir(path.absolute().parent):
-        raise InputError(f"{path.parent} is no folder, so no picture can be kept there.")
+    files.check_writable(path, "picture")
     _pyplot()
+
+
+def keep(figure: Any, path: Path, dpi: int) -> None:
+    """Write a picture; raises InputError, and leaves no half of a new one."""
+    drawn, was_there = io.BytesIO(), os.path.lexists(path)
+    figure.savefig(drawn, dpi=dpi, format=path.suffix[1:].lower())
+    try:
+        path.write_bytes(drawn.getvalue())
+    except OSError as error:
+        if not was_there:
+            path.unlink(missing_ok=True)
+        raise InputError(f"{path} cannot be written: {error.strerror or error}.") from error
+
+
+def plain(text: str) -> str:
+    """A name as it is, in which a dollar begins no formula."""
+    return text.replace("$", r"\$")
 
 
 def lines(path: Path, title: str, x: str, y: str, series: Mapping[str, Mapping[str, Point]], ideal: str) -> None:
@@ -69,7 +87,7 @@ def bars(path: Path, title: str, y: str, groups: Mapping[str, Mapping[str, Point
 def _tick(name: str, group: Mapping[str, Point | None]) -> str:
     """A group's name, with the value where it has one bar."""
     points = [point for point in group.values() if point is not None]
-    return f"{name}\n{points[0][0]:.3g}" if len(group) == len(points) == 1 else name
+    return f"{plain(name)}\n{points[0][0]:.3g}" if len(group) == len(points) == 1 else plain(name)
 
 
 def _bars(points: Iterable[Point]) -> list[list[float]]:
@@ -94,7 +112,7 @@ def _pyplot() -> Any:
 
 def _axes(title: str, x: str, y: str) -> Any:
     _, axes = _pyplot().subplots(figsize=SIZE, layout="constrained")
-    axes.set(title=title, xlabel=x, ylabel=y)
+    axes.set(title=plain(title), xlabel=x, ylabel=y)
     axes.grid(alpha=0.3)
     axes.set_axisbelow(True)
     return axes
@@ -107,7 +125,4 @@ def _keep(axes: Any, path: Path, level: str, highest: float, has_legend: bool = 
         axes.legend(fontsize="small")
     # An error bar may leave the picture, values never do.
     axes.set_ylim(0, min(axes.get_ylim()[1], 2 * max(highest, 1.0 if level else 0.0)) or 1.0)
-    try:
-        axes.figure.savefig(path, dpi=150)
-    except OSError as error:
-        raise InputError(f"{path} cannot be written: {error.strerror or error}.") from error
+    keep(axes.figure, path, 150)

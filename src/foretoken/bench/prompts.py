@@ -38,7 +38,7 @@ def load(path: Path, limit: int | None = None) -> Prompts:
         raise InputError(f"{path} holds no .jsonl file.")
     found: Prompts = {}
     for file in sets:
-        for number, line in enumerate(read_text(file).splitlines(), 1):
+        for number, line in enumerate(files.lines(read_text(file)), 1):
             if line.strip():
                 domain, prompt = _prompt(line, file.stem, f"line {number} of {file}")
                 own = found.setdefault(domain, [])
@@ -67,8 +67,8 @@ def _prompt(line: str, domain: str, where: str) -> tuple[str, dict[str, Any]]:
     if not isinstance(value, dict):
         raise InputError(f"{where} is no JSON object.")
     domain = value.get("domain", domain)
-    if not isinstance(domain, str):
-        raise InputError(f"the domain of {where} is {shown(domain)}, expected a text.")
+    if not isinstance(domain, str) or not domain.isprintable():
+        raise InputError(f"the domain of {where} is {shown(domain)}, expected a text that can be printed.")
     given = {name: value[name] for name in ("messages", "text", "prompt") if value.get(name) is not None}
     if list(given) == ["messages"] and isinstance(given["messages"], list):
         return domain, given

@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from foretoken import files
 from foretoken.errors import InputError
 from foretoken.ops import native
 
@@ -58,6 +59,7 @@ def target(where: str | Path) -> Path:
         return path
     if path.suffix != ".json" or not os.path.isdir(path.absolute().parent):
         raise InputError(f"{str(path)[:80]!r} is no folder, nor a .json file in one. Nothing could be kept there.")
+    files.check_writable(path, "report")
     if os.path.exists(path):
         raise InputError(f"{str(path)[:80]!r} exists already. Name another file, or a folder.")
     return path

@@ -14,7 +14,7 @@ from statistics import mean
 from typing import Any
 
 from foretoken.api import Model
-from foretoken.bench.answers import AUTO, PLAIN, require_drafter, require_template, timed
+from foretoken.bench.answers import AUTO, PLAIN, require_drafter, require_prompts, timed
 from foretoken.bench.calibration import calibration_error, foretold
 from foretoken.bench.loops import is_loop
 from foretoken.bench.prompts import Prompts
@@ -75,7 +75,7 @@ def measure(
     for name, load in models:
         model = load()
         require_drafter(model)
-        require_template(model, prompts)
+        require_prompts(model, prompts)
         before = len(settings) * sum(map(len, prompts.values()))
         found = _setting(model, prompts, horizons, max_tokens, repeats, partial(_passed_on, told, before, whole))
         settings.append({**name, "format": model.info()["format"], **found})

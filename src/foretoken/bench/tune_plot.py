@@ -8,7 +8,6 @@ from typing import Any
 from foretoken.bench import plot
 from foretoken.bench.answers import AUTO
 from foretoken.bench.tune import label_of
-from foretoken.errors import InputError
 
 SIZE = (11.0, 7.5)  # inches
 HEADROOM = 1.08  # above the highest point
@@ -25,7 +24,7 @@ def draw(path: Path, report: dict[str, Any]) -> None:
     by_horizon = setting["by_horizon"]
     fixed = [h for h in by_horizon if h.isdigit()]
     figure, axes = pyplot.subplots(2, 2, figsize=SIZE, layout="constrained")
-    figure.suptitle(f"{report['model']} {label_of(setting)}: what pays on these prompts")
+    figure.suptitle(plot.plain(f"{report['model']} {label_of(setting)}: what pays on these prompts"))
     _over_horizon(axes[0][0], by_horizon, fixed, "tok_per_s", "tokens per second")
     _over_horizon(axes[0][1], by_horizon, fixed, "rejection_rate", "rejected draft tokens, %", 100.0)
     longest = max(fixed, key=int)
@@ -42,9 +41,7 @@ def draw(path: Path, report: dict[str, Any]) -> None:
         own.grid(alpha=0.3)
         own.set_axisbelow(True)
     try:
-        figure.savefig(path, dpi=130)
-    except OSError as error:
-        raise InputError(f"{path} cannot be written: {error.strerror or error}.") from error
+        plot.keep(figure, path, 130)
     finally:
         pyplot.close(figure)
 

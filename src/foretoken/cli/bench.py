@@ -189,13 +189,14 @@ def decode(
     from foretoken.bench import decode_speed as bench
     from foretoken.bench import plot as picture
     from foretoken.bench import prompts as sets
+    from foretoken.horizon import parse_horizon
 
     if shape is not None:
         raise InputError(
             "decode takes no --shape: the text of random weights is noise, hardly any draft would be accepted, and a "
             "speed-up would say nothing. Give a model with --model, or none for the small pair that comes along."
         )
-    horizons = bench.default_horizons() if horizon is None else horizon.split(",")
+    horizons = bench.default_horizons() if horizon is None else [str(parse_horizon(h)) for h in horizon.split(",")]
     bench.check_horizons(horizons)
     if limit is not None:
         _whole(limit, "limit", 1, 1 << 20)
@@ -205,8 +206,8 @@ def decode(
         report = bench.measure(loaded, found, horizons, max_tokens, repeats, advance)
     domains = report["domains"]
     drafted = [own for own in report["mean_by_horizon"] if own != bench.PLAIN]
-    _show_decode(report, drafted)
     _hand_out(report, f"decode {report['model']}", where, json)
+    _show_decode(report, drafted)
     if plot is not None:
         noise = sum(len(d["noise"]) for d in domains.values())
         groups = {name: {f"horizon {own}": _point(d, "speedup", own) for own in drafted} for name, d in domains.items()}
@@ -341,13 +342,14 @@ def _show(title: str, names: list[str], rows: list[list[Any]]) -> None:
     from rich.box import SIMPLE_HEAD
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
     terminal.say(title)
     table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
     for place, name in enumerate(names):
         table.add_column(name, justify="right" if place else "left", no_wrap=True)
     for row in rows:
-        table.add_row(*(_text(name, value) for name, value in zip(names, row, strict=True)))
+        table.add_row(*(Text(_text(name, value)) for name, value in zip(names, row, strict=True)))  # no markup
     Console(stderr=True, width=max(Console(stderr=True).width, MIN_WIDTH)).print(table)
 
 

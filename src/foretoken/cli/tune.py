@@ -103,11 +103,12 @@ def _counts(clusters: str | None) -> Sequence[int | None]:
 def _show(report: dict[str, Any], horizons: list[str]) -> None:
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
     console = Console(stderr=True, width=max(Console(stderr=True).width, 100))
     for setting in report["settings"]:
         clusters = "" if setting["draft_clusters"] is None else f", {setting['draft_clusters']} clusters"
-        table = Table(title=f"{report['model']} {setting['format']}{clusters}")
+        table = Table(title=Text(f"{report['model']} {setting['format']}{clusters}", "table.title"))
         for name in ("horizon", "tok/s", "× plain", "rejected", "tok/round"):
             table.add_column(name, justify="right")
         for h in horizons:

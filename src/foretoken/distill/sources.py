@@ -17,7 +17,7 @@ from typing import Any
 
 from foretoken.chat import ChatTemplate
 from foretoken.errors import InputError
-from foretoken.files import read_text
+from foretoken.files import lines, read_text
 from foretoken.tokenizer import Tokenizer
 
 MAX_FILE_BYTES = 256 << 20
@@ -110,8 +110,8 @@ def _sources(file: Path) -> list[Source]:
     text = read_text(file, MAX_FILE_BYTES)
     if file.suffix != ".jsonl":
         return [Source(passage) for passage in passages(text)]
-    lines = enumerate(text.splitlines(), 1)
-    return [_line(line, f"line {number} of {file}") for number, line in lines if line.strip()]
+    numbered = enumerate(lines(text), 1)
+    return [_line(line, f"line {number} of {file}") for number, line in numbered if line.strip()]
 
 
 def passages(text: str) -> Iterator[str]:

@@ -67,9 +67,13 @@ class _Reader:
         self._cache = Cache(PagePool(model.cache_layers, self.room, 1, CHUNK + MAX_DRAFT))
         self._read: list[int] = []  # what the cache holds
         self._num_final = 0  # how many of them are of the text; the rest were a draft
+        self._is_whole = True  # no interrupt came while it read
 
     def read(self, text: Sequence[int], draft: Sequence[int]) -> np.ndarray:
         """(V,) logits after text and draft, of which what stands in the cache already is not read again."""
+        if not self._is_whole:
+            self._cache.pool.recount()
+        self._is_whole = False
         self._go_back(text, draft)
         logits = None
         while len(self._read) < len(text):
@@ -78,6 +82,7 @@ class _Reader:
         for token in draft[len(self._read) - len(text) :]:
             logits = self._pass([token], goes_on=True)
         assert logits is not None  # at least one token was new
+        self._is_whole = True
         return logits
 
     def _go_back(self, text: Sequence[int], draft: Sequence[int]) -> None:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence, Set
 from dataclasses import dataclass
+from operator import index
 from typing import Any, Protocol
 
 import numpy as np
 
-from foretoken.errors import DraftError
+from foretoken.errors import DraftError, shown
 
 
 @dataclass(slots=True, eq=False)  # not to be changed; frozen ones take four times as long to make
@@ -30,12 +31,33 @@ NO_DRAFT = Draft((), np.empty(0, dtype=np.float32))
 
 
 def check(draft: Draft, limit: int, vocab_len: int) -> None:
-    """Raise DraftError for a draft that the pass could not take: others share it, and must not pay for that."""
+    """Raise DraftError for a draft that the pass could not take: others share it, and must not pay for that.
+
+    Tokens and confidences that are only kept otherwise, as NumPy's tokens or a list of confidences, are made what a
+    draft holds.
+    """
+    if draft is NO_DRAFT:
+        return
+    _make_plain(draft)
     count = len(draft.tokens)
     if count > limit or len(draft.confidence) != count:
         raise DraftError(f"{count} tokens with {len(draft.confidence)} confidences, expected up to {limit} of each.")
     if count and not 0 <= min(draft.tokens) <= max(draft.tokens) < vocab_len:
         raise DraftError(f"token ids from {min(draft.tokens)} to {max(draft.tokens)}, expected 0 to {vocab_len - 1}.")
+
+
+def _make_plain(draft: Draft) -> None:
+    """Python's own numbers as tokens, one row of floats as confidences; raises DraftError for anything else."""
+    try:
+        draft.tokens = [index(token) for token in draft.tokens]
+        confidence = np.asarray(draft.confidence)
+    except (TypeError, ValueError) as error:
+        raise DraftError(f"tokens or confidences are no numbers: {error}.") from error
+    if confidence.ndim != 1 or confidence.dtype.kind not in "fiu":
+        raise DraftError(f"confidences of shape {confidence.shape} and type {confidence.dtype}, expected (n,) float32.")
+    draft.confidence = confidence if confidence.dtype == np.float32 else confidence.astype(np.float32)
+    if not isinstance(draft.source, str) or not isinstance(draft.own, (int, type(None))):
+        raise DraftError(f"source {shown(draft.source)} and own {shown(draft.own)}, expected a name and a number.")
 
 
 def until_stop(draft: Draft, stop_ids: Set[int]) -> Draft:

@@ -55,10 +55,13 @@ class Arena:
 class _Lease:
     """What the arrays of one block hold in common: the block is free when the last of them is gone."""
 
+    _block: np.ndarray | None = None  # until it is made, before which an interrupt may come
+
     def __init__(self, free: list[np.ndarray], block: np.ndarray, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
         self._free, self._block = free, block
         address = (block.ctypes.data, False)
         self.__array_interface__ = {"data": address, "shape": shape, "typestr": dtype.str, "version": 3}
 
     def __del__(self) -> None:
-        self._free.append(self._block)
+        if self._block is not None:
+            self._free.append(self._block)
