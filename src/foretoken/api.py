@@ -288,14 +288,14 @@ def load(
     list(map(say, (*info.warnings, *tuned.problems)))
     known_by = (info.format, info.fingerprint, state.sources, *beside.drafters.items(), drafter_format)
     return Model(
-        place.name,
-        target,
-        tokenizer,
-        source.chat_template(),
-        defaults,
-        proposer,
-        state,
-        {"kind": config.model_type, **_sizes(info)},
+        name=place.name,
+        target=target,
+        tokenizer=tokenizer,
+        chat_template=source.chat_template(),
+        defaults=defaults,
+        drafter=proposer,
+        drafter_state=state,
+        figures={"kind": config.model_type, **_sizes(info)},
         warnings=warnings,
         chunk=chunk,
         learned=_learned(known_by, tokenizer, draft_min_chance, say),
