@@ -57,7 +57,8 @@ def _num_values(parts: Iterable[Part]) -> int:
 def _is_four_bit(checkpoint: Checkpoint, part: Part) -> bool:
     """Whether no sampled block of the part holds more values than 4 bits can tell apart."""
     for tensor, shape in zip(part.tensors, part.row_shapes, strict=True):
-        rows = np.unique(np.linspace(0, shape[0] - 1, SAMPLED_ROWS).astype(np.int64))
+        # np.unique would import numpy.ma, which takes longer than the rest of this.
+        rows = np.array(sorted({int(row) for row in np.linspace(0, shape[0] - 1, SAMPLED_ROWS)}))
         values = checkpoint.read(tensor, rows)
         blocks = np.sort(values[:, : shape[1] // BLOCK * BLOCK].reshape(-1, BLOCK))
         num_levels = 1 + np.count_nonzero(np.diff(blocks), axis=1)
