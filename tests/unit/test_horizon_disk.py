@@ -263,3 +263,24 @@ def test_least_chances(value, parsed):
 def test_bad_least_chances(value):
     with pytest.raises(InputError, match="draft_min_chance"):
         parse_min_chance(value)
+
+
+def test_a_new_row_count_is_run_once_what_it_would_have_saved_is_what_its_first_pass_takes(tmp_path):
+    learned = Learned(tmp_path, "k")
+    for rows, seconds in ((1, 1.0), (1, 1.0), (1, 1.0), (2, 4.9), (2, 1.0)):
+        learned.costs.add(paid(rows, seconds))
+    assert [learned.costs.is_new(rows) for rows in (1, 2, 3)] == [False, False, True]
+    learned.save()
+    again = Learned(tmp_path, "k").costs
+    for rows in (1, 2):
+        again.add(paid(rows, 1.0))
+    for costs in (learned.costs, again):
+        nets = [0.0, 0.5, 1.0]  # two draft tokens would save half a unit more than one
+        assert [costs.instead(nets, 2, 1.0) for _ in range(9)] == [1] * 7 + [2] * 2
+
+
+def test_where_first_passes_take_no_longer_every_row_count_is_run():
+    costs = Costs()
+    for rows in (1, 1, 2, 2):
+        costs.add(paid(rows, 1.0))
+    assert costs.is_new(5) and costs.instead([0.0, 0.1, 0.2, 0.3, 0.31], 4, 1.0) == 4

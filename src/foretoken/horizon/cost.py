@@ -8,6 +8,7 @@ clamped: a page fault can triple one.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any, Final
 
@@ -34,6 +35,8 @@ STALE: Final = 256  # passes since a row count was last one of them: machines ch
 HOPE: Final = 0.0005  # and as cheaper by so much for every pass more,
 MOST_HOPE: Final = 0.1  # up to this, so that what was nearly as good is tried again
 GAP_WEIGHT: Final = 0.1
+FIRST_UNITS: Final = 0.0  # of the first pass of a row count, beyond what others take, before one is measured
+FIRST_WEIGHT: Final = 0.25
 
 
 class Costs:
@@ -50,6 +53,9 @@ class Costs:
         self._drafts: dict[str, Line] = {}
         self._latest: Line | None = None  # of the model that guessed last: as long as that takes one that is not known
         self._met: set[Any] = set()  # kinds of passes that this process has run
+        self._first = FIRST_UNITS
+        self._firsts: dict[int, float] = {}  # seconds by rows, until a second pass tells what is usual
+        self._missed = [0.0] * (MAX_ROWS + 1)  # units by rows, that such passes would have saved this process
         self._gaps = {False: 0.0, True: 0.0}  # seconds from a pass to the next round, by whether it had drafts
 
     def add(self, paid: Paid) -> None:
@@ -111,8 +117,14 @@ class Costs:
 
     def _add_pass(self, paid: Paid) -> None:
         rows, seconds = paid.rows, paid.verify_s + paid.other_s
-        if rows > MAX_ROWS or seconds <= 0.0 or not self._is_met((rows, paid.texts)):
+        if rows > MAX_ROWS or seconds <= 0.0:
             return
+        if not self._is_met((rows, paid.texts)):
+            if rows > 1 and paid.texts == 1:  # the first of one row is that of the weights as well
+                self._firsts[rows] = seconds
+            return
+        if self.level is not None and (first := self._firsts.pop(rows, 0.0)):
+            self._first = moved(self._first, max(first - seconds, 0.0) / self.level, FIRST_WEIGHT)
         kind = _class_of(paid.context)
         filled = self.curve(paid.context)
         if self.level is None:
@@ -135,6 +147,22 @@ class Costs:
             self._rescale()
         if not count or not self._adds % REFILL_EVERY:
             self._fill(kind)
+
+    def is_new(self, rows: int) -> bool:
+        """Whether this process has run no pass of one text with so many rows, which would have to be recorded."""
+        return rows <= MAX_ROWS and (rows, 1) not in self._met
+
+    def instead(self, nets: Sequence[float], chosen: int, rate: float) -> int:
+        """Draft tokens, one at least, or the best number whose pass need not be recorded, 0 where there is none.
+
+        What a new row count would have saved is added up until it is as much as recording it takes. Then it is worth
+        it, whatever comes: at worst twice as much is lost as by knowing how often it would be used.
+
+        nets  tokens that so many draft tokens bring beyond their rows, 0 of them first
+        """
+        best = max((i for i in range(len(nets)) if not i or not self.is_new(i + 1)), key=nets.__getitem__)
+        self._missed[chosen + 1] += (nets[chosen] - nets[best]) / rate
+        return chosen if self._missed[chosen + 1] >= self._first else best
 
     def _is_met(self, key: Any) -> bool:
         """False the first time: then a pass is recorded as well, and its time is not what the next ones cost."""
@@ -200,7 +228,7 @@ class Costs:
             if any(counts)
         }
         drafts = {name: [round(part, 8) for part in line.sums] for name, line in self._drafts.items()}
-        return {"level": self.level, "passes": passes, "drafts": drafts}
+        return {"level": self.level, "passes": passes, "drafts": drafts, "first": round(self._first, 6)}
 
     def restore(self, kept: Any) -> None:
         """Take over what a file says; raises InputError where it is not what `as_dict` makes."""
@@ -219,6 +247,7 @@ class Costs:
             if not all(part <= MOST_UNITS for part in line.fitted):
                 raise InputError(f"drafts of {name[:40]!r} take {line.fitted} units.")
             self._keep(name, line)
+        self._first = number(kept.get("first", FIRST_UNITS), 0.0, MOST_UNITS)  # older files have none
         self.level = level
         self._adds = LEVEL_TIMES
         self._rescale()

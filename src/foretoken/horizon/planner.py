@@ -158,13 +158,12 @@ class AutoHorizon:
         survival, net, best, chosen = 1.0, 0.0, 0.0, 0
         reach, least, worth = min(self._reach, self._high), self._min_chance, self._worth
         weighed, num_seen = 0 if self._is_text else min(self.own, self.model_limit), len(worth)  # by a model
-        weight = LOOK_WEIGHT if self._is_rare else WORTH_WEIGHT
+        weight, nets = LOOK_WEIGHT if self._is_rare else WORTH_WEIGHT, [0.0]
         for i, cost in enumerate(ahead):
             survival *= chances[i]
-            net += survival
-            if cost > before:
-                net -= rate * (cost - before)
-                before = cost
+            net += survival - rate * max(cost - before, 0.0)
+            before = max(before, cost)
+            nets.append(net)
             gain = net - best
             if gain > 0.0:
                 best = net
@@ -179,6 +178,8 @@ class AutoHorizon:
                     worth.append(gain)
         if weighed:
             self._settle_depths(count, weighed, weight)
+        if chosen and rows == 1 and self._costs.is_new(chosen + 1):
+            chosen = self._costs.instead(nets[: (chosen if least else reach) + 1], chosen, rate)
         low = min(self._low, likely(chances, least)) if self._low and least else self._low
         self.applied = chosen = min(max(chosen, low), self._high, count)
         return chosen
