@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from time import perf_counter
 
+from foretoken import files
 from foretoken.bench import script
 from foretoken.cli import terminal
 from foretoken.errors import InputError
@@ -139,7 +140,7 @@ def over_openvino(rows):
 
 
 def differing(report):
-    """Domains, or kinds of drafters, in which a text differs from plain decoding."""
+    """Domains in which a text differs from plain decoding."""
     return sum(not own["same_text"] for own in report["domains"].values())
 
 
@@ -212,7 +213,7 @@ def report_of(name, run, places, folder):
         report = json.loads(done.stdout.splitlines()[-1]) | {"seconds": seconds}
     except (IndexError, ValueError):
         return None, f"exit code {done.returncode}, see {name}.log"
-    kept.write_text(json.dumps(report), encoding="utf-8")
+    files.write_atomically(kept, json.dumps(report).encode())
     return report, ""
 
 

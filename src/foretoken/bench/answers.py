@@ -46,20 +46,15 @@ def require_drafter(model: Model) -> None:
 
 def require_prompts(model: Model, prompts: Prompts) -> None:
     """Raise InputError for prompts that the model cannot take, before anything is measured."""
-    require_template(model, prompts)
-    for domain, own in prompts.items():
-        for number, prompt in enumerate(own, 1):
-            try:
-                model.prompt_len(**prompt)
-            except InputError as error:
-                raise InputError(f"prompt {number} of {domain}: {error}") from error
-
-
-def require_template(model: Model, prompts: Prompts) -> None:
-    """Raise InputError for conversations where the model knows none."""
     domains = [domain for domain, own in prompts.items() if any("messages" in prompt for prompt in own)]
     if model.chat_template is None and domains:
         raise InputError(
             f"model {model.name} has no chat template, and prompts of {', '.join(domains)[:80]} are conversations. "
             'Give --prompts with lines like {"text": "Once upon a time"}; a checkout has bench/prompts/continuation.'
         )
+    for domain, own in prompts.items():
+        for number, prompt in enumerate(own, 1):
+            try:
+                model.prompt_len(**prompt)
+            except InputError as error:
+                raise InputError(f"prompt {number} of {domain}: {error}") from error

@@ -79,10 +79,10 @@ def measure(
         before = len(settings) * sum(map(len, prompts.values()))
         found = _setting(model, prompts, horizons, max_tokens, repeats, partial(_passed_on, told, before, whole))
         settings.append({**name, "format": model.info()["format"], **found})
-        model.trace, name_of, tuned = None, model.name, model.tuned
+        model.trace, model_name, tuned = None, model.name, model.tuned
         del model  # before the next one is loaded
     tuned.keep(settings)
-    return {"model": name_of, "max_tokens": max_tokens, "settings": settings, "sweet_spot": _sweet_spot(settings)}
+    return {"model": model_name, "max_tokens": max_tokens, "settings": settings, "sweet_spot": _sweet_spot(settings)}
 
 
 def _sweet_spot(settings: Sequence[dict[str, Any]]) -> dict[str, Any]:

@@ -54,7 +54,7 @@ class Costs:
         self._latest: Line | None = None  # of the model that guessed last: as long as that takes one that is not known
         self._met: set[Any] = set()  # kinds of passes that this process has run
         self._first = FIRST_UNITS
-        self._firsts: dict[int, float] = {}  # seconds by rows, until a second pass tells what is usual
+        self._firsts: dict[Any, float] = {}  # seconds by kind of pass, until a second one tells what is usual
         self._missed = [0.0] * (MAX_ROWS + 1)  # units by rows, that such passes would have saved this process
         self._gaps = {False: 0.0, True: 0.0}  # seconds from a pass to the next round, by whether it had drafts
 
@@ -119,11 +119,12 @@ class Costs:
         rows, seconds = paid.rows, paid.verify_s + paid.other_s
         if rows > MAX_ROWS or seconds <= 0.0:
             return
-        if not self._is_met((rows, paid.texts)):
-            if rows > 1 and paid.texts == 1:  # the first of one row is that of the weights as well
-                self._firsts[rows] = seconds
+        key = rows, paid.texts
+        if not self._is_met(key):
+            if rows > 1:  # the first of one row is that of the weights as well
+                self._firsts[key] = seconds
             return
-        if self.level is not None and (first := self._firsts.pop(rows, 0.0)):
+        if self.level is not None and (first := self._firsts.pop(key, 0.0)):
             self._first = moved(self._first, max(first - seconds, 0.0) / self.level, FIRST_WEIGHT)
         kind = _class_of(paid.context)
         filled = self.curve(paid.context)
@@ -181,6 +182,7 @@ class Costs:
         if not plain or self.level is None:
             return
         self.level *= plain
+        self._first /= plain
         self._filled = {kind: filled for kind, filled in self._filled.items() if any(self._counts[kind])}
         for table in (*self._units.values(), *self._filled.values()):
             table[:] = [units / plain for units in table]

@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -47,9 +48,15 @@ def write(path: Path, key: str, kept: dict[str, Any]) -> None:
         write_atomically(path, text)
 
 
-def restored(restore: Any, kept: Any) -> None:
-    """Call `restore(kept)`; anything that does not fit raises InputError."""
+def take_over(path: Path, key: str, restore: Callable[[Any], None]) -> str:
+    """Call `restore` with what was kept, where something was; why it is not used, where it does not fit, else empty."""
     try:
-        restore(kept)
+        kept = read(path, key)
+    except InputError as error:
+        return f"is not used: {error}"
+    try:
+        if kept is not None:
+            restore(kept)
     except (ForetokenError, TypeError, KeyError, ValueError, AttributeError, OverflowError) as error:
-        raise InputError(f"it holds something else: {error}") from error
+        return f"is not used: it holds something else: {error}"
+    return ""

@@ -81,13 +81,9 @@ class Learned:
 
     def _load(self, path: Path) -> None:
         """Take over what is there, all of it or nothing."""
-        try:
-            kept = disk.read(path, self._key)
-            if kept is not None:
-                disk.restored(self._restore, kept)
-        except InputError as error:
+        if problem := disk.take_over(path, self._key, self._restore):
             self.costs, self._weights, self._habit = Costs(), {}, Habit()
-            self.problem = f"what was measured here before is not used: {error}"
+            self.problem = f"what was measured here before {problem}"
 
     def _restore(self, kept: Any) -> None:
         if len(kept["weights"]) > MAX_SOURCES:

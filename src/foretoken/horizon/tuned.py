@@ -10,7 +10,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from foretoken.errors import InputError
 from foretoken.horizon import disk, kept
 from foretoken.horizon.learned import condition_key
 
@@ -39,13 +38,9 @@ class Tuned:
         self._drafters: Mapping[str, int] = {}
         self._key = condition_key(*files)
         self._path = None if folder is None or not os.path.isdir(folder) else disk.path_of(folder, self._key, "tune")
-        if self._path is not None:
-            try:
-                if (found := disk.read(self._path, self._key)) is not None:
-                    disk.restored(self._restore, found)
-            except InputError as error:
-                self.clusters, self.speeds = {}, {}
-                self.problems.append(f"what tune found here before is not used: {error}")
+        if self._path is not None and (problem := disk.take_over(self._path, self._key, self._restore)):
+            self.clusters, self.speeds = {}, {}
+            self.problems.append(f"what tune found here before {problem}")
 
     @property
     def has_clusters(self) -> bool:
