@@ -11,12 +11,17 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-import torch
+try:
+    import torch
+except ImportError:
+    print("drafter_inputs.py needs torch: pip install torch", file=sys.stderr)
+    raise SystemExit(2) from None
 
 import foretoken
 from foretoken.distill import Plan, batches, copying, folder, records, shape, start, training, writing

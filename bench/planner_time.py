@@ -1,4 +1,4 @@
-"""Microseconds that planning takes of a round, by draft length; the issue's limit is 20.
+"""Microseconds that planning takes of a round, by draft length; it may take 20.
 
     python bench/planner_time.py [--json]
 

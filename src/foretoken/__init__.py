@@ -9,9 +9,25 @@ from foretoken.errors import ForetokenError
 if TYPE_CHECKING:
     from foretoken.api import Model, load
     from foretoken.request import Options
-    from foretoken.stream import Answer, Event, Result, Stream
+    from foretoken.scheduler import Scheduler
+    from foretoken.stats import Stats
+    from foretoken.stream import Answer, Event, Logprob, Result, Stream
+    from foretoken.turn import Part
 
-__all__ = ["Answer", "Event", "ForetokenError", "Model", "Options", "Result", "Stream", "load"]
+__all__ = [
+    "Answer",
+    "Event",
+    "ForetokenError",
+    "Logprob",
+    "Model",
+    "Options",
+    "Part",
+    "Result",
+    "Scheduler",
+    "Stats",
+    "Stream",
+    "load",
+]
 
 
 def __getattr__(name: str) -> Any:
@@ -25,3 +41,7 @@ def __getattr__(name: str) -> Any:
 
         return {**vars(request), **vars(stream), **vars(api)}[name]
     raise AttributeError(f"module 'foretoken' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__, "__version__"})

@@ -26,7 +26,18 @@ from foretoken.models.gemma4 import Gemma4
 from foretoken.ops import NUMERICS_VERSION, native
 from foretoken.pairing import Beside, find_drafter, named_sources
 from foretoken.prefix import PrefixStore
-from foretoken.request import DEFAULTS, Checker, Options, Request, Text, refuse_unknown, texts_of, with_options
+from foretoken.request import (
+    DEFAULTS,
+    Checker,
+    Ids,
+    Messages,
+    Options,
+    Request,
+    Text,
+    refuse_unknown,
+    texts_of,
+    with_options,
+)
 from foretoken.sampling import SEED_LIMIT, Sampler, answer_seed, whole
 from foretoken.scheduler import Scheduler
 from foretoken.source import Source, open_source
@@ -93,7 +104,7 @@ class Model:
     @overload
     def generate(
         self,
-        prompt: list[str] | list[list[int]] | list[list[dict[str, Any]]],
+        prompt: list[str] | tuple[str, ...] | Sequence[Ids] | Sequence[Messages],
         *,
         each: Sequence[Options] | None = None,
         **options: Unpack[Options],

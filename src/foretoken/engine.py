@@ -73,7 +73,8 @@ class Sequence:
         self.no_drafter = "no-drafter"  # why there is none
         self.trace: Callable[[dict[str, Any]], None] | None = None
         self._num_logprobs = num_logprobs
-        self._plain_tokens, self._plain_s = 0, 0.0  # of rounds whose plain cost is known, and what that adds up to
+        self._plain = [0.0, 0.0]  # tokens of rounds whose plain cost is known, and seconds that they would have taken
+        self._cold = [0.0, 0.0]  # the same of other rounds before the first draft token had a row
 
     @property
     def last(self) -> int:
@@ -148,18 +149,23 @@ class Sequence:
             return self.horizon.reason
         return "no-draft" if self.no_drafter == "no-drafter" else self.no_drafter
 
-    def add_round(self, paid: Paid, accepted: int, other_s: float, plain_s: float | None) -> None:
+    def add_round(self, paid: Paid, accepted: int, judge_s: float, rest_s: float, plain_s: float | None) -> None:
         """Figures of a round: passes are shared, and every sequence is charged the whole pass it waited for.
 
-        other_s  seconds of judging
+        judge_s  seconds of judging its own rows; rest_s what else the round took
         plain_s  seconds of a plain pass instead of this one; None where that is not known
         """
-        self.stats.add_times(draft_s=paid.draft_s, verify_s=paid.verify_s, other_s=other_s)
+        self.stats.add_times(draft_s=paid.draft_s, verify_s=paid.verify_s, other_s=judge_s + rest_s)
+        known = self._plain
+        if plain_s is None and not self.stats.drafted:  # plain decoding is as fast as itself
+            known, plain_s = self._cold, paid.verify_s
         if plain_s is not None:
-            self._plain_tokens += accepted + 1
             planning_s = 0.0 if paid.drafters else paid.draft_s  # plain decoding pays for that as well
-            self._plain_s += (plain_s + planning_s) * (accepted + 1) + other_s
-            self.stats.plain_tok_per_s = self._plain_tokens / self._plain_s if self._plain_s else None
+            known[0] += accepted + 1
+            known[1] += (plain_s + planning_s + rest_s) * (accepted + 1) + judge_s
+        counted = [self._plain] if self.stats.drafted else [self._plain, self._cold]
+        tokens, seconds = map(sum, zip(*counted, strict=True))
+        self.stats.plain_tok_per_s = tokens / seconds if seconds else None
 
 
 class _Mark:
@@ -282,18 +288,20 @@ class Engine:
                 sequence.stats.add_times(prefill_s=scored - started + mark.judge_s + read_s)
         rounds_done = [mark for mark in marks if not mark.was_reading]
         if rounds_done:
-            paid = self._learn(rounds_done, drafters, sum(map(len, chunks)), planned - started, scored - planned)
+            times = planned - started, scored - planned
+            paid = self._paid(rounds_done, drafters, sum(map(len, chunks)), *times)
             self._last = paid, scored
+            self._tell(rounds_done, paid, started)
 
-    def _learn(
-        self,
+    @staticmethod
+    def _paid(
         marks: Seq[_Mark],
         drafters: Seq[Drafter | None],
         prompt_rows: int,
         draft_s: float,
         verify_s: float,
     ) -> Paid:
-        """Tell the horizons, the figures and the traces what the pass took and gave."""
+        """What the pass took and gave."""
         guessed: dict[str, list[int]] = {}
         rows = tokens = context = 0
         for mark, drafter in zip(marks, drafters, strict=True):
@@ -304,7 +312,7 @@ class Engine:
             if drafter is not None and horizon.limit:
                 name, own = (sequence.source, horizon.own) if horizon.guessed else (drafter.name, 0)
                 guessed.setdefault(name, []).append(own)
-        paid = Paid(
+        return Paid(
             rows=rows,
             prompt_rows=prompt_rows,
             texts=len(marks),
@@ -314,15 +322,26 @@ class Engine:
             drafters=guessed,
             draft_s=draft_s,
         )
+
+    def _tell(self, marks: Seq[_Mark], paid: Paid, started: float) -> None:
+        """Tell the horizons, the figures and, last of all, the traces: a trace that raises costs its own line only."""
+        going = [mark for mark in marks if mark.sequence.error is None]
+        lines = [(trace, mark.traced(paid)) for mark in going if (trace := mark.sequence.trace) is not None]
         plain_s = self._costs.plain_s(paid)
-        for mark in marks:
-            if mark.sequence.error is None:
-                mark.sequence.add_round(paid, mark.accepted, mark.judge_s, plain_s)
-                trace = mark.sequence.trace
-                if trace is not None:
-                    trace(mark.traced(paid))
-                mark.sequence.horizon.observe(mark.sequence, paid)
-        return paid
+        for mark in going:
+            mark.sequence.horizon.observe(mark.sequence, paid)
+        judged_s = sum(mark.judge_s for mark in marks)
+        rest_s = max(perf_counter() - started - paid.draft_s - paid.verify_s - judged_s, 0.0)
+        for mark in going:
+            mark.sequence.add_round(paid, mark.accepted, mark.judge_s, rest_s, plain_s)
+        problem = None
+        for trace, line in lines:
+            try:
+                trace(line)
+            except Exception as error:
+                problem = problem or error
+        if problem is not None:
+            raise problem
 
     def _settle_costs(self, paid: Paid, scored: float, started: float) -> None:
         """Learn what the round before took, from the end of its pass up to this one."""

@@ -107,7 +107,7 @@ def _not_here(name: hub.HubName) -> Place:
 
 
 def _beside(path: Path) -> Place:
-    names = hub.assistants(_name(path))
+    names = hub.assistants(_name(path)) if path.name else []  # the root has no neighbours
     for name in names:
         for other in (path.with_name(name), path.with_name(f"{name}.gguf")):
             if os.path.exists(other):
@@ -125,6 +125,8 @@ def _place(what: str, given: Any, is_drafter: bool, tell: Tell) -> tuple[Place, 
     """(source, name where it is one of the hub, whether it was fetched now)"""
     if not isinstance(given, (str, Path)):
         raise InputError(f"{what} is {shown(given)}, expected the path of a folder or GGUF file, or a hub name.")
+    if given == "":  # as of a variable that is not set
+        raise InputError(f"{what} is empty. Give the path of a folder or GGUF file, or a hub name.")
     path = Path(os.path.abspath(given))  # so that "." has a name and a folder beside it
     if isinstance(given, Path) or os.path.exists(path):  # False for a name that no file can have
         return Place(_name(path), path, "named by the user"), None, False

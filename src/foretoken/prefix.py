@@ -8,7 +8,7 @@ Entries are kept by last use within a budget of bytes. It knows tokens and cache
 
 from __future__ import annotations
 
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Iterable, Sequence
 from threading import Lock
 
@@ -19,6 +19,7 @@ from foretoken.errors import CacheError
 
 EVERY = 2048  # tokens of a long prompt between two checkpoints
 LEAST = 16  # fewer are read anew sooner than a page is copied for them
+MOST_ENTRIES = 1024  # all of which are looked through
 
 
 class PrefixStore:
@@ -28,6 +29,7 @@ class PrefixStore:
         self._pool = pool
         self._budget_bytes = budget_bytes
         self._entries: OrderedDict[tuple[int, ...], Cache] = OrderedDict()  # least recently used first
+        self._held = {kind: Counter[int]() for kind in pool.windows}  # entries that hold a page
         self._lock = Lock()
 
     def __len__(self) -> int:
@@ -47,9 +49,11 @@ class PrefixStore:
         """
         with self._lock:
             best, used, length = Cache(self._pool), None, LEAST - 1
-            wanted = np.array(tokens, dtype=np.int64)
+            wanted, start = np.array(tokens, dtype=np.int64), list(tokens[:LEAST])
             entries = ((key, cache, key) for key, cache in self._entries.items())
             for own, cache, key in (*entries, *((own, cache, None) for own, cache in others)):
+                if cache.length <= length or list(own[:LEAST]) != start:
+                    continue
                 cut = min(shared_len(wanted, own[: cache.length]), len(wanted) - 1)
                 if cut > length and cut >= cache.first_cut:
                     best, used, length = cache, key, cut
@@ -58,16 +62,19 @@ class PrefixStore:
             return best.fork(length) if best.length else best
 
     def keep(self, tokens: Sequence[int], cache: Cache) -> None:
-        """Remember a cache that holds exactly `tokens`; the cache itself stays the caller's."""
+        """Remember a cache that holds exactly `tokens`, enough of them; the cache itself stays the caller's."""
         if cache.length != len(tokens):
             raise CacheError(f"the cache holds {cache.length} positions, the tokens are {len(tokens)}.")
         key = tuple(tokens)
+        if len(key) < LEAST:
+            return
         with self._lock:
             if key in self._entries:
                 self._entries.move_to_end(key)
                 return
             self._entries[key] = cache.fork()
-            while self._entries and self._bytes() > self._budget_bytes:
+            self._count(cache, 1)
+            while self._entries and (self._bytes() > self._budget_bytes or len(self._entries) > MOST_ENTRIES):
                 self._evict()
 
     def make_room(self, pages: dict[str, int]) -> None:
@@ -82,17 +89,31 @@ class PrefixStore:
             while self._entries:
                 self._evict()
 
+    def recount(self) -> None:
+        """Count anew which pages entries hold, behind an interrupt that may have come between."""
+        with self._lock:
+            for held in self._held.values():
+                held.clear()
+            for cache in self._entries.values():
+                self._count(cache, 1)
+
     def _evict(self) -> None:
         _, cache = self._entries.popitem(last=False)
+        self._count(cache, -1)
         cache.release()
+
+    def _count(self, cache: Cache, entries: int) -> None:
+        """So many entries more hold this one's pages."""
+        for kind, table in cache.tables.items():
+            held = self._held[kind]
+            for page in table[table >= 0].tolist():
+                held[page] += entries
+                if not held[page]:
+                    del held[page]
 
     def _bytes(self) -> int:
         """Bytes of the pages that entries hold, each page once."""
-        held: dict[str, set[int]] = {kind: set() for kind in self._pool.windows}
-        for cache in self._entries.values():
-            for kind, table in cache.tables.items():
-                held[kind].update(table[table >= 0].tolist())
-        return sum(len(pages) * self._pool.page_bytes(kind) for kind, pages in held.items())
+        return sum(len(pages) * self._pool.page_bytes(kind) for kind, pages in self._held.items())
 
 
 def shared_len(a: Sequence[int] | np.ndarray, b: Sequence[int] | np.ndarray) -> int:

@@ -11,6 +11,7 @@ from operator import index
 from typing import Any, TypedDict, TypeGuard, TypeVar, get_type_hints
 
 import numpy as np
+import numpy.typing as npt
 
 from foretoken.chat import ChatTemplate
 from foretoken.config import GenerationDefaults
@@ -22,12 +23,15 @@ from foretoken.tools import check_tools
 
 MAX_STOPS = 64  # every token is compared with all of them
 Messages = Sequence[Mapping[str, Any]]
-Text = str | Sequence[int] | Messages  # what one answer continues
+Ids = Sequence[int] | npt.NDArray[np.integer[Any]]
+Text = str | Ids | Messages  # what one answer continues
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 
 class Options(TypedDict, total=False):
-    """messages    a conversation, in place of a prompt: turns, rendered by the model's own template, which gets every
+    """What is None is as if it were not given.
+
+    messages    a conversation, in place of a prompt: turns, rendered by the model's own template, which gets every
                 field as it is: role, content, tool_calls, reasoning, …; `turn.message(result.parts)` is an answer as
                 such a turn
     thinking    True or False as the template's `enable_thinking`; with None it does what it does
@@ -45,20 +49,20 @@ class Options(TypedDict, total=False):
     messages: Messages | None
     thinking: bool | None
     tools: Sequence[Mapping[str, Any]] | None
-    max_tokens: int
-    horizon: int | str
+    max_tokens: int | None
+    horizon: int | str | None
     temperature: float | None
     top_k: int | None
     top_p: float | None
     min_p: float | None
     seed: int | None
     logit_bias: Mapping[int, float] | None
-    repetition_penalty: float
-    presence_penalty: float
-    frequency_penalty: float
+    repetition_penalty: float | None
+    presence_penalty: float | None
+    frequency_penalty: float | None
     logprobs: int | None
-    stop: str | Sequence[str]
-    ignore_eos: bool
+    stop: str | Sequence[str] | None
+    ignore_eos: bool | None
 
 
 DEFAULTS = Options(
@@ -141,7 +145,7 @@ class Checker:
         """One request; raises InputError for anything that cannot be honoured."""
         self._refuse_several(prompt, options)
         refuse_unknown(options, DEFAULTS)
-        asked = {**DEFAULTS, **options}
+        asked: dict[str, Any] = {**DEFAULTS, **{name: value for name, value in options.items() if value is not None}}
         if not isinstance(asked["ignore_eos"], bool):
             raise InputError(f"ignore_eos is {shown(asked['ignore_eos'])}, expected true or false.")
         return Request(
@@ -160,7 +164,7 @@ class Checker:
         """What only `Model.generate` takes."""
         for name in ("n", "each"):
             if name in options:
-                raise InputError(f"{name} is for generate. Here ask for one answer at a time, with a seed of its own.")
+                raise InputError(f"{name} is for generate as a whole. Here ask for one answer, with a seed of its own.")
         if texts_of(prompt, options.get("messages")) is not None:
             raise InputError(
                 "these are several texts, and one answer continues one. "

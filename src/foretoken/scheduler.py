@@ -7,7 +7,7 @@ prompt that begins like an earlier one is read from there on. Not for several th
 
 from __future__ import annotations
 
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterator
 from types import TracebackType
 from typing import Any, Unpack
@@ -50,7 +50,7 @@ class Scheduler:
         self._running: list[Answer] = []
         self._num_taken = 0
         self._is_closed = False
-        self._events: list[tuple[Answer, Event]] = []  # of the step that runs, or was interrupted
+        self._events: deque[tuple[Answer, Event]] = deque()  # that nobody has taken yet, but for those of streams
         self._is_whole = True  # False during a step, and after one that was interrupted
 
     def __enter__(self) -> Scheduler:
@@ -67,6 +67,7 @@ class Scheduler:
         for answer in (*self._running, *self._waiting):
             answer.close()
         self._forget_closed()
+        self._events.clear()
         self._store.clear()
 
     @with_options
@@ -99,7 +100,7 @@ class Scheduler:
 
         def step() -> Event | None:
             if not events and not answer.is_done:
-                self.step()
+                self._step()
             return events.popleft() if events else None
 
         return Stream(answer, step)
@@ -117,10 +118,18 @@ class Scheduler:
     def step(self) -> list[tuple[Answer, Event]]:
         """Admit what fits, run one pass, and give what it added to each answer.
 
-        An interrupt loses nothing: the next step gives first what this one had added.
+        Events that nobody has taken yet come first: of a step that was interrupted, of a loop that was left, of answers
+        that ran along with a stream. A stream's own events are its own.
         """
+        self._step()
+        events = list(self._events)
+        self._events.clear()
+        return events
+
+    def _step(self) -> None:
         if not self._is_whole:
             self._pool.recount()
+            self._store.recount()
         self._is_whole = False
         self._forget_closed()
         self._admit()
@@ -129,12 +138,13 @@ class Scheduler:
         for answer in self._running:
             self._keep_checkpoint(answer.sequence)
             if (event := answer.advance()) is not None:
-                if id(answer) in self._streamed:
-                    self._streamed[id(answer)].append(event)
-                self._events.append((answer, event))
+                own = self._streamed.get(id(answer))
+                if own is None:
+                    self._events.append((answer, event))
+                else:
+                    own.append(event)
         self._forget_closed()
-        events, self._events, self._is_whole = self._events, [], True
-        return events
+        self._is_whole = True
 
     def _run_pass(self) -> None:
         if self._running:
@@ -143,15 +153,23 @@ class Scheduler:
             self._runner.step([answer.sequence for answer in self._running])
 
     def __iter__(self) -> Iterator[tuple[Answer, Event]]:
-        """Run until every answer is finished."""
-        while self._waiting or self._running:
-            yield from self.step()
+        """Run until every answer is finished. What a loop that is left has not taken the next one begins with."""
+        while self._events or self._waiting or self._running:
+            if self._events:
+                yield self._events.popleft()
+            else:
+                self._step()
 
     def _admit(self) -> None:
         """In order of arrival: an answer that does not fit yet holds back those behind it, so none starves."""
-        while self._waiting and len(self._running) < self._max_running and self._fits(self._waiting[0]):
+        promised = self._promised()
+        while self._waiting and len(self._running) < self._max_running:
             answer = self._waiting[0]
             sequence = answer.sequence
+            for kind, pages in self._pool.pages_for(sequence.end).items():
+                promised[kind] += pages
+            if any(pages > self._pool.num_pages(kind) for kind, pages in promised.items()):
+                return
             if self._is_being_read(sequence.tokens):
                 return
             running = [(other.sequence.tokens, other.sequence.cache) for other in self._running]
@@ -162,9 +180,11 @@ class Scheduler:
 
     def _is_being_read(self, tokens: list[int]) -> bool:
         """Whether a running answer is about to read a page or more of this beginning, to be shared then."""
+        start = tokens[:PAGE]
         reading = [answer.sequence for answer in self._running if answer.sequence.is_reading and self._store.is_on]
         return any(
-            min(shared_len(tokens[:-1], other.tokens), other.prompt_len) >= other.cache.length + PAGE
+            other.tokens[:PAGE] == start
+            and min(shared_len(tokens[:-1], other.tokens), other.prompt_len) >= other.cache.length + PAGE
             for other in reading
         )
 
@@ -173,15 +193,16 @@ class Scheduler:
             self._store.keep(sequence.tokens[: sequence.checkpoints[0]], sequence.cache)
             del sequence.checkpoints[0]
 
-    def _fits(self, answer: Answer) -> bool:
-        needed = self._pool.pages_for(answer.sequence.end)
-        for running in self._running:
-            for kind, pages in self._pool.pages_for(running.sequence.end).items():
-                needed[kind] += pages
-        return all(pages <= self._pool.num_pages(kind) for kind, pages in needed.items())
+    def _promised(self) -> Counter[str]:
+        """Pages by kind that the running answers may come to need."""
+        pages = Counter[str]()
+        for answer in self._running:
+            pages.update(self._pool.pages_for(answer.sequence.end))
+        return pages
 
     def _forget_closed(self) -> None:
         self._running = [answer for answer in self._running if not answer.is_done]
-        self._waiting = deque(a for a in self._waiting if not a.is_done and a not in self._running)
-        alive = {id(answer) for answer in (*self._running, *self._waiting)}
+        running = set(map(id, self._running))
+        self._waiting = deque(a for a in self._waiting if not a.is_done and id(a) not in running)
+        alive = {*running, *map(id, self._waiting)}
         self._streamed = {key: events for key, events in self._streamed.items() if key in alive}

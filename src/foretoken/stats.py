@@ -85,12 +85,17 @@ class Stats:
         self._last_accepted = accepted
 
     def cut_last_round(self, dropped: int) -> None:
-        """A stop came inside the last round: its last `dropped` tokens are neither in the answer nor counted."""
+        """A stop came inside the last round: its last `dropped` tokens are neither in the answer nor counted.
+
+        Nor are they counted as drafted, for the target had kept them.
+        """
         assert 0 <= dropped <= self._last_accepted
         kept = self._last_accepted - dropped
         for position in range(kept, self._last_accepted):
             self.accepted_by_position[position] -= 1
+            self.drafted_by_position[position] -= 1
         self.accepted -= dropped
+        self.drafted -= dropped
         self.accepted_batches -= dropped > 0 and kept == 0
         self._last_accepted = kept
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from types import TracebackType
 
 from foretoken import engine, turn
 from foretoken.cache import Cache
@@ -226,7 +227,7 @@ class Answer:
 
 
 class Stream(Iterator[Event]):
-    """One answer and the passes that write it. `result` is there after the end, and after `close()`.
+    """One answer and the passes that write it. `result` is there after the end, and after `close()` or `with`.
 
     step  runs one pass and gives what it added to the answer, None after a prompt chunk
     """
@@ -243,6 +244,15 @@ class Stream(Iterator[Event]):
                 _ = self._answer.result  # raises what made it fail
                 raise StopIteration
         return event
+
+    def __enter__(self) -> Stream:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, where: TracebackType | None
+    ) -> None:
+        if not self._answer.is_done:
+            self.close()
 
     def close(self) -> Result:
         """Stop here; whatever was written so far is the result. Harmless after the end."""

@@ -69,6 +69,10 @@ def test_plain_speed_is_told_where_it_is_known():
     plain = write(Learned().horizon(0))
     assert plain.stats.speedup == pytest.approx(1.0)
     assert write(Learned().horizon(3), end=9).stats.plain_tok_per_s > 0
+    right = OracleDrafter(plain.tokens, lambda position: True)
+    drafted = write(Learned().horizon(3), right, end=len(PROMPT) + 6)  # a round of four tokens, and one without a draft
+    assert drafted.stats.horizon_rounds and drafted.stats.fallbacks == {"budget": 1}
+    assert drafted.stats.plain_tok_per_s is None  # by that one pass, the first of its kind, nothing can be told
 
 
 @pytest.mark.parametrize("name", ["auto", "short", "long"])

@@ -1,9 +1,12 @@
 """Several answers in one pass: nobody's tokens depend on who joins, leaves or waits."""
 
+import time
+
 import pytest
 from pair import CODE, embedded
 
 from foretoken.errors import InputError
+from foretoken.horizon import FixedHorizon
 
 PROMPTS = [CODE, "In the beginning", "1, 2, 3,", "x" * 40, "The", "{", "def f():", "Once upon a time there was"]
 
@@ -34,6 +37,27 @@ def test_events_make_the_texts():
     texts = {id(answer): "" for answer in answers}
     for answer, event in scheduler:
         texts[id(answer)] += event.text
+    assert [texts[id(answer)] for answer in answers] == [answer.result.text for answer in answers]
+
+
+def test_a_loop_that_is_left_is_gone_on_with():
+    """By the next loop, step by step, or along with a stream: every event comes once, in order."""
+    scheduler = embedded().scheduler(parallel=4)
+    answers = [scheduler.submit(prompt, seed=3, max_tokens=20, ignore_eos=True) for prompt in PROMPTS[:4]]
+    texts = dict.fromkeys(map(id, answers), "")
+
+    def take(pairs):
+        for answer, event in pairs:
+            texts[id(answer)] += event.text
+
+    for pair in scheduler:
+        take([pair])
+        if len(texts[id(answers[1])]) > 8:
+            break
+    take(scheduler.step())
+    stream = scheduler.stream(PROMPTS[4], max_tokens=10, temperature=0.0, ignore_eos=True)
+    assert "".join(event.text for event in stream) == stream.result.text
+    take(scheduler)
     assert [texts[id(answer)] for answer in answers] == [answer.result.text for answer in answers]
 
 
@@ -106,3 +130,39 @@ def test_a_cache_that_the_system_refuses_is_an_input_error(monkeypatch):
     monkeypatch.setattr("foretoken.cache.PagePool", refuse)
     with pytest.raises(InputError, match="no memory for 1025 caches"):
         embedded().scheduler(1024)
+
+
+def test_a_trace_that_raises_costs_nobody_figures():
+    model, lines = embedded(), []
+    scheduler = model.scheduler(parallel=3)
+
+    def trace(line):
+        lines.append(line)
+        raise RuntimeError("full")
+
+    model.trace = trace
+    try:
+        answers = [scheduler.submit(p, max_tokens=8, temperature=0.0, ignore_eos=True) for p in PROMPTS[:3]]
+    finally:
+        model.trace = None
+    while scheduler.num_running or scheduler.num_waiting:
+        try:
+            scheduler.step()
+        except RuntimeError:
+            continue
+    assert [a.result.tokens for a in answers] == [solo(p, 0, max_tokens=8, temperature=0.0).tokens for p in PROMPTS[:3]]
+    assert len(lines) == sum(answer.result.stats.rounds for answer in answers)
+    assert all(answer.result.stats.tok_per_s for answer in answers)
+
+
+def test_what_else_a_round_takes_is_part_of_its_time(monkeypatch):
+    observe = FixedHorizon.observe
+
+    def slow(self, state, paid):
+        time.sleep(0.02)
+        observe(self, state, paid)
+
+    monkeypatch.setattr(FixedHorizon, "observe", slow)
+    stats = solo("The", 0, max_tokens=6, temperature=0.0, horizon=0).stats
+    assert stats.rounds == 5 and stats.other_s >= 0.1
+    assert stats.tok_per_s == pytest.approx(5 / (stats.verify_s + stats.draft_s + stats.other_s))

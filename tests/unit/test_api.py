@@ -152,6 +152,20 @@ def test_closing_a_stream_keeps_what_came():
     assert list(stream) == []
 
 
+def test_the_end_of_with_closes_a_stream():
+    with embedded().stream(CODE, temperature=0.0, max_tokens=80, ignore_eos=True) as stream:
+        first = next(stream)
+    assert (stream.result.finish_reason, stream.result.tokens) == ("interrupted", first.tokens)
+    with embedded().stream(CODE, max_tokens=3, ignore_eos=True) as stream:
+        assert len(list(stream)) > 0
+    assert stream.result.finish_reason == "length"
+
+
+def test_completion_sees_what_is_public():
+    assert set(foretoken.__all__) <= set(dir(foretoken))
+    assert all(getattr(foretoken, name) is not None for name in foretoken.__all__)
+
+
 def test_a_seed_is_drawn_and_reported():
     first = generate(temperature=1.0)
     again = generate(temperature=1.0, seed=first.seed)
@@ -214,7 +228,7 @@ for _ in range(100_000):
         ({"prompt": b"hi"}, "bytes"),
         ({"prompt": 5}, "int"),
         ({"prompt": ["a", 5]}, "int"),
-        ({"stop": None}, "stop"),
+        ({"stop": 5}, "stop"),
         ({"stop": ["\udcff"]}, "stop"),
         ({"logit_bias": "x"}, "logit_bias"),
         ({"temperature": 10**400}, "temperature"),

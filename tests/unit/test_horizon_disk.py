@@ -118,6 +118,20 @@ def test_kept_and_read_back(tmp_path):
     assert not list(tmp_path.glob("*.tmp"))
 
 
+def test_how_long_ago_a_row_count_was_measured_is_kept(tmp_path):
+    """Else commands of one answer each would never try again what one slow pass has made look dear."""
+    learned = Learned(tmp_path, "k")
+    for _ in range(9):
+        learned.costs.add(paid(1, 1.0))
+        learned.costs.add(paid(4, 1.3))
+    for _ in range(10):
+        for _ in range(60):
+            learned.costs.add(paid(1, 1.0))
+        learned.save()
+        learned = Learned(tmp_path, "k")
+    assert learned.costs.curve(100)[4] / learned.costs.curve(100)[1] == pytest.approx(0.9 * 1.3, rel=0.02)
+
+
 def test_a_new_start_begins_where_the_last_one_ended(tmp_path):
     """As the next text of the same process would: from its first draft on, and in blocks of code as well."""
     learned = trained(tmp_path)
@@ -181,6 +195,8 @@ DAMAGE = {
     "a huge number": lambda text: changed(text, "level", 10**400),
     "rows that are none": lambda text: changed(text, "passes", {"0": {"-3": [1.0, 2]}}),
     "a class that is none": lambda text: changed(text, "passes", {"99": {"1": [1.0, 2]}}),
+    "an age below zero": lambda text: changed(text, "passes", {"0": {"1": [1.0, 2, -1]}}),
+    "two ages": lambda text: changed(text, "passes", {"0": {"1": [1.0, 2, 3, 4]}}),
     "units as text": lambda text: changed(text, "passes", {"0": {"1": ["1", 2]}}),
     "short sums": lambda text: changed(text, "drafts", {"mtp": [1.0]}),
     "weights as text": lambda text: text.replace('"weights": {"mtp": [', '"weights": {"mtp": ["x", '),

@@ -87,6 +87,26 @@ def test_the_budget_forgets_the_least_recently_used(pool):
     assert [store.take([first] * 31).length for first in (1, 2, 3)] == [30, 0, 30]
 
 
+def test_pages_of_entries_are_counted_once(pool):
+    store, cache, one = PrefixStore(pool, NO_LIMIT), filled(pool, 130), pool.page_bytes("full")
+    one += pool.page_bytes("sliding")
+    store.keep(range(130), cache)
+    longer = cache.fork()
+    longer.begin_pass(62)
+    longer.end_pass()  # the last page was not full: it is copied, and full then
+    store.keep(range(192), longer)
+    store.keep(range(LEAST - 1), filled(pool, LEAST - 1))  # nobody would ever take it
+    assert len(store) == 2 and store._bytes() == 4 * one
+    store._held["full"].clear()  # as after an interrupt
+    store.recount()
+    assert store._bytes() == 4 * one
+    store.take(range(193))
+    store._evict()
+    assert store._bytes() == 3 * one
+    store.clear()
+    assert store._bytes() == 0
+
+
 def test_nothing_is_kept_without_a_budget(pool):
     store = PrefixStore(pool, 0)
     store.keep(range(30), filled(pool, 30))

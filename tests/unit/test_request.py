@@ -89,6 +89,11 @@ def test_what_is_wrong_with_one_of_several_texts_is_said(options, words):
         embedded().generate([CODE, "Two"], **options)
 
 
+def test_what_is_none_is_not_given():
+    asked = dict.fromkeys(request.DEFAULTS) | {"messages": QUESTION, "seed": 3}
+    assert embedded().generate(**asked).tokens == embedded().generate(messages=QUESTION, seed=3).tokens
+
+
 def test_an_answer_continues_one_text():
     scheduler = embedded().scheduler(parallel=2)
     for ask in (embedded().stream, scheduler.submit, scheduler.stream):

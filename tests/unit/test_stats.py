@@ -69,6 +69,7 @@ def test_stop_inside_the_last_round_leaves_the_dropped_tokens_out():
     assert (stats.accepted, stats.accepted_by_position, stats.accepted_batches) == (2, [1, 1, 0, 0], 1)
     stats.cut_last_round(2)
     assert (stats.accepted, stats.accepted_by_position, stats.accepted_batches) == (0, [0, 0, 0, 0], 0)
+    assert (stats.drafted, stats.drafted_by_position, stats.rejections) == (1, [0, 0, 0, 1], 1)  # and that was wrong
     stats.cut_last_round(0)
     assert stats.accepted == 0
 

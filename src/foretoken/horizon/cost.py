@@ -22,7 +22,7 @@ MAX_ROWS: Final = 64  # of the table; further rows cost what the last ones do
 PRIOR_ROW: Final = 0.04  # units that a row more costs before that is measured; low, or it would never be tried
 STEP_ROWS: Final = 4  # between measured row counts no further apart there may be a step, else a slope
 PRIOR_DRAFT: Final = 0.02  # units of a draft token before one is measured
-FIRST_CLAMP: Final = 2.0  # while fewer than FEW times are known
+FIRST_CLAMP: Final = 1.75  # while fewer than FEW times are known
 LEVEL_TIMES: Final = 3
 LEVEL_WEIGHT: Final = 0.05
 LEAST_WEIGHT: Final = 0.05
@@ -104,7 +104,12 @@ class Costs:
         return line.fitted if line is not None and any(line.fitted) else (0.0, PRIOR_DRAFT)
 
     def plain_s(self, paid: Paid) -> float | None:
-        """Seconds that a plain pass would have taken instead of this one; None where either was not measured."""
+        """Seconds that a plain pass would have taken instead of this one; None where either was not measured.
+
+        The first of its kind in a process, which is recorded as well, tells nothing.
+        """
+        if (paid.rows, paid.texts) not in self._met:
+            return None
         if paid.rows == paid.texts:
             return paid.verify_s
         are_known = self.is_known(paid.context, paid.texts) and self.is_known(paid.context, paid.rows)
@@ -139,7 +144,9 @@ class Costs:
         off = seconds / self.level / expected
         off = clamp if off > clamp else off if off * clamp > 1.0 else 1.0 / clamp
         weight = 1.0 / (count + 1)
-        units[rows] = filled[rows] = expected * off ** (weight if weight > LEAST_WEIGHT else LEAST_WEIGHT)
+        if counts[rows] < FEW and off * CLAMP < 1.0:
+            weight = 1.0  # what was believed was a slow pass
+        units[rows] = filled[rows] = expected * off ** max(weight, LEAST_WEIGHT)
         counts[rows], seen[rows] = count + 1, self._adds
         self.level *= off**LEVEL_WEIGHT
         self._adds += 1
@@ -225,7 +232,10 @@ class Costs:
     def as_dict(self) -> dict[str, Any]:
         """For a file; `restore` reads it."""
         passes = {
-            str(kind): {str(rows): [round(self._units[kind][rows], 6), counts[rows]] for rows in _known(counts)}
+            str(kind): {
+                str(rows): [round(self._units[kind][rows], 6), counts[rows], self._adds - self._seen[kind][rows]]
+                for rows in _known(counts)
+            }
             for kind, counts in self._counts.items()
             if any(counts)
         }
@@ -238,10 +248,13 @@ class Costs:
         for text, entries in items(kept["passes"], MAX_CLASSES):
             kind = whole(text, 0, MAX_CLASSES - 1)
             self._fill(kind)
-            for count, (units, times) in items(entries, MAX_ROWS):
+            for count, (units, times, *rest) in items(entries, MAX_ROWS):
                 rows = whole(count, 1, MAX_ROWS)
                 self._units[kind][rows] = number(units, 1.0 / MOST_UNITS, MOST_UNITS)
                 self._counts[kind][rows] = min(whole(times, 1, 1 << 40), KEPT_COUNT)
+                if rest:  # older files have no age
+                    (age,) = rest
+                    self._seen[kind][rows] = LEVEL_TIMES - whole(age, 0, 1 << 40)
         for name, sums in items(kept["drafts"], MAX_SOURCES):
             if not isinstance(sums, list) or len(sums) != len(Line().sums):
                 raise InputError(f"the sums of drafter {name[:40]!r} are not {len(Line().sums)} numbers.")

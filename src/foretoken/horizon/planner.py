@@ -1,13 +1,13 @@
 """Chooses the horizon of each round: tokens per second, not acceptance, is what counts.
 
 A draft token gets a row iff its chance of survival is worth more than the row costs, S > rate × (cost of one row more),
-where the rate is what the run itself reaches in tokens per unit of time, in rounds of the same kind (the text's own
-drafts, or not): the rule of renewal-reward processes. All row counts are compared, for costs have steps. No row is
-always among them, and then a round is plain decoding. Before that the drafter is asked for as many tokens as have
-lately been worth their cost, fewer where it becomes unsure while it guesses, or none. Then drafts are looked at now and
-again without a row and compared with what the target goes on to write; all looking together may take less than one
-hundredth of the time. Where a model is not worth asking, the text itself is: its guesses cost next to nothing, and are
-asked for where it is sure of them, as long as they have not cost more than they brought.
+where the rate is a little more (LATER) than the run reaches in tokens per unit of time, in rounds of the same kind (the
+text's own drafts, or not): the rule of renewal-reward processes. All row counts are compared, for costs have steps, and
+none, which is plain decoding. Before that the drafter is asked for as many tokens as have lately been worth their cost,
+fewer where it becomes unsure while it guesses, or none. Then drafts are looked at now and again without a row and
+compared with what the target goes on to write; all looking together may take less than one hundredth of the time. Where
+a model is not worth asking, the text itself is: its guesses cost next to nothing, and are asked for where it is sure of
+them, as long as they have not cost more than they brought.
 """
 
 from __future__ import annotations
@@ -44,6 +44,7 @@ WORTH_WEIGHT: Final = 0.25
 LOOK_WEIGHT: Final = 0.4  # looks and probes are few, so each says more
 USELESS_TIMES: Final = 4  # that is charged for a look at a model that is hardly ever right,
 VAIN_LOOKS: Final = 8  # and one time more for so many in a row that found nothing in texts of this kind
+LATER: Final = 1.1  # times its time a row must be worth: what gets none is guessed again, and better, a round later
 NEXT_CHANCE: Final = 0.6  # of a draft token to be worth a row, where those before it are: others are guessed in vain
 GUESSED_WORTH: Final = 0.8  # of the worth of one draft token, for the next one where none was seen
 TEXT_OVER_MODEL: Final = 2  # times the tokens of a model that the text is asked for beside it
@@ -98,8 +99,7 @@ class AutoHorizon:
         self._was_right = False  # the last draft was right throughout
         self._is_hot = True  # the last look was worth its time, or the text is new
         self._charged, self._times = 0.0, 1  # for a look whose time is not known yet, and how many times that
-        self._share = 0.0  # what a round adds to that
-        self._due = 0.0  # the next look comes when there is so much
+        self._share = self._due = 0.0  # what a round adds to that, and how much there is when the next look comes
         self._is_parked = self._is_due = False
         self._asleep_from = self._asleep_to = 0  # tokens of the text; between them only what stands in it wakes it
         self._wake = REPEATS  # what the text must tell to be one
@@ -154,15 +154,15 @@ class AutoHorizon:
         if rows + count > MAX_ROWS:  # further rows cost what the last one does
             last, slope = ahead[-1] if ahead else before, costs[MAX_ROWS] - costs[MAX_ROWS - 1]
             ahead += [last + slope * i for i in range(1, count - len(ahead) + 1)]
-        rate = max((self._is_text and self._text_rate.value) or self._rate.value, 1.0 / costs[1])
-        survival, net, best, chosen = 1.0, 0.0, 0.0, 0
+        rate = LATER * max((self._is_text and self._text_rate.value) or self._rate.value, 1.0 / costs[1])
+        survival, kept, best, chosen = 1.0, 0.0, 0.0, 0
         reach, least, worth = min(self._reach, self._high), self._min_chance, self._worth
         weighed, num_seen = 0 if self._is_text else min(self.own, self.model_limit), len(worth)  # by a model
         weight, nets = LOOK_WEIGHT if self._is_rare else WORTH_WEIGHT, [0.0]
         for i, cost in enumerate(ahead):
             survival *= chances[i]
-            net += survival - rate * max(cost - before, 0.0)
-            before = max(before, cost)
+            kept += survival
+            net = kept - rate * (cost - before)
             nets.append(net)
             gain = net - best
             if gain > 0.0:
