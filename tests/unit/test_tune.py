@@ -39,7 +39,8 @@ def test_every_horizon_is_told_and_the_text_is_the_same(report):
 
 
 def test_the_sweet_spot_is_the_fastest(report):
-    speeds = {h: own["tok_per_s"] for h, own in report["settings"][0]["by_horizon"].items()}
+    (setting,) = report["settings"]
+    speeds = {h: own["tok_per_s"] for h, own in setting["by_horizon"].items() if h not in setting["noise"]}
     assert report["sweet_spot"]["tok_per_s"] == max(speeds.values())
     assert speeds[report["sweet_spot"]["horizon"]] == max(speeds.values())
     assert "fastest here: --format" in tune.advice(report)[0]
@@ -48,10 +49,21 @@ def test_the_sweet_spot_is_the_fastest(report):
 def test_a_fast_minute_of_the_machine_is_no_merit_of_the_clusters_measured_in_it():
     def setting(clusters, plain, speedup):
         figures = {h: {"tok_per_s": plain * gain, "speedup": gain} for h, gain in (("0", 1.0), ("4", speedup))}
-        return {"format": "q8", "draft_clusters": clusters, "by_horizon": figures}
+        return {"format": "q8", "draft_clusters": clusters, "by_horizon": figures, "noise": []}
 
     spot = tune._sweet_spot([setting(32, 15.0, 1.4), setting(8, 10.0, 1.6)])
     assert spot == {"format": "q8", "draft_clusters": 8, "horizon": "4", "tok_per_s": 16.0}
+
+
+def test_what_cannot_be_true_is_not_the_fastest():
+    figures = {
+        "0": {"tok_per_s": 10.0, "speedup": 1.0, "tokens_per_round": 1.0},
+        "2": {"tok_per_s": 15.0, "speedup": 1.5, "tokens_per_round": 2.2},
+        "4": {"tok_per_s": 30.0, "speedup": 3.0, "tokens_per_round": 2.4},
+    }
+    assert tune._best(figures, ["0", "2", "4"]) == "2"
+    spot = tune._sweet_spot([{"format": "q8", "draft_clusters": None, "by_horizon": figures, "noise": ["4"]}])
+    assert spot["horizon"] == "2"
 
 
 def test_the_model_is_left_without_a_trace(report):

@@ -19,6 +19,7 @@ def setting(format, clusters, tok_per_s, speedup=1.0):
         "format": format,
         "draft_clusters": clusters,
         "by_horizon": {"0": {"tok_per_s": 1.0, "speedup": 1.0}, "4": fast},
+        "noise": [],
     }
 
 

@@ -95,6 +95,7 @@ def _sweet_spot(settings: Sequence[dict[str, Any]]) -> dict[str, Any]:
         (i, horizon): (own["speedup"] or 0.0) * mean(plain[setting["format"]])
         for i, setting in enumerate(settings)
         for horizon, own in setting["by_horizon"].items()
+        if horizon not in setting["noise"]
     }
     i, horizon = max(gains, key=gains.__getitem__)
     spot = {key: settings[i][key] for key in ("format", "draft_clusters")}
@@ -192,8 +193,9 @@ def _is_noise(own: dict[str, Any]) -> bool:
 
 
 def _best(figures: dict[str, Any], horizons: Sequence[str]) -> str:
-    """The fastest fixed one."""
-    return max((h for h in horizons if h.isdigit()), key=lambda h: figures[h]["tok_per_s"] or 0.0)
+    """The fastest fixed one whose speed-up can be true."""
+    fixed = [h for h in horizons if h == PLAIN or (h.isdigit() and not _is_noise(figures[h]))]
+    return max(fixed, key=lambda h: figures[h]["tok_per_s"] or 0.0)
 
 
 def _speed(case: _Case) -> float | None:

@@ -81,5 +81,5 @@ class Tuned:
 
 
 def _most(setting: Mapping[str, Any], name: str) -> float:
-    """A figure of a setting at the horizon where it is largest."""
-    return max(own[name] or 0.0 for own in setting["by_horizon"].values())
+    """A figure of a setting at the horizon where it is largest; what cannot be true does not count."""
+    return max(own[name] or 0.0 for horizon, own in setting["by_horizon"].items() if horizon not in setting["noise"])
