@@ -212,3 +212,13 @@ def test_nothing_is_kept_alive():
 
 def test_a_lease_that_an_interrupt_kept_from_its_block_ends_quietly():
     arena._Lease.__new__(arena._Lease).__del__()
+
+
+def test_an_array_keeps_the_memory_of_its_arena():
+    blocks = arena.Arena()
+    array, gone = blocks.empty((1000,), np.float32), weakref.ref(blocks)
+    view = array[10:]
+    del blocks, array
+    assert gone() is not None
+    del view
+    assert gone() is None

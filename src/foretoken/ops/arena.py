@@ -7,12 +7,12 @@ several threads at once.
 
 from __future__ import annotations
 
+from math import prod
 from typing import Any
 
 import numpy as np
 
 SMALLEST = 64  # bytes; also the alignment of every array
-LOOSEST = 4  # an array takes a free block of at most so many times its size
 
 
 def aligned(count: int) -> np.ndarray:
@@ -27,13 +27,13 @@ class Arena:
 
     def __init__(self) -> None:
         self.blocks: list[np.ndarray] = []
-        self._free: list[np.ndarray] = []
+        self._free: dict[int, list[int]] = {}  # size -> addresses, the one used last at the end
 
     def empty(self, shape: tuple[int, ...], dtype: Any) -> np.ndarray:
         """An array like `np.empty`; its block is free again when it and every view of it are gone."""
-        dtype = np.dtype(dtype)
-        count = max(int(np.prod(shape)) * dtype.itemsize, SMALLEST)
-        return np.asarray(_Lease(self._free, self._block(count), shape, dtype))
+        found = np.dtype(dtype)
+        count = max(prod(shape) * found.itemsize, SMALLEST)
+        return np.asarray(_Lease(self, count, shape, found))
 
     def unleased(self, array: np.ndarray) -> np.ndarray:
         """The same array, but its block may be given to others although this view is held."""
@@ -43,25 +43,29 @@ class Arena:
                 return np.ndarray(array.shape, array.dtype, block.data, offset, array.strides)
         return array
 
-    def _block(self, count: int) -> np.ndarray:
-        """The smallest free block that fits, of equals the one used last, or a new one."""
-        fitting = [i for i, block in enumerate(self._free) if count <= len(block) <= LOOSEST * count]
-        if fitting:
-            return self._free.pop(min(reversed(fitting), key=lambda i: len(self._free[i])))
-        self.blocks.append(aligned(1 << (count - 1).bit_length()))
-        return self.blocks[-1]
+    def take(self, count: int) -> tuple[list[int], int]:
+        """The free blocks of a size, and the address of one that was among them: the smallest that fits, or new."""
+        size = 1 << (count - 1).bit_length()
+        for fitting in (size, 2 * size):  # twice that is less than four times what is needed
+            free = self._free.setdefault(fitting, [])
+            if free:
+                return free, free.pop()
+        block = aligned(size)
+        self.blocks.append(block)
+        return self._free[size], block.ctypes.data
 
 
 class _Lease:
-    """What the arrays of one block hold in common: the block is free when the last of them is gone."""
+    """What the arrays of one block hold in common, and the memory with it: it is free when the last of them is gone."""
 
-    _block: np.ndarray | None = None  # until it is made, before which an interrupt may come
+    _free: list[int] | None = None  # until it is made, before which an interrupt may come
 
-    def __init__(self, free: list[np.ndarray], block: np.ndarray, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
-        self._free, self._block = free, block
-        address = (block.ctypes.data, False)
-        self.__array_interface__ = {"data": address, "shape": shape, "typestr": dtype.str, "version": 3}
+    def __init__(self, arena: Arena, count: int, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
+        free, self._address = arena.take(count)
+        self._free, self._arena = free, arena
+        data = self._address, False
+        self.__array_interface__ = {"data": data, "shape": shape, "typestr": dtype.str, "version": 3}
 
     def __del__(self) -> None:
-        if self._block is not None:
-            self._free.append(self._block)
+        if self._free is not None:
+            self._free.append(self._address)
