@@ -149,20 +149,20 @@ class Sequence:
             return self.horizon.reason
         return "no-draft" if self.no_drafter == "no-drafter" else self.no_drafter
 
-    def add_round(self, paid: Paid, accepted: int, judge_s: float, rest_s: float, plain_s: float | None) -> None:
+    def add_round(self, paid: Paid, accepted: int, judge_s: float, plain_s: float | None, plain_rest_s: float) -> None:
         """Figures of a round: passes are shared, and every sequence is charged the whole pass it waited for.
 
-        judge_s  seconds of judging its own rows; rest_s what else the round took
-        plain_s  seconds of a plain pass instead of this one; None where that is not known
+        judge_s  seconds of judging its own rows
+        plain_s  seconds of a plain pass instead of this one, None where that is not known; plain_rest_s: besides
         """
-        self.stats.add_times(draft_s=paid.draft_s, verify_s=paid.verify_s, other_s=judge_s + rest_s)
+        self.stats.add_times(draft_s=paid.draft_s, verify_s=paid.verify_s, other_s=judge_s + paid.rest_s)
         known = self._plain
         if plain_s is None and not self.stats.drafted:  # plain decoding is as fast as itself
             known, plain_s = self._cold, paid.verify_s
         if plain_s is not None:
             planning_s = 0.0 if paid.drafters else paid.draft_s  # plain decoding pays for that as well
             known[0] += accepted + 1
-            known[1] += (plain_s + planning_s + rest_s) * (accepted + 1) + judge_s
+            known[1] += (plain_s + planning_s + plain_rest_s) * (accepted + 1) + judge_s
         counted = [self._plain] if self.stats.drafted else [self._plain, self._cold]
         tokens, seconds = map(sum, zip(*counted, strict=True))
         self.stats.plain_tok_per_s = tokens / seconds if seconds else None
@@ -327,13 +327,13 @@ class Engine:
         """Tell the horizons, the figures and, last of all, the traces: a trace that raises costs its own line only."""
         going = [mark for mark in marks if mark.sequence.error is None]
         lines = [(trace, mark.traced(paid)) for mark in going if (trace := mark.sequence.trace) is not None]
-        plain_s = self._costs.plain_s(paid)
         for mark in going:
             mark.sequence.horizon.observe(mark.sequence, paid)
         judged_s = sum(mark.judge_s for mark in marks)
-        rest_s = max(perf_counter() - started - paid.draft_s - paid.verify_s - judged_s, 0.0)
+        paid.rest_s = max(perf_counter() - started - paid.draft_s - paid.verify_s - judged_s, 0.0)
+        plain = self._costs.plain_s(paid), self._costs.plain_rest_s(paid)
         for mark in going:
-            mark.sequence.add_round(paid, mark.accepted, mark.judge_s, rest_s, plain_s)
+            mark.sequence.add_round(paid, mark.accepted, mark.judge_s, *plain)
         problem = None
         for trace, line in lines:
             try:

@@ -72,8 +72,8 @@ class PrefixStore:
             if key in self._entries:
                 self._entries.move_to_end(key)
                 return
-            self._entries[key] = cache.fork()
-            self._count(cache, 1)
+            self._entries[key] = own = cache.fork()
+            self._count(own, 1)
             while self._entries and (self._bytes() > self._budget_bytes or len(self._entries) > MOST_ENTRIES):
                 self._evict()
 

@@ -57,6 +57,7 @@ class Costs:
         self._firsts: dict[Any, float] = {}  # seconds by kind of pass, until a second one tells what is usual
         self._missed = [0.0] * (MAX_ROWS + 1)  # units by rows, that such passes would have saved this process
         self._gaps = {False: 0.0, True: 0.0}  # seconds from a pass to the next round, by whether it had drafts
+        self._rest_s = 0.0  # seconds that a plain round takes beside its pass and judging
 
     def add(self, paid: Paid) -> None:
         """Learn from a pass, unless it read prompts as well."""
@@ -65,6 +66,8 @@ class Costs:
         self._add_pass(paid)
         has_draft = paid.rows > paid.texts
         self._gaps[has_draft] = moved(self._gaps[has_draft], paid.other_s, GAP_WEIGHT)
+        if not has_draft:
+            self._rest_s = moved(self._rest_s, paid.rest_s, GAP_WEIGHT)
         if paid.drafters and self.level is not None:
             self._add_draft(paid, self.level)
 
@@ -119,6 +122,10 @@ class Costs:
         share = min(curve[paid.texts] / curve[paid.rows], 1.0)
         plain = (paid.verify_s + self._gaps[True]) * share
         return max(plain - self._gaps[False], 0.5 * plain)  # a slow reader's time counts for the pass at most
+
+    def plain_rest_s(self, paid: Paid) -> float:
+        """Seconds that a plain round would have taken beside its pass and judging, instead of this one."""
+        return paid.rest_s if paid.rows == paid.texts or not self._rest_s else min(self._rest_s, paid.rest_s)
 
     def _add_pass(self, paid: Paid) -> None:
         rows, seconds = paid.rows, paid.verify_s + paid.other_s

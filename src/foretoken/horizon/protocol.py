@@ -24,6 +24,7 @@ class Paid:
     draft_s      seconds of guessing and weighing
     other_s      seconds from the end of the pass to the next round, as for judging and text, but no more than of the
                  pass; known when that begins
+    rest_s       seconds of the round beside the pass, guessing and judging; known when it is over
     """
 
     rows: int
@@ -35,6 +36,7 @@ class Paid:
     drafters: dict[str, list[int]]
     draft_s: float
     other_s: float = 0.0
+    rest_s: float = 0.0
 
     @property
     def is_alone(self) -> bool:
