@@ -58,6 +58,9 @@ class Told:
     def plain_s(self, paid):
         return self.costs.plain_s(paid)
 
+    def plain_rest_s(self, paid):
+        return self.costs.plain_rest_s(paid)
+
 
 @pytest.fixture
 def clock(monkeypatch):
@@ -74,7 +77,17 @@ def run(clock, end=LENGTH, reader=READER):
     while not s.is_full:
         runner.step([s])
         clock.now += reader
+    costs.stats = s.stats
     return runner, costs
+
+
+def test_figures_have_all_that_a_round_takes_but_its_reader(clock):
+    """Of what a drafted round takes besides, plain decoding is charged what plain rounds were seen to take."""
+    _, costs = run(clock)
+    stats, drafted = costs.stats, costs.stats.horizon_rounds[2]
+    assert stats.verify_s == pytest.approx(PASS * stats.rounds)
+    assert stats.other_s == pytest.approx(PLANNED * drafted + PLAINLY * (stats.rounds - drafted))
+    assert stats.plain_tok_per_s == pytest.approx(1 / (PASS + PLAINLY), rel=0.01)
 
 
 def test_a_round_is_charged_what_follows_it(clock):
