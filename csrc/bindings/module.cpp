@@ -115,6 +115,15 @@ static void bind_experts(nb::module_& m) {
         const auto to_weights = w.rows();
         issue([=] { route(rows, factors, to_ids, to_weights); });
     });
+    m.def("mlp", [](Handle x, Handle gate_up, Handle down, Handle out) {
+        const In a("x", x);
+        const WeightArgument g(gate_up), d(down);
+        const Out o("out", out);
+        const auto rows = a.rows();
+        const Weight first = g.view(), second = d.view();
+        const auto to = o.rows();
+        issue([=] { mlp(rows, first, second, to); });
+    });
     m.def("experts",
           [](Handle x, Handle ids, Handle weights, Handle gate_up, Handle down, int64_t num_experts, Handle out) {
               const In a("x", x), w("weights", weights);

@@ -120,6 +120,18 @@ int64_t cut_parties(const Slice& s, int64_t len, Party* parties) {
     return count;
 }
 
+// Parties whose units follow each other, for one thread. Within them parties are innermost, so that they share a chunk;
+// and a row's chunks are merged, and its result is read, mostly by the thread that wrote them.
+struct Neighbours {
+    int64_t first, count;
+};
+
+// The neighbours of party `party` out of `parties`, which are cut into so many groups.
+Neighbours neighbours_of(int64_t party, int64_t parties, int64_t groups) {
+    const int64_t group = ((party + 1) * groups - 1) / parties, first = parties * group / groups;
+    return {first, parties * (group + 1) / groups - first};
+}
+
 // Into how many the query heads of a KV head are cut: where there are few units, so that each thread has as much to do
 // as the others. Fewer heads that share what they widen is the price.
 int64_t head_cuts(const Slice& s, int64_t parties, int64_t threads) {
@@ -234,11 +246,14 @@ void attention(FloatRows q, const Cache& cache, Ids begin, Ids end, Rows<float> 
         }
         const bool is_small = keys * q.cols < kSmallKeys;
         const int64_t cuts = is_small ? 1 : head_cuts(s, count, session.threads());
-        // Parties are innermost, so that they share a chunk.
-        each_unit(session, count * chunks * cache.kv_heads * cuts, is_small, [&](int64_t i) {
-            const Party& party = parties[i % count];
-            const int64_t part = i / count / chunks;
-            run_unit(s, party, party.first_chunk + i / count % chunks, part / cuts, part % cuts, cuts);
+        const int64_t units = chunks * cache.kv_heads * cuts;  // of a party
+        const int64_t groups = count < 2 * session.threads() ? 1 : session.threads();
+        each_unit(session, count * units, is_small, [&](int64_t i) {
+            const Neighbours own = neighbours_of(i / units, count, groups);
+            i -= own.first * units;
+            const Party& party = parties[own.first + i % own.count];
+            const int64_t part = i / own.count / chunks;
+            run_unit(s, party, party.first_chunk + i / own.count % chunks, part / cuts, part % cuts, cuts);
         });
         each_unit(session, rows * heads, floats < kSmallParts, [&](int64_t i) { merge_unit(s, i); });
         first = s.last;

@@ -60,26 +60,6 @@ std::vector<Wave> cut_waves(const std::vector<Group>& groups) {
     return waves;
 }
 
-// Input rows of one product, in floats or as q8 blocks, whichever the weight takes.
-struct Inputs {
-    float* x = nullptr;
-    Activations activations;
-    Format weights;
-    bool has_blocks;
-
-    static size_t bytes(const Weight& w, int64_t rows) {
-        return foretoken::has_blocks(w.format) ? activation_bytes(rows, w.k, w.format)
-                                               : static_cast<size_t>(rows * w.k) * 4;
-    }
-    Inputs(const Weight& w, unsigned char* memory) : weights(w.format), has_blocks(foretoken::has_blocks(w.format)) {
-        if (has_blocks) {
-            activations = activations_at(memory, w.k, w.format);
-        } else {
-            x = reinterpret_cast<float*>(memory);
-        }
-    }
-};
-
 // Where the wave's pair `i` lies: its group's rows are those of one product.
 ActivationsQ8 place(const Wave& wave, const Activations& a, int64_t i) {
     const auto is_before = [](int64_t pair, const Group& group) { return pair < group.first; };
@@ -95,55 +75,60 @@ void copy_blocks(const ActivationsQ8& from, const ActivationsQ8& to, int64_t blo
     }
 }
 
-// For each group of the wave, its input rows times the expert's n outputs of w -> out (pairs of the wave, n).
-void multiply_groups(Session& session, const Wave& wave, const Inputs& in, const Weight& w, int64_t n, float* out) {
-    const int64_t panels = n / kPanel, unit = unit_bytes(w.format, w.layout, w.k), all = panels * wave.count;
-    const LinearKernel kernel = linear_kernel(w.format);
-    session.each(all, panel_grain(session, all), [&](int64_t from, int64_t to) {
+// body(group, first, last) for parts of `parts` of every group, on all threads.
+template <class Body>
+void each_group(Session& session, const Wave& wave, int64_t parts, int64_t grain, const Body& body) {
+    session.each(parts * wave.count, grain, [&](int64_t from, int64_t to) {
         while (from < to) {
-            const Group& group = wave.groups[from / panels];
-            const int64_t first = from % panels, last = std::min(panels, first + to - from);
-            const int64_t at = group.first - wave.first;
-            const LinearArgs args{in.x ? in.x + at * w.k : nullptr,
-                                  in.x ? w.k : 0,
-                                  {},
-                                  w.data + group.expert * panels * unit,
-                                  w.k,
-                                  0,
-                                  n,
-                                  out + at * n,
-                                  n};
-            multiply(kernel, args, in.activations.from_row(at), unit, group.count, first, last);
+            const int64_t first = from % parts, last = std::min(parts, first + to - from);
+            body(wave.groups[from / parts], first, last);
             from += last - first;
         }
     });
 }
 
-// A call's memory: tokens as q8 blocks, and for the pairs of one wave the inputs and outputs of both products.
+// For each group of the wave, its input rows through the expert's gate -> inputs of down
+void gate_groups(Session& session, const Wave& wave, const Inputs& in, const Weight& w, const Inputs& to) {
+    const int64_t f = to.k, blocks = ceil_div(f, kBlock), unit = unit_bytes(w.format, w.layout, w.k);
+    each_group(session, wave, blocks, block_grain(session, blocks * wave.count, unit),
+               [&](const Group& group, int64_t first, int64_t last) {
+                   const int64_t at = group.first - wave.first;
+                   Weight own = w;
+                   own.n = 2 * f;
+                   own.data += group.expert * (2 * f / kPanel) * unit;
+                   multiply_gated(in.from_row(at), own, group.count, to.from_row(at), first, last);
+               });
+}
+
+// For each group of the wave, its input rows times the expert's n outputs of w -> out (pairs of the wave, n).
+void multiply_groups(Session& session, const Wave& wave, const Inputs& in, const Weight& w, int64_t n, float* out) {
+    const int64_t panels = n / kPanel, unit = unit_bytes(w.format, w.layout, w.k);
+    const LinearKernel kernel = linear_kernel(w.format);
+    each_group(session, wave, panels, panel_grain(session, panels * wave.count, unit),
+               [&](const Group& group, int64_t first, int64_t last) {
+                   const int64_t at = group.first - wave.first;
+                   const Inputs own = in.from_row(at);
+                   const uint8_t* data = w.data + group.expert * panels * unit;
+                   const LinearArgs args{own.x, own.x_stride, {}, data, w.k, 0, n, out + at * n, n};
+                   multiply(kernel, args, own.activations, unit, group.count, first, last);
+               });
+}
+
+// A call's memory: tokens as q8 blocks, and for the pairs of one wave the inputs and results of both products.
 struct Buffers {
     Activations tokens;
     Inputs inputs, gated;
-    float *hidden, *gelu, *result;  // (pairs, 2F), (pairs, F), (pairs, D)
+    float* result;  // (pairs, D)
 };
 
 Buffers lay_out(Session& session, int64_t rows, int64_t pairs, const Weight& gate_up, const Weight& down) {
-    const int64_t d = gate_up.k, f = down.k;
-    const size_t parts[] = {activation_bytes(rows, d, gate_up.format),
-                            Inputs::bytes(gate_up, pairs),
-                            Inputs::bytes(down, pairs),
-                            static_cast<size_t>(pairs * 2 * f) * 4,
-                            static_cast<size_t>(pairs * f) * 4,
-                            static_cast<size_t>(pairs * d) * 4};
-    size_t start[7] = {};
-    for (int i = 0; i < 6; ++i) start[i + 1] = start[i] + (parts[i] + 63) / 64 * 64;
-    unsigned char* memory = session.scratch(start[6]);
-    const auto floats = [&](int i) { return reinterpret_cast<float*>(memory + start[i]); };
-    return {activations_at(memory, d, gate_up.format),
-            Inputs(gate_up, memory + start[1]),
-            Inputs(down, memory + start[2]),
-            floats(3),
-            floats(4),
-            floats(5)};
+    const size_t parts[] = {activation_bytes(rows, gate_up.k, gate_up.format), Inputs::bytes(gate_up, pairs),
+                            Inputs::bytes(down, pairs), static_cast<size_t>(pairs * gate_up.k) * sizeof(float)};
+    size_t start[5] = {};
+    for (int i = 0; i < 4; ++i) start[i + 1] = start[i] + (parts[i] + 63) / 64 * 64;
+    unsigned char* memory = session.scratch(start[4]);
+    return {activations_at(memory, gate_up.k, gate_up.format), Inputs(gate_up, memory + start[1]),
+            Inputs(down, memory + start[2]), reinterpret_cast<float*>(memory + start[3])};
 }
 
 // Runs of rows that a thread takes at a time.
@@ -156,23 +141,11 @@ void gather(Session& session, const Wave& wave, const Pairs& pairs, const FloatR
     session.each(wave.rows, row_grain(session, wave.rows), [&](int64_t from, int64_t last) {
         for (int64_t i = from; i < last; ++i) {
             const int64_t t = pairs.row[static_cast<size_t>(wave.first + i)];
-            if (to.inputs.has_blocks) {
+            if (to.inputs.has_blocks()) {
                 copy_blocks(to.tokens.row(tiles, t), place(wave, to.inputs.activations, i), to.tokens.blocks);
             } else {
                 std::memcpy(to.inputs.x + i * x.cols, x.row(t), static_cast<size_t>(x.cols) * 4);
             }
-        }
-    });
-}
-
-// hidden [gate; up] -> gelu(gate) * up as inputs of down
-void gate(Session& session, const Wave& wave, int64_t f, const Buffers& b) {
-    session.each(wave.rows, row_grain(session, wave.rows), [&](int64_t from, int64_t last) {
-        for (int64_t i = from; i < last; ++i) {
-            float* product = (b.gated.has_blocks ? b.gelu : b.gated.x) + i * f;
-            kernels().gelu_mul(b.hidden + i * 2 * f, b.hidden + i * 2 * f + f, f, product);
-            if (!b.gated.has_blocks) continue;
-            quantize_kernel(b.gated.weights)(product, f, place(wave, b.gated.activations, i));
         }
     });
 }
@@ -273,11 +246,10 @@ void experts(FloatRows x, Rows<const int32_t> ids, FloatRows weights, const Weig
 
     Session session;
     const Buffers b = lay_out(session, x.rows, most, gate_up, down);
-    if (b.inputs.has_blocks) quantize_into(session, x, b.inputs.weights, b.tokens);
+    if (b.inputs.has_blocks()) quantize_into(session, x, b.inputs.weights, b.tokens);
     for (const Wave& wave : waves) {
         gather(session, wave, pairs, x, b);
-        multiply_groups(session, wave, b.inputs, gate_up, 2 * down.k, b.hidden);
-        gate(session, wave, down.k, b);
+        gate_groups(session, wave, b.inputs, gate_up, b.gated);
         multiply_groups(session, wave, b.gated, down, out.cols, b.result);
         combine(session, wave, pairs, weights, b.result, out);
     }

@@ -7,23 +7,22 @@
 namespace foretoken {
 namespace {
 
-constexpr int64_t kSmallCount = 1 << 13;       // numbers whose quantising takes no longer than waking threads
-constexpr int64_t kRowTile = 16;               // rows of a tile,
-constexpr int64_t kLoneTile = 18;              // or these, where there are no more
-constexpr int64_t kPanelsInCache = 512 << 10;  // bytes of panels that a thread keeps in its cache for the next tile
-constexpr int64_t kManyRows = 8;               // from so many on, whole rows are quantised,
-constexpr int64_t kColumn = 8 * kBlock;        // else so many inputs of each row at a time
+constexpr int64_t kSmallCount = 1 << 13;  // numbers whose quantising takes no longer than waking threads
+constexpr int64_t kRowTile = 16;          // rows of a tile, where there are more than one can have
+constexpr int64_t kManyRows = 8;          // from so many on, whole rows are quantised,
+constexpr int64_t kColumn = 8 * kBlock;   // else so many inputs of each row at a time
+constexpr int64_t kRunBytes = 96 << 10;   // of weights in a run of panels, at least
+
+// Short runs: where a thread lags behind, as one does that shares its core, the others wait for its last run. Of a
+// small product fewer, for each is begun anew.
+int64_t grain_of(const Session& session, int64_t items, int64_t item_bytes, int64_t most_runs) {
+    const int64_t threads = session.threads();
+    return ceil_div(items, std::clamp<int64_t>(items * item_bytes / (kRunBytes * threads), 1, most_runs) * threads);
+}
 
 int64_t activation_block_bytes(Format weights) {
     const BlockKernels& blocks = kernels().blocks;
     return weights == Format::q4 ? blocks.block_bytes_for_q4 : blocks.block_bytes_for_q8;
-}
-
-// Rows of x as q8 blocks in the session's scratch.
-Activations quantize(Session& session, const FloatRows& x, Format weights) {
-    const Activations a = activations_at(session.scratch(activation_bytes(x.rows, x.cols, weights)), x.cols, weights);
-    quantize_into(session, x, weights, a);
-    return a;
 }
 
 }  // namespace
@@ -47,7 +46,7 @@ void require_panels(const char* name, const Weight& w) {
             [&] { return std::string(name) + ": layout rows, expected panels; pack it with layout=\"panels\""; });
 }
 
-Tiles::Tiles(int64_t rows) : rows_(rows), count_(rows <= kLoneTile ? 1 : ceil_div(rows, kRowTile)) {}
+Tiles::Tiles(int64_t rows) : rows_(rows), count_(rows <= kMostRows ? 1 : ceil_div(rows, kRowTile)) {}
 
 ActivationsQ8 Activations::tile(const Tiles& tiles, int64_t index) const {
     const int64_t first = tiles.first(index);
@@ -67,6 +66,29 @@ Activations Activations::from_row(int64_t row) const {
 
 size_t activation_bytes(int64_t rows, int64_t k, Format weights) {
     return static_cast<size_t>(rows * ceil_div(k, kBlock) * activation_block_bytes(weights));
+}
+
+size_t Inputs::bytes(const Weight& w, int64_t rows) {
+    return foretoken::has_blocks(w.format) ? activation_bytes(rows, w.k, w.format)
+                                           : static_cast<size_t>(rows * w.k) * sizeof(float);
+}
+
+Inputs::Inputs(const Weight& w, unsigned char* memory) : x_stride(w.k), weights(w.format), k(w.k) {
+    if (has_blocks()) {
+        activations = activations_at(memory, w.k, w.format);
+    } else {
+        x = reinterpret_cast<float*>(memory);
+    }
+}
+
+Inputs Inputs::from_row(int64_t row) const {
+    Inputs own = *this;
+    if (has_blocks()) {
+        own.activations = activations.from_row(row);
+    } else {
+        own.x += row * x_stride;
+    }
+    return own;
 }
 
 Activations activations_at(unsigned char* memory, int64_t k, Format weights) {
@@ -113,10 +135,40 @@ void multiply(LinearKernel kernel, const LinearArgs& args, const Activations& a,
     }
 }
 
-int64_t panel_grain(const Session& session, int64_t panels) {
-    // Short runs: where a thread lags behind, as one does that shares its core, the others wait for its last run.
-    const int64_t threads = session.threads(), grain = ceil_div(panels, 64 * threads);
+int64_t panel_grain(const Session& session, int64_t panels, int64_t panel_bytes) {
+    const int64_t threads = session.threads(), grain = grain_of(session, panels, panel_bytes, 64);
     return panels < 4 * threads ? grain : grain + grain % 2;  // kernels like pairs, but no thread shall go without
+}
+
+int64_t block_grain(const Session& session, int64_t blocks, int64_t panel_bytes) {
+    return grain_of(session, blocks, 2 * kBlock / kPanel * panel_bytes, 16);
+}
+
+Inputs inputs_of(Session& session, const FloatRows& x, const Weight& w, unsigned char* memory) {
+    Inputs in(w, memory);
+    if (in.has_blocks()) {
+        quantize_into(session, x, w.format, in.activations);
+    } else {
+        in.x = const_cast<float*>(x.data);  // which nobody writes
+        in.x_stride = x.stride;
+    }
+    return in;
+}
+
+void multiply_all(Session& session, const Inputs& x, const Weight& w, int64_t rows, std::optional<float> cap,
+                  Rows<float> out) {
+    const LinearArgs args{x.x, x.x_stride, {}, w.data, w.k, 0, w.n, out.data, out.stride};
+    const LinearKernel kernel = linear_kernel(w.format);
+    const int64_t panels = ceil_div(w.n, kPanel);
+    const bool is_small = rows * w.k * panels * kPanel < kSmallWork;
+    const int64_t panel_bytes = unit_bytes(w.format, w.layout, w.k);
+    session.each(panels, is_small ? panels : panel_grain(session, panels, panel_bytes),
+                 [&](int64_t first, int64_t last) {
+                     multiply(kernel, args, x.activations, panel_bytes, rows, first, last);
+                     if (!cap) return;
+                     const int64_t from = first * kPanel, to = std::min(last * kPanel, w.n);  // still in the cache
+                     for (int64_t t = 0; t < rows; ++t) kernels().softcap(out.row(t) + from, *cap, to - from);
+                 });
 }
 
 void linear(FloatRows x, const Weight& w, std::optional<float> cap, Rows<float> out) {
@@ -126,18 +178,8 @@ void linear(FloatRows x, const Weight& w, std::optional<float> cap, Rows<float> 
     require_shape("out", out, x.rows, w.n);
     if (x.rows == 0) return;
     Session session;
-    const LinearArgs args{x.data, x.stride, {}, w.data, w.k, 0, w.n, out.data, out.stride};
-    const Activations activations = has_blocks(w.format) ? quantize(session, x, w.format) : Activations{};
-    const LinearKernel kernel = linear_kernel(w.format);
-    const int64_t panels = ceil_div(w.n, kPanel);
-    const bool is_small = x.rows * w.k * panels * kPanel < kSmallWork;
-    const int64_t panel_bytes = unit_bytes(w.format, w.layout, w.k);
-    session.each(panels, is_small ? panels : panel_grain(session, panels), [&](int64_t first, int64_t last) {
-        multiply(kernel, args, activations, panel_bytes, x.rows, first, last);
-        if (!cap) return;
-        const int64_t from = first * kPanel, to = std::min(last * kPanel, w.n);  // still in the cache
-        for (int64_t t = 0; t < x.rows; ++t) kernels().softcap(out.row(t) + from, *cap, to - from);
-    });
+    multiply_all(session, inputs_of(session, x, w, session.scratch(activation_bytes(x.rows, w.k, w.format))), w, x.rows,
+                 cap, out);
 }
 
 int64_t multiply_peak(Format format, int64_t rounds) {
@@ -168,7 +210,11 @@ void cluster_logits(Floats z, const Weight& w, Ids clusters, int64_t cluster_len
     if (clusters.len == 0) return;
     Session session;
     ActivationsQ8 activations{};
-    if (has_blocks(w.format)) activations = quantize(session, {z.data, 1, z.len, z.len}, w.format).tile(Tiles(1), 0);
+    if (has_blocks(w.format)) {
+        const FloatRows row{z.data, 1, z.len, z.len};
+        activations = inputs_of(session, row, w, session.scratch(activation_bytes(1, w.k, w.format)))
+                          .activations.tile(Tiles(1), 0);
+    }
     const LinearKernel kernel = linear_kernel(w.format);
     const int64_t grain = ceil_div(clusters.len, 4 * static_cast<int64_t>(session.threads()));
     session.each(clusters.len, grain, [&](int64_t from, int64_t to) {

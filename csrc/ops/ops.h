@@ -13,6 +13,7 @@ using FloatRows = Rows<const float>;
 using Ids = Vector<const int32_t>;
 
 void linear(FloatRows x, const Weight& w, std::optional<float> cap, Rows<float> out);
+void mlp(FloatRows x, const Weight& gate_up, const Weight& down, Rows<float> out);
 void cluster_logits(Floats z, const Weight& w, Ids clusters, int64_t cluster_len, Vector<float> out);
 
 void embed(Ids ids, const Weight& w, float scale, Rows<float> out);

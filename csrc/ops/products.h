@@ -2,13 +2,16 @@
 // dimension.
 #pragma once
 
+#include <optional>
+
 #include "base/pool.h"
 #include "ops/dispatch.h"
 #include "ops/ops.h"
 
 namespace foretoken {
 
-constexpr int64_t kSmallWork = 1 << 16;  // multiply-adds below which waking threads costs more than it saves
+constexpr int64_t kSmallWork = 1 << 16;        // multiply-adds below which waking threads costs more than it saves
+constexpr int64_t kPanelsInCache = 512 << 10;  // bytes of panels that a thread keeps in its cache for the next tile
 
 LinearKernel linear_kernel(Format format);
 void require_panels(const char* name, const Weight& w);
@@ -16,6 +19,8 @@ void require_panels(const char* name, const Weight& w);
 // The rows of a call, cut into even tiles: what a thread multiplies at once, and keeps in its cache beside its panels.
 class Tiles {
   public:
+    static constexpr int64_t kMostRows = 18;
+
     explicit Tiles(int64_t rows);
 
     int64_t count() const { return count_; }
@@ -42,12 +47,40 @@ Activations activations_at(unsigned char* memory, int64_t k, Format weights);
 QuantizeKernel quantize_kernel(Format weights);
 void quantize_into(Session& session, const FloatRows& x, Format weights, const Activations& a);
 
+// Input rows of one product, in floats or as q8 blocks, whichever the weight takes.
+struct Inputs {
+    float* x = nullptr;  // rows of k, x_stride apart
+    int64_t x_stride = 0;
+    Activations activations;
+    Format weights;
+    int64_t k;
+
+    static size_t bytes(const Weight& w, int64_t rows);
+    Inputs(const Weight& w, unsigned char* memory);
+    bool has_blocks() const { return foretoken::has_blocks(weights); }
+    Inputs from_row(int64_t row) const;  // of a call whose first row lies there
+};
+
+// Rows x (read from where they are if the weight takes floats) as inputs of w, in memory of activation_bytes(…).
+Inputs inputs_of(Session& session, const FloatRows& x, const Weight& w, unsigned char* memory);
+
 // All rows of a call against panels [first, last) of so many bytes each, on this thread. `a` counts where the kernel
 // takes blocks.
 void multiply(LinearKernel kernel, const LinearArgs& args, const Activations& a, int64_t panel_bytes, int64_t rows,
               int64_t first, int64_t last);
 
-// Panels that a thread takes at a time out of `panels`.
-int64_t panel_grain(const Session& session, int64_t panels);
+// All rows of a call against all panels, on all threads; softcapped where there is a cap.
+void multiply_all(Session& session, const Inputs& x, const Weight& w, int64_t rows, std::optional<float> cap,
+                  Rows<float> out);
+
+// gelu(gate · x) · (up · x) of all rows -> inputs [32 * first, 32 * last) of the next product, on this thread. weight:
+// 2F outputs, those of gate first.
+void multiply_gated(const Inputs& x, const Weight& weight, int64_t rows, const Inputs& to, int64_t first, int64_t last);
+
+// Panels that a thread takes at a time out of `panels`, of so many bytes each.
+int64_t panel_grain(const Session& session, int64_t panels, int64_t panel_bytes);
+
+// Blocks of 32 gated outputs that a thread takes at a time out of `blocks`.
+int64_t block_grain(const Session& session, int64_t blocks, int64_t panel_bytes);
 
 }  // namespace foretoken

@@ -87,21 +87,13 @@ def attention_block(
 
 def feed_forward_block(ops: Ops, hidden: np.ndarray, w: Any, layer: Any, eps: float, scale: float) -> None:
     """hidden (T, D) = (hidden + post_norm(mlp(norm(hidden)) [and experts(hidden)])) · scale."""
-    out = _mlp(ops, normed(ops, hidden, w.pre_feedforward_norm, eps), w)
+    out = ops.empty(hidden.shape)
+    ops.mlp(normed(ops, hidden, w.pre_feedforward_norm, eps), w.gate_up, w.down, out)
     if layer.num_experts:
         mixed = _expert_branch(ops, hidden, w.experts, layer, eps)
         ops.norm_add(out, w.experts.post_mlp_norm, eps, 1.0, mixed)  # both branches have a norm of their own
         out = mixed
     ops.norm_add(out, w.post_feedforward_norm, eps, scale, hidden)
-
-
-def _mlp(ops: Ops, x: np.ndarray, w: Any) -> np.ndarray:
-    """down(gelu(gate(x)) · up(x)) of rows (T, D)."""
-    both = linear(ops, x, w.gate_up)  # (T, 2·F)
-    mlp_len = both.shape[1] // 2
-    inner = ops.empty((len(x), mlp_len))
-    ops.gelu_mul(both[:, :mlp_len], both[:, mlp_len:], inner)
-    return linear(ops, inner, w.down)
 
 
 def _expert_branch(ops: Ops, hidden: np.ndarray, w: Any, layer: Any, eps: float) -> np.ndarray:

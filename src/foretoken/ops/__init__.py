@@ -8,6 +8,9 @@ contiguous while its row stride may be larger, so that a slice of columns of a f
 
 linear(x, weight, out, cap=None)            x rows (T, K) · weight (N, K) -> out rows (T, N); with a cap, y of these
                                             becomes cap · tanh(y / cap)
+mlp(x, gate_up, down, out)                  x rows (T, D); gate_up packed panels (2F, D), F of gate, then F of up; down
+                                            packed panels (N, F); formats may differ
+                                            out rows (T, N) = down(gelu_tanh(gate(x)) · up(x))
 embed(ids, weight, scale, out)              ids (T,) int32 -> out (T, K) = weight[ids] · scale; ids checked against N
 rms_norm(x, weight, eps, out)               x (T, D); weight (D,) or None
 norm_add(x, weight, eps, scale, residual)   residual (T, D) in place = (residual + rms_norm(x)) · scale

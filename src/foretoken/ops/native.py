@@ -29,6 +29,7 @@ embed = _core.embed
 rms_norm = _core.rms_norm
 norm_add = _core.norm_add
 gelu_mul = _core.gelu_mul
+mlp = _core.mlp
 head_norm_rope = _core.head_norm_rope
 append_kv = _core.append_kv
 attention = _core.attention

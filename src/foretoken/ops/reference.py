@@ -214,6 +214,15 @@ def gelu_mul(gate: np.ndarray, up: np.ndarray, out: np.ndarray) -> None:
     out[:] = 0.5 * x * (1 + np.tanh(np.sqrt(2 / np.pi) * (x + 0.044715 * x**3))) * up
 
 
+def mlp(x: np.ndarray, gate_up: Packed, down: Packed, out: np.ndarray) -> None:
+    f = down.k
+    _check((gate_up.n, gate_up.k) == (2 * f, x.shape[1]), f"gate_up: {gate_up.n} x {gate_up.k}")
+    both, gated = np.empty((len(x), 2 * f), np.float32), np.empty((len(x), f), np.float32)
+    linear(x, gate_up, both)
+    gelu_mul(both[:, :f], both[:, f:], gated)
+    linear(gated, down, out)
+
+
 def per_layer(
     context: np.ndarray,
     ids: np.ndarray,
