@@ -73,12 +73,12 @@ RUNS = {
     "embedded": Run(decode("--prompts", SMALL, "--limit", "8", "--max-tokens", "100", "--horizon", "0,4,6,auto",
                            "--repeats", "9")),
     "embedded-wrong": Run(bench("wrong_drafters.py", "--prompts", SMALL, "--limit", "8", "--max-tokens", "64",
-                                "--repeats", "20", "--json")),
+                                "--repeats", "80", "--json")),
     "gemma": Run(decode("--model", GEMMA, "--drafter", f"mtp={HERE.parent}/models/gemma-3-270m-drafter,suffix",
                         "--prompts", str(HERE / "prompts" / "continuation"), "--format", "q8", "--max-tokens", "100",
                         "--horizon", "0,4,8,auto", "--repeats", "3")),
     "second-source": Run(bench("second_source.py", "--prompts", SMALL, "--limit", "8", "--json")),
-    "tune": Run(foretoken("tune", "--json")),
+    "tune": Run(foretoken("tune", "--prompts", SMALL, "--limit", "8", "--max-tokens", "64", "--json")),
     "planner": Run(bench("planner_time.py", "--json")),
 }  # fmt: skip
 

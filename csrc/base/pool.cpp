@@ -38,9 +38,10 @@ void wait_change(const std::atomic<uint32_t>& value, uint32_t old) {
     value.wait(old, std::memory_order_acquire);
 }
 
-uint64_t share(uint32_t first, uint32_t last) { return static_cast<uint64_t>(first) << 32 | last; }
-uint32_t first_of(uint64_t share) { return static_cast<uint32_t>(share >> 32); }
-uint32_t last_of(uint64_t share) { return static_cast<uint32_t>(share); }
+// Units [first, last), each below 2^32.
+uint64_t share(int64_t first, int64_t last) { return static_cast<uint64_t>(first) << 32 | static_cast<uint64_t>(last); }
+int64_t first_of(uint64_t share) { return static_cast<int64_t>(share >> 32); }
+int64_t last_of(uint64_t share) { return static_cast<uint32_t>(share); }
 
 std::atomic<Pool*> the_pool{nullptr};
 
@@ -95,33 +96,38 @@ unsigned char* Pool::scratch(size_t bytes) {
 }
 
 void Pool::take_runs(int own) {
-    for (uint32_t run = 0; next_run(own, run);) {
-        const int64_t first = run * grain_;
-        work_(context_, first, std::min(first + grain_, items_));
+    for (uint64_t run; next_run(own, run);) {
+        work_(context_, first_of(run) * unit_, std::min(last_of(run) * unit_, items_));
     }
 }
 
-// The next run for thread `own`; false if no thread has one left.
-bool Pool::next_run(int own, uint32_t& run) {
-    uint64_t left = shares_[own].runs.load(std::memory_order_relaxed);
-    while ((run = first_of(left)) < last_of(left)) {
-        if (shares_[own].runs.compare_exchange_weak(left, share(run + 1, last_of(left)), std::memory_order_relaxed)) {
+// The next run for thread `own`; false if no thread has anything left.
+bool Pool::next_run(int own, uint64_t& run) {
+    std::atomic<uint64_t>& mine = shares_[own].units;
+    uint64_t left = mine.load(std::memory_order_relaxed);
+    while (first_of(left) < last_of(left)) {
+        run = front_of(left);
+        if (mine.compare_exchange_weak(left, share(last_of(run), last_of(left)), std::memory_order_relaxed))
             return true;
-        }
     }
     for (int i = 1; i < threads(); ++i) {
-        std::atomic<uint64_t>& other = shares_[(own + i) % threads()].runs;
+        std::atomic<uint64_t>& other = shares_[(own + i) % threads()].units;
         left = other.load(std::memory_order_relaxed);
         while (first_of(left) < last_of(left)) {
-            const uint32_t last = last_of(left);
-            run = first_of(left) + (last - first_of(left)) / 2;
-            if (other.compare_exchange_weak(left, share(first_of(left), run), std::memory_order_relaxed)) {
-                shares_[own].runs.store(share(run + 1, last), std::memory_order_relaxed);
+            const int64_t middle = (first_of(left) + last_of(left)) / 2;
+            if (other.compare_exchange_weak(left, share(first_of(left), middle), std::memory_order_relaxed)) {
+                run = front_of(share(middle, last_of(left)));
+                mine.store(share(last_of(run), last_of(left)), std::memory_order_relaxed);
                 return true;
             }
         }
     }
     return false;
+}
+
+// The first run of what a thread has left.
+uint64_t Pool::front_of(uint64_t left) const {
+    return share(first_of(left), std::min(first_of(left) + grain_, last_of(left)));
 }
 
 // A worker that wakes up late finds the job closed and goes back to sleep; nobody waits for it.
@@ -147,15 +153,15 @@ void Pool::run(int64_t items, int64_t grain, Work work, const void* context) {
         work(context, 0, items);
         return;
     }
-    grain *= (items / grain >> 31) + 1;  // runs are counted in 32 bits
     work_ = work;
     context_ = context;
     items_ = items;
-    grain_ = grain;
-    const int64_t runs = (items - 1) / grain + 1, n = threads();
+    unit_ = (items >> 31) + 1;  // units are counted in 32 bits
+    unit_ *= grain % 2 ? 1 : 2;
+    grain_ = std::max<int64_t>(grain / unit_, 1);
+    const int64_t units = (items - 1) / unit_ + 1, n = threads();
     for (int64_t t = 0; t < n; ++t) {
-        const auto first = static_cast<uint32_t>(runs * t / n), last = static_cast<uint32_t>(runs * (t + 1) / n);
-        shares_[t].runs.store(share(first, last), std::memory_order_relaxed);
+        shares_[t].units.store(share(units * t / n, units * (t + 1) / n), std::memory_order_relaxed);
     }
     inside_.store(kOpen, std::memory_order_release);
     generation_.fetch_add(1, std::memory_order_release);

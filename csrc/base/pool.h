@@ -1,8 +1,8 @@
 // The persistent thread pool of this process, and the scratch memory of the call that holds it.
 //
-// Work is cut into runs of `grain` items. Each thread has a row of neighbouring runs of its own, so that it reads
-// memory from one place onwards, and one that is done takes half of what another has left. No result may depend on who
-// takes what.
+// Each thread has an equal share of neighbouring items, so that it reads memory from one place onwards; it takes
+// `grain` of them at a time, and when it is done half of what another has left. Where the grain is even no pair of
+// items is cut. No result may depend on who takes what.
 #pragma once
 
 #include <atomic>
@@ -33,7 +33,8 @@ class Pool {
 
     void run(int64_t items, int64_t grain, Work work, const void* context);
     void take_runs(int own);
-    bool next_run(int own, uint32_t& run);
+    bool next_run(int own, uint64_t& run);
+    uint64_t front_of(uint64_t left) const;
     void worker(int own, uint32_t seen);
     void stop_workers();
     unsigned char* scratch(size_t bytes);
@@ -44,15 +45,15 @@ class Pool {
     std::unique_ptr<unsigned char[]> memory_;
     size_t memory_len_ = 0;
 
-    // The runs that a thread has left: the first in the upper half, one past the last in the lower.
+    // The units that a thread has left: the first in the upper half, one past the last in the lower.
     struct alignas(64) Share {
-        std::atomic<uint64_t> runs{0};
+        std::atomic<uint64_t> units{0};
     };
 
     // The job; written only while no worker is inside.
     Work work_ = nullptr;
     const void* context_ = nullptr;
-    int64_t items_ = 0, grain_ = 1;
+    int64_t items_ = 0, unit_ = 1, grain_ = 1;  // items of a unit, units of a run
     bool is_stopping_ = false;
 
     alignas(64) std::atomic<uint32_t> generation_{0};  // raised for every job; idle workers sleep on it
@@ -99,7 +100,7 @@ class Session {
     // 64-byte aligned; valid until the next call of scratch() or the end of the session.
     unsigned char* scratch(size_t bytes) { return pool_.scratch(bytes); }
 
-    // body(first, last) over [0, items), cut at multiples of `grain`; on this thread alone if one run is all there is.
+    // body(first, last) over [0, items), up to `grain` at a time; on this thread alone if that is all there is.
     template <class Body>
     void each(int64_t items, int64_t grain, const Body& body) {
         pool_.run(

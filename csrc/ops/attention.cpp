@@ -120,8 +120,9 @@ int64_t cut_parties(const Slice& s, int64_t len, Party* parties) {
     return count;
 }
 
-// Parties whose units follow each other, for one thread. Within them parties are innermost, so that they share a chunk;
-// and a row's chunks are merged, and its result is read, mostly by the thread that wrote them.
+// Parties whose units follow each other: all, or, where there are enough for every thread, those of one. Within them
+// parties are innermost, so that they share a chunk; and a row's chunks are merged, and its result is read, mostly by
+// the thread that wrote them.
 struct Neighbours {
     int64_t first, count;
 };

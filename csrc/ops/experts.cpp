@@ -94,7 +94,6 @@ void gate_groups(Session& session, const Wave& wave, const Inputs& in, const Wei
                [&](const Group& group, int64_t first, int64_t last) {
                    const int64_t at = group.first - wave.first;
                    Weight own = w;
-                   own.n = 2 * f;
                    own.data += group.expert * (2 * f / kPanel) * unit;
                    multiply_gated(in.from_row(at), own, group.count, to.from_row(at), first, last);
                });
@@ -122,8 +121,8 @@ struct Buffers {
 };
 
 Buffers lay_out(Session& session, int64_t rows, int64_t pairs, const Weight& gate_up, const Weight& down) {
-    const size_t parts[] = {activation_bytes(rows, gate_up.k, gate_up.format), Inputs::bytes(gate_up, pairs),
-                            Inputs::bytes(down, pairs), static_cast<size_t>(pairs * gate_up.k) * sizeof(float)};
+    const size_t parts[] = {quantized_bytes(gate_up, rows), Inputs::bytes(gate_up, pairs), Inputs::bytes(down, pairs),
+                            static_cast<size_t>(pairs * gate_up.k) * sizeof(float)};
     size_t start[5] = {};
     for (int i = 0; i < 4; ++i) start[i + 1] = start[i] + (parts[i] + 63) / 64 * 64;
     unsigned char* memory = session.scratch(start[4]);

@@ -11,10 +11,12 @@ constexpr int64_t kSmallCount = 1 << 13;  // numbers whose quantising takes no l
 constexpr int64_t kRowTile = 16;          // rows of a tile, where there are more than one can have
 constexpr int64_t kManyRows = 8;          // from so many on, whole rows are quantised,
 constexpr int64_t kColumn = 8 * kBlock;   // else so many inputs of each row at a time
-constexpr int64_t kRunBytes = 96 << 10;   // of weights in a run of panels, at least
+constexpr int64_t kPanelsInCache = 512 << 10;
+constexpr int64_t kRunBytes = 96 << 10;  // of weights in a run, or more: each run is begun anew
+constexpr int64_t kMostRuns = 64;        // of a thread; of gated products, which alternate between two places, fewer
+constexpr int64_t kMostGatedRuns = 16;
 
-// Short runs: where a thread lags behind, as one does that shares its core, the others wait for its last run. Of a
-// small product fewer, for each is begun anew.
+// Runs are short: where a thread lags behind, as one does that shares its core, the others wait for its last one.
 int64_t grain_of(const Session& session, int64_t items, int64_t item_bytes, int64_t most_runs) {
     const int64_t threads = session.threads();
     return ceil_div(items, std::clamp<int64_t>(items * item_bytes / (kRunBytes * threads), 1, most_runs) * threads);
@@ -73,11 +75,12 @@ size_t Inputs::bytes(const Weight& w, int64_t rows) {
                                            : static_cast<size_t>(rows * w.k) * sizeof(float);
 }
 
-Inputs::Inputs(const Weight& w, unsigned char* memory) : x_stride(w.k), weights(w.format), k(w.k) {
+Inputs::Inputs(const Weight& w, unsigned char* memory) : weights(w.format), k(w.k) {
     if (has_blocks()) {
         activations = activations_at(memory, w.k, w.format);
     } else {
         x = reinterpret_cast<float*>(memory);
+        x_stride = k;
     }
 }
 
@@ -118,10 +121,12 @@ void quantize_into(Session& session, const FloatRows& x, Format weights, const A
     });
 }
 
+int64_t panels_in_cache(int64_t panel_bytes) { return 2 * ceil_div(kPanelsInCache / 2, panel_bytes); }
+
 void multiply(LinearKernel kernel, const LinearArgs& args, const Activations& a, int64_t panel_bytes, int64_t rows,
               int64_t first, int64_t last) {
     const Tiles tiles(rows);
-    const int64_t near = tiles.count() > 1 ? 2 * ceil_div(kPanelsInCache / 2, panel_bytes) : last - first;
+    const int64_t near = tiles.count() > 1 ? panels_in_cache(panel_bytes) : last - first;
     LinearArgs own = args;
     own.is_whole = tiles.count() == 1;
     for (; first < last; first += near) {
@@ -136,12 +141,16 @@ void multiply(LinearKernel kernel, const LinearArgs& args, const Activations& a,
 }
 
 int64_t panel_grain(const Session& session, int64_t panels, int64_t panel_bytes) {
-    const int64_t threads = session.threads(), grain = grain_of(session, panels, panel_bytes, 64);
+    const int64_t threads = session.threads(), grain = grain_of(session, panels, panel_bytes, kMostRuns);
     return panels < 4 * threads ? grain : grain + grain % 2;  // kernels like pairs, but no thread shall go without
 }
 
 int64_t block_grain(const Session& session, int64_t blocks, int64_t panel_bytes) {
-    return grain_of(session, blocks, 2 * kBlock / kPanel * panel_bytes, 16);
+    return grain_of(session, blocks, 2 * kBlock / kPanel * panel_bytes, kMostGatedRuns);
+}
+
+size_t quantized_bytes(const Weight& w, int64_t rows) {
+    return has_blocks(w.format) ? (activation_bytes(rows, w.k, w.format) + 63) / 64 * 64 : 0;
 }
 
 Inputs inputs_of(Session& session, const FloatRows& x, const Weight& w, unsigned char* memory) {
@@ -149,7 +158,7 @@ Inputs inputs_of(Session& session, const FloatRows& x, const Weight& w, unsigned
     if (in.has_blocks()) {
         quantize_into(session, x, w.format, in.activations);
     } else {
-        in.x = const_cast<float*>(x.data);  // which nobody writes
+        in.x = const_cast<float*>(x.data);
         in.x_stride = x.stride;
     }
     return in;
@@ -178,8 +187,7 @@ void linear(FloatRows x, const Weight& w, std::optional<float> cap, Rows<float> 
     require_shape("out", out, x.rows, w.n);
     if (x.rows == 0) return;
     Session session;
-    multiply_all(session, inputs_of(session, x, w, session.scratch(activation_bytes(x.rows, w.k, w.format))), w, x.rows,
-                 cap, out);
+    multiply_all(session, inputs_of(session, x, w, session.scratch(quantized_bytes(w, x.rows))), w, x.rows, cap, out);
 }
 
 int64_t multiply_peak(Format format, int64_t rounds) {
@@ -212,8 +220,7 @@ void cluster_logits(Floats z, const Weight& w, Ids clusters, int64_t cluster_len
     ActivationsQ8 activations{};
     if (has_blocks(w.format)) {
         const FloatRows row{z.data, 1, z.len, z.len};
-        activations = inputs_of(session, row, w, session.scratch(activation_bytes(1, w.k, w.format)))
-                          .activations.tile(Tiles(1), 0);
+        activations = inputs_of(session, row, w, session.scratch(quantized_bytes(w, 1))).activations.tile(Tiles(1), 0);
     }
     const LinearKernel kernel = linear_kernel(w.format);
     const int64_t grain = ceil_div(clusters.len, 4 * static_cast<int64_t>(session.threads()));

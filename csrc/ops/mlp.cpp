@@ -9,10 +9,9 @@
 namespace foretoken {
 namespace {
 
-constexpr int64_t kMostPanels = 32;  // of gate, that a tile takes at once, and as many of up
-constexpr int64_t kWidth = kMostPanels * kPanel;
+constexpr int64_t kMostWidth = 512;  // outputs of gate that a tile makes at once, and as many of up
 
-// Outputs [first, first + n) of `weight` for the rows of a tile -> out, kWidth apart
+// Outputs [first, first + n) of `weight` for the rows of a tile -> out, args.out_stride apart
 void multiply_tile(const LinearArgs& args, const Weight& weight, int64_t rows, int64_t first, int64_t n, float* out) {
     LinearArgs own = args;
     own.first_output = first;
@@ -32,19 +31,18 @@ void hand_on(const float* gated, int64_t n, const Inputs& to, const Tiles& tiles
     quantize_kernel(to.weights)(gated, n, blocks);
 }
 
-// Blocks of gated outputs that are made at a time: of few rows as many as there is room for, of several tiles so many
-// that the panels stay in the cache.
+// Gated outputs that are made at a time, a multiple of a block: as many as there is room for, and of several tiles so
+// many that the panels of gate and up stay in the cache.
 int64_t step_of(const Tiles& tiles, int64_t panel_bytes) {
-    constexpr int64_t pair = kBlock / kPanel;
-    const int64_t fit = tiles.count() > 1 ? kPanelsInCache / 2 / panel_bytes : kMostPanels;
-    return std::clamp<int64_t>(fit / pair, 1, kMostPanels / pair) * kBlock;
+    if (tiles.count() == 1) return kMostWidth;
+    return std::clamp<int64_t>(panels_in_cache(panel_bytes) / 2 * kPanel / kBlock, 1, kMostWidth / kBlock) * kBlock;
 }
 
 }  // namespace
 
 void multiply_gated(const Inputs& x, const Weight& weight, int64_t rows, const Inputs& to, int64_t first,
                     int64_t last) {
-    alignas(64) float gate[Tiles::kMostRows * kWidth], up[Tiles::kMostRows * kWidth];
+    alignas(64) float gate[Tiles::kMostRows * kMostWidth], up[Tiles::kMostRows * kMostWidth];  // 74 KB
     const Tiles tiles(rows);
     const int64_t end = std::min(last * kBlock, to.k);
     const int64_t step = step_of(tiles, unit_bytes(weight.format, weight.layout, weight.k));
@@ -76,7 +74,7 @@ void mlp(FloatRows x, const Weight& gate_up, const Weight& down, Rows<float> out
     });
     if (x.rows == 0) return;
     Session session;
-    const size_t input_bytes = (activation_bytes(x.rows, gate_up.k, gate_up.format) + 63) / 64 * 64;
+    const size_t input_bytes = quantized_bytes(gate_up, x.rows);
     unsigned char* memory = session.scratch(input_bytes + Inputs::bytes(down, x.rows));
     const Inputs in = inputs_of(session, x, gate_up, memory), gated(down, memory + input_bytes);
     const int64_t blocks = ceil_div(down.k, kBlock);

@@ -10,8 +10,7 @@
 
 namespace foretoken {
 
-constexpr int64_t kSmallWork = 1 << 16;        // multiply-adds below which waking threads costs more than it saves
-constexpr int64_t kPanelsInCache = 512 << 10;  // bytes of panels that a thread keeps in its cache for the next tile
+constexpr int64_t kSmallWork = 1 << 16;  // multiply-adds below which waking threads costs more than it saves
 
 LinearKernel linear_kernel(Format format);
 void require_panels(const char* name, const Weight& w);
@@ -49,7 +48,7 @@ void quantize_into(Session& session, const FloatRows& x, Format weights, const A
 
 // Input rows of one product, in floats or as q8 blocks, whichever the weight takes.
 struct Inputs {
-    float* x = nullptr;  // rows of k, x_stride apart
+    float* x = nullptr;  // rows of k, x_stride apart, which nobody writes where they are the caller's
     int64_t x_stride = 0;
     Activations activations;
     Format weights;
@@ -61,7 +60,9 @@ struct Inputs {
     Inputs from_row(int64_t row) const;  // of a call whose first row lies there
 };
 
-// Rows x (read from where they are if the weight takes floats) as inputs of w, in memory of activation_bytes(…).
+// Rows x as inputs of w, in so many bytes (a multiple of 64) at `memory`: none if it takes floats, which stay where
+// they are.
+size_t quantized_bytes(const Weight& w, int64_t rows);
 Inputs inputs_of(Session& session, const FloatRows& x, const Weight& w, unsigned char* memory);
 
 // All rows of a call against panels [first, last) of so many bytes each, on this thread. `a` counts where the kernel
@@ -69,12 +70,15 @@ Inputs inputs_of(Session& session, const FloatRows& x, const Weight& w, unsigned
 void multiply(LinearKernel kernel, const LinearArgs& args, const Activations& a, int64_t panel_bytes, int64_t rows,
               int64_t first, int64_t last);
 
+// Panels, an even number, that a thread keeps in its cache for the next tile.
+int64_t panels_in_cache(int64_t panel_bytes);
+
 // All rows of a call against all panels, on all threads; softcapped where there is a cap.
 void multiply_all(Session& session, const Inputs& x, const Weight& w, int64_t rows, std::optional<float> cap,
                   Rows<float> out);
 
 // gelu(gate · x) · (up · x) of all rows -> inputs [32 * first, 32 * last) of the next product, on this thread. weight:
-// 2F outputs, those of gate first.
+// F outputs of gate, then F of up, as many as `to` has inputs.
 void multiply_gated(const Inputs& x, const Weight& weight, int64_t rows, const Inputs& to, int64_t first, int64_t last);
 
 // Panels that a thread takes at a time out of `panels`, of so many bytes each.

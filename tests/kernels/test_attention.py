@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from kernels.kernel_checks import EPS, assert_bits, assert_within, empty, floats, same_bits
+from kernels.kernel_checks import EPS, assert_bits, assert_within, each_thread_count, empty, floats, same_bits
 
 from foretoken.errors import ShapeError
 from foretoken.ops import PAGE, native, reference
@@ -56,8 +56,7 @@ def test_against_twin(heads, group, head_len, length, rng):
     for i in range(6):  # row rule
         one = run_attention(cache, q[i : i + 1], segments[i : i + 1], begin[i : i + 1], end[i : i + 1])
         assert_bits(one, got[i : i + 1])
-    for threads in (1, 2, 3):
-        native.set_threads(threads)
+    for _ in each_thread_count(1, 2, 3):
         assert_bits(run_attention(cache, q, segments, begin, end), got)
 
 
@@ -71,8 +70,7 @@ def test_heads_are_cut_among_threads(heads, group, head_len, rows, rng):
         end = np.full(rows, length, np.int32)
         native.set_threads(1)
         expected = run_attention(cache, q, segments, begin, end)
-        for threads in (2, 3, 4, 16):
-            native.set_threads(threads)
+        for _ in each_thread_count(2, 3, 4, 16):
             assert_bits(run_attention(cache, q, segments, begin, end), expected)
 
 
@@ -135,8 +133,7 @@ def alone_and_together(cache, q, segments, begin, end):
         own = slice(row, row + 1)
         alone = same_bits(lambda own=own: run_attention(cache, q[own], segments[own], begin[own], end[own]))
         assert_bits(alone, got[own], f"row {row}")
-    for threads in (2, 3, 9):
-        native.set_threads(threads)
+    for _ in each_thread_count(2, 3, 4, 9):
         assert_bits(run_attention(cache, q, segments, begin, end), got)
     return got
 

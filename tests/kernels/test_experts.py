@@ -4,7 +4,16 @@ import dataclasses
 
 import numpy as np
 import pytest
-from kernels.kernel_checks import EPS, assert_bits, assert_within, empty, floats, same_bits
+from kernels.kernel_checks import (
+    EPS,
+    assert_bits,
+    assert_within,
+    each_thread_count,
+    empty,
+    floats,
+    gated_bound,
+    same_bits,
+)
 
 from foretoken.errors import ShapeError
 from foretoken.ops import Packed, native, reference
@@ -131,20 +140,14 @@ def test_experts(format, rows, num_experts, d, f, count, rng):
 
 def bound(x, ids, weights, gate_up, down):
     """First-order error of the two products, the gate between them and the sum, from magnitudes."""
-    has_blocks, d, f = gate_up.format in ("q8", "q4"), x.shape[1], down.k
-    first, second = (np.abs(native.unpack(w)).astype(np.float64) for w in (gate_up, down))
+    d, f = x.shape[1], down.k
+    first, second = (native.unpack(w).astype(np.float64) for w in (gate_up, down))
     first, second = first.reshape(-1, 2 * f, d), second.reshape(-1, d, f)
-    steps = [(-(-k // 32) + 4 if has_blocks else k + 1) for k in (d, f)]
     total = np.zeros(x.shape)
     for t in range(len(x)):
         for e, weight in zip(ids[t], np.abs(weights[t]).astype(np.float64), strict=True):
-            size = first[e] @ np.abs(x[t]).astype(np.float64)  # (2F,) of the terms of gate and up
-            # |gelu(a)| <= |a| and its slope is below 1.13: the product errs by both factors' errors.
-            gated, error = size[:f] * size[f:], size[:f] * size[f:] * (2.2 * steps[0] + 16) * EPS
-            if has_blocks:  # a rounding may go the other way, by one step of the block
-                step = np.pad(gated, (0, -f % 32)).reshape(-1, 32).max(-1) / 127
-                error = error + np.repeat(step, 32)[:f]
-            total[t] += weight * (second[e] @ (error + gated * (steps[1] + len(ids[t]) + 1) * EPS))
+            own = gated_bound(x[t : t + 1], first[e], second[e], gate_up.format, more=len(ids[t]) + 1)
+            total[t] += weight * own[0]
     return total
 
 
@@ -156,8 +159,7 @@ def test_experts_row_rule_and_threads(format, rng):
     for first, last in [(i, i + 1) for i in range(45)] + [(3, 5), (10, 27), (0, 33)]:
         some = slice(first, last)
         assert_bits(run_experts(x[some], ids[some], weights[some], gate_up, down, 16), together[some].copy())
-    for threads in (1, 2, 3):
-        native.set_threads(threads)
+    for _ in each_thread_count(1, 2, 3, 8):
         assert_bits(run_experts(x, ids, weights, gate_up, down, 16), together)
 
 

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from kernels.kernel_checks import EPS, assert_bits, assert_within, empty, floats, same_bits
+from kernels.kernel_checks import EPS, assert_bits, assert_within, each_thread_count, empty, floats, same_bits
 
 from foretoken.errors import ShapeError, WeightsError
 from foretoken.ops import native, reference
@@ -53,8 +53,7 @@ def test_many_inputs(format, rows, rng):
     """Tiles change with the inputs, and a row is quantised in parts; the last one is not full."""
     weight, x = native.pack(floats(rng, 75, 4100), format, "panels"), floats(rng, rows, 4100)
     alone = row_by_row(x, weight)
-    for threads in (1, 3):
-        native.set_threads(threads)
+    for _ in each_thread_count(1, 3):
         assert_bits(same_bits(lambda: run_linear(x, weight)), alone)
 
 
@@ -63,11 +62,10 @@ def test_many_inputs(format, rows, rng):
 def test_threads(format, rows, rng):
     weight, x = native.pack(floats(rng, 1003, 320), format, "panels"), floats(rng, rows, 320)
     results = []
-    for threads in (1, 2, 3):
-        native.set_threads(threads)
+    for _ in each_thread_count(1, 2, 3, 8):
         results.append(run_linear(x, weight))
-    assert_bits(results[1], results[0])
-    assert_bits(results[2], results[0])
+    for result in results[1:]:
+        assert_bits(result, results[0])
 
 
 @pytest.mark.parametrize("format", FORMATS)

@@ -4,7 +4,7 @@ import dataclasses
 
 import numpy as np
 import pytest
-from kernels.kernel_checks import EPS, assert_bits, assert_within, empty, floats, same_bits
+from kernels.kernel_checks import assert_bits, assert_within, each_thread_count, empty, floats, gated_bound, same_bits
 
 from foretoken.errors import ShapeError
 from foretoken.ops import native, reference
@@ -32,18 +32,8 @@ def by_other_ops(x, gate_up, down):
 
 
 def bound(x, gate_up, down):
-    """First-order error of both products and the gate between them, from magnitudes."""
-    has_blocks, f = gate_up.format in ("q8", "q4"), down.k
-    first, second = (np.abs(native.unpack(w)).astype(np.float64) for w in (gate_up, down))
-    steps = [(-(-k // 32) + 4 if has_blocks else k + 1) for k in (x.shape[1], f)]
-    size = np.abs(x).astype(np.float64) @ first.T  # (T, 2F) of the terms of gate and up
-    # |gelu(a)| <= |a| and its slope is below 1.13: the product errs by both factors' errors.
-    gated = size[:, :f] * size[:, f:]
-    error = gated * (2.2 * steps[0] + 16) * EPS
-    if has_blocks:  # a rounding may go the other way, by one step of the block
-        step = np.pad(gated, ((0, 0), (0, -f % 32))).reshape(len(x), -1, 32).max(-1) / 127
-        error = error + np.repeat(step, 32, axis=1)[:, :f]
-    return (error + gated * steps[1] * EPS) @ second.T
+    first, second = (native.unpack(w).astype(np.float64) for w in (gate_up, down))
+    return gated_bound(x, first, second, gate_up.format)
 
 
 @pytest.mark.parametrize("format", FORMATS)
@@ -57,6 +47,15 @@ def test_mlp(format, d, f, rng):
         assert_within(got, run_mlp(x, gate_up, down, reference), bound(x, gate_up, down))
 
 
+@pytest.mark.parametrize(("format", "d", "f"), [("f32", 160, 600), ("f32", 2100, 70), ("q4", 4100, 100)])
+def test_mlp_whose_panels_fill_the_cache(format, d, f, rng):
+    """Several tiles of rows make fewer outputs at a time, down to one block; rows may lie apart."""
+    gate_up, down = make(rng, format, d, f)
+    for rows in (19, 40):
+        x = floats(rng, rows, d + 7)[:, 3:-4]
+        assert_bits(same_bits(lambda x=x: run_mlp(x, gate_up, down)), by_other_ops(x, gate_up, down))
+
+
 @pytest.mark.parametrize("format", FORMATS)
 def test_mlp_row_rule_and_threads(format, rng):
     gate_up, down = make(rng, format, 64, 1072)
@@ -64,8 +63,7 @@ def test_mlp_row_rule_and_threads(format, rng):
     together = run_mlp(x, gate_up, down)
     for first, last in [(i, i + 1) for i in range(45)] + [(3, 5), (10, 27), (0, 33)]:
         assert_bits(run_mlp(x[first:last], gate_up, down), together[first:last].copy())
-    for threads in (1, 2, 3, 7):
-        native.set_threads(threads)
+    for _ in each_thread_count(1, 2, 3, 7):
         assert_bits(run_mlp(x, gate_up, down), together)
 
 

@@ -51,6 +51,27 @@ def test_one_slow_pass_changes_little_and_a_slow_minute_nothing_that_is_compared
     assert costs.level * costs.curve(100)[1] == pytest.approx(3.0, rel=0.1)
 
 
+@pytest.mark.parametrize("context", [100, 700])
+@pytest.mark.parametrize("times", [0.5, 0.9, 2.0])
+def test_a_faster_or_slower_machine_changes_no_cost_that_was_not_measured_since(times, context):
+    """In the usual context, and in one that is not yet."""
+    costs = Costs()
+    for _ in range(50):
+        costs.add(paid(1, 1.0))
+    for _ in range(40):
+        for rows, seconds in ((1, 1.0), (4, 1.3), (8, 2.0)):
+            costs.add(paid(rows, seconds, context=context, drafters={"mtp": [4]}, draft_s=0.2))
+    before = list(costs.curve(context))
+    for _ in range(120):  # fewer than after which there is hope
+        costs.add(paid(1, times, context=context))
+        costs.add(paid(4, 1.3 * times, context=context))
+    after = costs.curve(context)
+    assert costs.level * after[1] == pytest.approx(times, rel=0.01)
+    assert [before[rows] / before[1] for rows in (4, 8)] == pytest.approx([1.3, 2.0], rel=0.01)
+    assert [after[rows] / after[1] for rows in (4, 8)] == pytest.approx([1.3, 2.0], rel=0.02)
+    assert costs.draft("mtp") == pytest.approx((0.1, 0.025), rel=0.02)
+
+
 def test_what_was_long_not_measured_may_cost_less_and_is_learnt_anew():
     costs = Costs()
     for _ in range(40):

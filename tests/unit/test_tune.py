@@ -4,13 +4,14 @@ import gc
 import json
 import weakref
 
+import numpy as np
 import pytest
 from cli.command import assert_refused, foretoken
 from pair import embedded
 
 from foretoken.api import load
 from foretoken.bench import decode_speed, prompts, tune, tune_plot
-from foretoken.bench.calibration import calibration_error, foretold
+from foretoken.bench.calibration import calibration_error, error_by_chance, foretold
 from foretoken.errors import DraftError, InputError
 from foretoken.stats import HOPELESS_MODEL
 
@@ -151,6 +152,15 @@ def test_calibration_counts_tokens_whose_fate_is_known():
     assert foretold(rounds) == ([0.9, 0.8, 0.6], [1.0, 0.0, 1.0])
     assert calibration_error([0.25, 0.25, 0.75, 0.75], [0, 1, 1, 1]) == pytest.approx(0.25)
     assert calibration_error([], []) is None
+
+
+def test_error_by_chance_is_that_of_true_chances():
+    rng = np.random.default_rng(3)
+    chances = rng.uniform(size=250)
+    errors = [calibration_error(chances, rng.uniform(size=250) < chances) for _ in range(400)]
+    assert error_by_chance(chances) == pytest.approx(np.mean(errors), rel=0.03)
+    assert error_by_chance([1.0, 0.0]) == 0.0
+    assert error_by_chance([]) is None
 
 
 def test_plain_and_auto_are_always_compared():

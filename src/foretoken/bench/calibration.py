@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -16,6 +17,17 @@ def calibration_error(chances: Sequence[float], outcomes: Sequence[float]) -> fl
         own[0] += chance
         own[1] += outcome
     return sum(abs(foretold - came) for foretold, came in sums) / len(chances) if len(chances) else None
+
+
+def error_by_chance(chances: Sequence[float]) -> float | None:
+    """What that error is on average where every chance is true: outcomes scatter, and few of them scatter much.
+
+    The sum of a bin then errs by a normal deviate of variance Σ p (1 − p), whose mean size is √(2 / π) of its root.
+    """
+    variances = [0.0] * BINS
+    for chance in chances:
+        variances[min(int(chance * BINS), BINS - 1)] += chance * (1.0 - chance)
+    return sum(math.sqrt(2 / math.pi * own) for own in variances) / len(chances) if len(chances) else None
 
 
 def foretold(rounds: Iterable[dict[str, Any]]) -> tuple[list[float], list[float]]:

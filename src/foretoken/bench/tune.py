@@ -15,7 +15,7 @@ from typing import Any
 
 from foretoken.api import Model
 from foretoken.bench.answers import AUTO, PLAIN, require_drafter, require_prompts, timed
-from foretoken.bench.calibration import calibration_error, foretold
+from foretoken.bench.calibration import calibration_error, error_by_chance, foretold
 from foretoken.bench.loops import is_loop
 from foretoken.bench.prompts import Prompts
 from foretoken.bench.timing import interleaved
@@ -146,6 +146,7 @@ def _setting(
         "best_horizon": _best(figures, horizons),
         "domains": {domain: _domain(own, horizons) for domain, own in by_domain.items()},
         "calibration_error": calibration_error(chances, outcomes),
+        "calibration_error_by_chance": error_by_chance(chances),
         "calibration_tokens": len(chances),
         "same_text": is_same,
         "loops": loops,

@@ -126,7 +126,11 @@ def _show(report: dict[str, Any], horizons: list[str]) -> None:
             terminal.say("? is noise: no speed-up can be larger than the tokens of a round. Give --repeats 3 or more.")
         error, count = setting["calibration_error"], setting["calibration_tokens"]
         if error is not None and count >= CALIBRATION_MIN_TOKENS:
-            terminal.say(f"expected calibration error on held-out answers: {error:.3f} ({count} draft tokens)")
+            least = setting["calibration_error_by_chance"]
+            terminal.say(
+                f"expected calibration error on held-out answers: {error:.3f} ({count} draft tokens; "
+                f"where every chance is true {least:.3f} is usual)"
+            )
         else:
             terminal.say(f"auto gave rows to {count} draft tokens of held-out answers: too few to judge its chances by")
 

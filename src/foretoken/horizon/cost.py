@@ -8,6 +8,7 @@ clamped: a page fault can triple one.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any, Final
@@ -50,6 +51,7 @@ class Costs:
         self._seen: dict[int, list[int]] = {}  # `_adds` when each was measured last
         self._filled: dict[int, list[float]] = {}  # units without gaps, less where none was measured for long
         self._adds = 0
+        self._moves: dict[tuple[int, int], float] = {}  # (class, rows) -> log of what it has moved by since `_rescale`
         self._drafts: dict[str, Line] = {}
         self._latest: Line | None = None  # of the model that guessed last: as long as that takes one that is not known
         self._met: set[Any] = set()  # kinds of passes that this process has run
@@ -153,7 +155,10 @@ class Costs:
         weight = 1.0 / (count + 1)
         if counts[rows] < FEW and off * CLAMP < 1.0:
             weight = 1.0  # what was believed was a slow pass
-        units[rows] = filled[rows] = expected * off ** max(weight, LEAST_WEIGHT)
+        move = off ** max(weight, LEAST_WEIGHT)
+        units[rows] = filled[rows] = expected * move
+        if count >= KEPT_COUNT:  # before, it is learnt what it costs
+            self._moves[kind, rows] = self._moves.get((kind, rows), 0.0) + math.log(move)
         counts[rows], seen[rows] = count + 1, self._adds
         self.level *= off**LEVEL_WEIGHT
         self._adds += 1
@@ -191,6 +196,7 @@ class Costs:
 
         What planners keep in units is off by as much for some rounds, little but where another context becomes usual.
         """
+        self._follow()
         usual = max(self._counts, key=lambda kind: (self._counts[kind][1], -kind), default=None)
         plain = self._units[usual][1] if usual is not None else 0.0
         if not plain or self.level is None:
@@ -202,6 +208,21 @@ class Costs:
             table[:] = [units / plain for units in table]
         for line in self._drafts.values():
             line.scale(1.0 / plain)
+
+    def _follow(self) -> None:
+        """Take out of the units what they have moved by as plain passes did: that is the level.
+
+        A pass of any kind moves both by half, for nobody knows which it was. What was not measured meanwhile stays what
+        it was, times the level.
+        """
+        plain = max((move for (_, rows), move in self._moves.items() if rows == 1), key=abs, default=0.0)
+        if self.level is not None:
+            self.level *= math.exp(plain)
+        for (kind, rows), move in self._moves.items():
+            common = min(max(move, 0.0), plain) if plain > 0.0 else max(min(move, 0.0), plain)
+            self._units[kind][rows] *= math.exp(-common)
+            self._filled[kind][rows] = self._units[kind][rows]
+        self._moves.clear()
 
     def _fill(self, kind: int) -> list[float]:
         """Measured entries; between near ones and beyond the last a slope that invites a try, for costs have steps."""

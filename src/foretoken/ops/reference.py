@@ -215,11 +215,11 @@ def gelu_mul(gate: np.ndarray, up: np.ndarray, out: np.ndarray) -> None:
 
 
 def mlp(x: np.ndarray, gate_up: Packed, down: Packed, out: np.ndarray) -> None:
-    f = down.k
-    _check((gate_up.n, gate_up.k) == (2 * f, x.shape[1]), f"gate_up: {gate_up.n} x {gate_up.k}")
-    both, gated = np.empty((len(x), 2 * f), np.float32), np.empty((len(x), f), np.float32)
+    _check((gate_up.n, gate_up.k) == (2 * down.k, x.shape[1]), f"gate_up: {gate_up.n} x {gate_up.k} for x and down")
+    both, gated = np.empty((len(x), 2 * down.k), np.float32), np.empty((len(x), down.k), np.float32)
     linear(x, gate_up, both)
-    gelu_mul(both[:, :f], both[:, f:], gated)
+    gate, up = np.split(both, 2, axis=1)
+    gelu_mul(gate, up, gated)
     linear(gated, down, out)
 
 
