@@ -66,8 +66,8 @@ void norm_add(const float* x, const float* weight, float eps, float scale, int64
     });
 }
 
-// gelu = (0.5 * x) * (1 + tanh(0.79788456 * fma(0.044715, (x * x) * x, x))), then * up; `out` may be
-// gate or up
+// gelu = (0.5 * x) * (1 + tanh(0.79788456 * fma(0.044715, (x * x) * x, x))), then * up
+// `out` may be gate or up.
 template <class V>
 void gelu_mul(const float* gate, const float* up, int64_t n, float* out) {
     each_vector(n, [&](int64_t at, int64_t len) {

@@ -55,10 +55,10 @@ ActivationsQ8 Activations::tile(const Tiles& tiles, int64_t index) const {
     return {from_row(first).data, block_bytes, tiles.first(index + 1) - first};
 }
 
-ActivationsQ8 Activations::row(const Tiles& tiles, int64_t row) const {
+ActivationsQ8 Activations::row(const Tiles& tiles, int64_t row, int64_t at) const {
     const int64_t index = tiles.of(row);
     ActivationsQ8 own = tile(tiles, index);
-    own.data += (row - tiles.first(index)) * block_bytes;
+    own.data += (at / kBlock * own.rows + row - tiles.first(index)) * block_bytes;
     return own;
 }
 
@@ -114,9 +114,7 @@ void quantize_into(Session& session, const FloatRows& x, Format weights, const A
     session.each(parts, is_small ? parts : cut, [&](int64_t part, int64_t last) {
         for (; part < last; ++part) {
             const int64_t row = part % x.rows, at = part / x.rows * width;
-            ActivationsQ8 to = a.row(tiles, row);
-            to.data += at / kBlock * to.rows * to.block_bytes;
-            quantize_row(x.row(row) + at, std::min(width, x.cols - at), to);
+            quantize_row(x.row(row) + at, std::min(width, x.cols - at), a.row(tiles, row, at));
         }
     });
 }

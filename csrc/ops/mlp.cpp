@@ -26,9 +26,7 @@ void hand_on(const float* gated, int64_t n, const Inputs& to, const Tiles& tiles
         std::memcpy(to.x + t * to.x_stride + at, gated, static_cast<size_t>(n) * sizeof(float));
         return;
     }
-    ActivationsQ8 blocks = to.activations.row(tiles, t);
-    blocks.data += at / kBlock * blocks.rows * blocks.block_bytes;
-    quantize_kernel(to.weights)(gated, n, blocks);
+    quantize_kernel(to.weights)(gated, n, to.activations.row(tiles, t, at));
 }
 
 // Gated outputs that are made at a time, a multiple of a block: as many as there is room for, and of several tiles so

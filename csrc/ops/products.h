@@ -36,8 +36,8 @@ struct Activations {
     int64_t block_bytes = 0, blocks = 0;
 
     ActivationsQ8 tile(const Tiles& tiles, int64_t index) const;
-    ActivationsQ8 row(const Tiles& tiles, int64_t row) const;  // begins with that row's first block
-    Activations from_row(int64_t row) const;                   // of a call whose first row lies there
+    ActivationsQ8 row(const Tiles& tiles, int64_t row, int64_t at = 0) const;  // begins with the block of input `at`
+    Activations from_row(int64_t row) const;                                   // of a call whose first row lies there
 };
 
 // The bytes that rows of k inputs take, and their place in memory of that many bytes (64-byte aligned).

@@ -13,7 +13,7 @@ def calibration_error(chances: Sequence[float], outcomes: Sequence[float]) -> fl
     """Mean over ten equal bins of |foretold − came true|, weighted by their sizes; None where there is nothing."""
     sums = [[0.0, 0.0] for _ in range(BINS)]
     for chance, outcome in zip(chances, outcomes, strict=True):
-        own = sums[min(int(chance * BINS), BINS - 1)]
+        own = sums[_bin_of(chance)]
         own[0] += chance
         own[1] += outcome
     return sum(abs(foretold - came) for foretold, came in sums) / len(chances) if len(chances) else None
@@ -26,8 +26,12 @@ def error_by_chance(chances: Sequence[float]) -> float | None:
     """
     variances = [0.0] * BINS
     for chance in chances:
-        variances[min(int(chance * BINS), BINS - 1)] += chance * (1.0 - chance)
+        variances[_bin_of(chance)] += chance * (1.0 - chance)
     return sum(math.sqrt(2 / math.pi * own) for own in variances) / len(chances) if len(chances) else None
+
+
+def _bin_of(chance: float) -> int:
+    return min(int(chance * BINS), BINS - 1)
 
 
 def foretold(rounds: Iterable[dict[str, Any]]) -> tuple[list[float], list[float]]:
