@@ -4,6 +4,7 @@ import random
 import subprocess
 import sys
 import weakref
+from math import sqrt
 
 import numpy as np
 import pytest
@@ -170,9 +171,29 @@ def test_a_long_match_overrules_an_unsure_model_and_a_short_one_does_not():
     assert short_match.tokens == [9] and short_match.source == "mtp"
 
 
-def test_agreement_keeps_the_surer_of_both():
+def test_a_second_opinion_moves_the_odds_of_a_model():
+    """Odds of 1 become 0.6 times the root of the text's where both agree, 0.6 over it where they do not."""
     line = list(range(100, 130))
-    assert draft([*line, 1, *line[:20]], 1, head=[120]).confidence[0] > 0.9
+    sure = [*line, 1, *line[:20]]
+    text = float(draft(sure, 1).confidence[0])
+    odds = 0.6 * sqrt(text / (1 - text))
+    assert draft(sure, 1, head=[120]).confidence[0] == pytest.approx(odds / (1 + odds), rel=1e-5)
+    unsure = [5, 6, 1, 5, 7, 2, 5]  # two tokens followed: below one in two
+    text = float(draft(unsure, 1).confidence[0])
+    assert text < 0.5
+    odds = 0.6 / sqrt(text / (1 - text))
+    found = draft(unsure, 1, head=[9])
+    assert found.tokens == [9] and found.confidence[0] == pytest.approx(odds / (1 + odds), rel=1e-5)
+
+
+def test_a_token_that_overrules_a_model_is_less_sure_than_one_that_nobody_disputes():
+    line = list(range(100, 130))
+    alone, against = draft([*line, 1, *line[:20]], 3), draft([*line, 1, *line[:20]], 3, head=[5], chance=0.8)
+    assert against.tokens == alone.tokens
+    text = alone.confidence[0] / (1 - alone.confidence[0])
+    model = 2.5 * 4  # its odds count 2.5 times
+    assert against.confidence[0] == pytest.approx(text / (1 + text + model), rel=1e-4)
+    assert against.confidence[1:].tolist() == alone.confidence[1:].tolist()
 
 
 @pytest.mark.parametrize("window", [8, 50])

@@ -433,7 +433,7 @@ class AutoHorizon:
         if not limit or self._model is None:
             return NO_STOP
         costs, before = self._costs.curve(context), min(texts, MAX_ROWS - limit)
-        row = (costs[before + limit] - costs[before]) / limit
+        row = min((costs[before + n] - costs[before]) / n for n in range(1, limit + 1))  # as cheap as it can be
         least = min(self._rate.value * (row + self._step / NEXT_CHANCE), 1.0)  # the first token is always guessed
         return self._model.stop(least, state.sampler.sampling.temperature > 0.0)
 
