@@ -154,7 +154,8 @@ class AutoHorizon:
         if rows + count > MAX_ROWS:  # further rows cost what the last one does
             last, slope = ahead[-1] if ahead else before, costs[MAX_ROWS] - costs[MAX_ROWS - 1]
             ahead += [last + slope * i for i in range(1, count - len(ahead) + 1)]
-        rate = LATER * max((self._is_text and self._text_rate.value) or self._rate.value, 1.0 / costs[1])
+        fair = max((self._is_text and self._text_rate.value) or self._rate.value, 1.0 / costs[1])
+        rate, most = LATER * fair, 0.0
         survival, kept, best, chosen = 1.0, 0.0, 0.0, 0
         reach, least, worth = min(self._reach, self._high), self._min_chance, self._worth
         weighed, num_seen = 0 if self._is_text else min(self.own, self.model_limit), len(worth)  # by a model
@@ -164,13 +165,12 @@ class AutoHorizon:
             kept += survival
             net = kept - rate * (cost - before)
             nets.append(net)
-            gain = net - best
-            if gain > 0.0:
+            if net > best:
                 best = net
                 if i < reach and survival >= least:
                     chosen = i + 1
-            else:
-                gain = 0.0
+            gain = max(kept - fair * (cost - before) - most, 0.0)
+            most += gain
             if i < weighed:
                 if i < num_seen:
                     worth[i] += weight * (gain - worth[i])
