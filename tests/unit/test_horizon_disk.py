@@ -7,7 +7,7 @@ from simulated import FLAT, World
 
 from foretoken.errors import InputError
 from foretoken.horizon import FixedHorizon, Learned, Shelf, parse_min_chance
-from foretoken.horizon.cost import Costs
+from foretoken.horizon.cost import Costs, cheapest_row
 from foretoken.horizon.protocol import Paid
 
 
@@ -110,6 +110,11 @@ def test_what_comes_once_a_round_is_part_of_its_pass(behind_plain, behind_draft)
     expected = (1.3 + behind_draft) / (1.0 + behind_plain)
     assert costs.curve(100)[4] / costs.curve(100)[1] == pytest.approx(expected, rel=0.02)
     assert costs.plain_s(paid(4, 1.3)) == pytest.approx(1.0, rel=0.02)
+
+
+@pytest.mark.parametrize(("before", "most", "units"), [(1, 5, 0.02), (4, 1, 0.44), (4, 2, 0.23)])
+def test_where_rows_come_in_steps_the_cheapest_is_an_average(before, most, units):
+    assert cheapest_row([0.0, 1.0, 1.02, 1.04, 1.06, 1.5, 1.52], before, most) == pytest.approx(units)
 
 
 def test_long_contexts_have_their_own_costs():

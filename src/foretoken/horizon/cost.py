@@ -298,6 +298,16 @@ class Costs:
             self._fill(kind)
 
 
+def cheapest_row(curve: Sequence[float], before: int, most: int) -> float:
+    """Units of a row beyond `before`, on average over as many as make it cheapest, of `most` at most."""
+    found = math.inf
+    for count in range(1, most + 1):
+        each = (curve[before + count] - curve[before]) / count
+        if each < found:
+            found = each
+    return found
+
+
 def _class_of(context: int) -> int:
     """0 below 512 tokens, then one per power of two."""
     return min((context >> 9).bit_length(), MAX_CLASSES - 1)

@@ -19,7 +19,7 @@ from typing import Any, Final
 
 from foretoken.drafters.protocol import Draft
 from foretoken.horizon.chance import Chance
-from foretoken.horizon.cost import MAX_ROWS, Costs
+from foretoken.horizon.cost import MAX_ROWS, Costs, cheapest_row
 from foretoken.horizon.events import NO_EVENTS, Events, Kind
 from foretoken.horizon.fixed import MAX_HORIZON, likely
 from foretoken.horizon.habit import FIRST_REACH, Habit, Shown
@@ -433,7 +433,7 @@ class AutoHorizon:
         if not limit or self._model is None:
             return NO_STOP
         costs, before = self._costs.curve(context), min(texts, MAX_ROWS - limit)
-        row = min((costs[before + n] - costs[before]) / n for n in range(1, limit + 1))  # as cheap as it can be
+        row = cheapest_row(costs, before, limit)
         least = min(self._rate.value * (row + self._step / NEXT_CHANCE), 1.0)  # the first token is always guessed
         return self._model.stop(least, state.sampler.sampling.temperature > 0.0)
 
