@@ -29,7 +29,7 @@ MODEL_WEIGHT = 2.5
 # A model's odds beside a guess of the text: times this and the root of the text's odds where both guess the same token,
 # over that root where they do not. About what a logistic over both says, fitted on answers of the embedded pair.
 SECOND_OPINION = 0.6
-LEAST_ODDS = 0.1
+LEAST_TEXT_ODDS = 0.1  # of the text beside a model: the root of less would say more than any count of it tells
 
 
 class SuffixText(SuffixAutomaton):  # type: ignore[misc,valid-type]  # the native core has no stubs
@@ -56,7 +56,7 @@ class SuffixText(SuffixAutomaton):  # type: ignore[misc,valid-type]  # the nativ
         source = head.source
         for token, chance in zip(head.tokens, head.confidence.tolist(), strict=True):
             if (found := guess(place)) is not None:
-                text, model = max(_odds(rates[found[1]]), LEAST_ODDS), _odds(chance)
+                text, model = max(_odds(rates[found[1]]), LEAST_TEXT_ODDS), _odds(chance)
                 if found[0] != token:
                     if text > MODEL_WEIGHT * model:
                         rival = text / (1.0 + text + MODEL_WEIGHT * model)

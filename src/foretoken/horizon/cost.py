@@ -17,6 +17,7 @@ from foretoken.drafters.line import CLAMP, FEW, Line, moved
 from foretoken.errors import InputError
 from foretoken.horizon.kept import MAX_SOURCES, items, number, whole
 from foretoken.horizon.protocol import Paid
+from foretoken.horizon.switch import PLAIN, Switches, kind_of
 from foretoken.stats import TEXT_ITSELF
 
 MAX_ROWS: Final = 64  # of the table; further rows cost what the last ones do
@@ -45,6 +46,8 @@ class Costs:
 
     def __init__(self) -> None:
         self.level: float | None = None  # seconds of a unit
+        self.switches = Switches()
+        self._before = PLAIN  # what kind of round the last one was
         self.is_changed = False
         self._units: dict[int, list[float]] = {}  # context class -> by rows; 0.0 where none was measured
         self._counts: dict[int, list[int]] = {}
@@ -65,15 +68,16 @@ class Costs:
         """Learn from a pass, unless it read prompts as well."""
         if paid.prompt_rows:
             return
-        self._add_pass(paid)
+        before, self._before = self._before, kind_of(paid)
+        self._add_pass(paid, before)
         has_draft = paid.rows > paid.texts
         self._gaps[has_draft] = moved(self._gaps[has_draft], paid.other_s, GAP_WEIGHT)
         if not has_draft:
             self._rest_s = moved(self._rest_s, paid.rest_s, GAP_WEIGHT)
         if paid.drafters and self.level is not None:
-            self._add_draft(paid, self.level)
+            self._add_draft(paid, self.level, before)
 
-    def _add_draft(self, paid: Paid, level: float) -> None:
+    def _add_draft(self, paid: Paid, level: float, before: int) -> None:
         """Learn how long guesses take, by whoever made them; of several nobody knows whose time it was."""
         name, lengths = ANYONE, list[int]()
         for source, own in paid.drafters.items():
@@ -85,7 +89,11 @@ class Costs:
         if texts and self._is_met((name, texts)):
             line = self._drafts.get(name) or Line()
             self._keep(name, line)
-            line.add(sum(lengths) / texts, paid.draft_s / texts / level)
+            length, units = sum(lengths) / texts, paid.draft_s / texts / level
+            if texts == 1 and name != TEXT_ITSELF:
+                self.switches.add_guess(before, units - line.at(length))
+                units = max(units - self.switches.of_guess(before), 0.0)
+            line.add(length, units)
 
     def _keep(self, name: str, line: Line) -> None:
         self._drafts[name] = line
@@ -129,7 +137,7 @@ class Costs:
         """Seconds that a plain round would have taken beside its pass and judging, instead of this one."""
         return paid.rest_s if paid.rows == paid.texts or not self._rest_s else min(self._rest_s, paid.rest_s)
 
-    def _add_pass(self, paid: Paid) -> None:
+    def _add_pass(self, paid: Paid, before: int) -> None:
         rows, seconds = paid.rows, paid.verify_s + paid.other_s
         if rows > MAX_ROWS or seconds <= 0.0:
             return
@@ -148,6 +156,9 @@ class Costs:
         count = min(counts[rows], 1) if self._adds - seen[rows] > STALE else counts[rows]
         expected = units[rows] or filled[rows]
         clamp = CLAMP if count >= FEW else FIRST_CLAMP
+        if rows == 1:
+            self.switches.add_plain(before, seconds / self.level)
+            seconds -= min(self.switches.of_plain(before), 0.5 * expected) * self.level
         if self._adds < LEVEL_TIMES:  # the level is what the fastest of the first passes says
             self.level = min(self.level, seconds / expected)
         off = seconds / self.level / expected
@@ -203,6 +214,7 @@ class Costs:
             return
         self.level *= plain
         self._first /= plain
+        self.switches.scale(1.0 / plain)
         self._filled = {kind: filled for kind, filled in self._filled.items() if any(self._counts[kind])}
         for table in (*self._units.values(), *self._filled.values()):
             table[:] = [units / plain for units in table]
@@ -268,7 +280,13 @@ class Costs:
             if any(counts)
         }
         drafts = {name: [round(part, 8) for part in line.sums] for name, line in self._drafts.items()}
-        return {"level": self.level, "passes": passes, "drafts": drafts, "first": round(self._first, 6)}
+        return {
+            "level": self.level,
+            "passes": passes,
+            "drafts": drafts,
+            "first": round(self._first, 6),
+            "switches": self.switches.as_list(),
+        }
 
     def restore(self, kept: Any) -> None:
         """Take over what a file says; raises InputError where it is not what `as_dict` makes."""
@@ -290,7 +308,9 @@ class Costs:
             if not all(part <= MOST_UNITS for part in line.fitted):
                 raise InputError(f"drafts of {name[:40]!r} take {line.fitted} units.")
             self._keep(name, line)
-        self._first = number(kept.get("first", FIRST_UNITS), 0.0, MOST_UNITS)  # older files have none
+        self._first = number(kept.get("first", FIRST_UNITS), 0.0, MOST_UNITS)  # older files have none,
+        if "switches" in kept:  # nor those
+            self.switches.restore(kept["switches"])
         self.level = level
         self._adds = LEVEL_TIMES
         self._rescale()
@@ -298,14 +318,9 @@ class Costs:
             self._fill(kind)
 
 
-def cheapest_row(curve: Sequence[float], before: int, most: int) -> float:
+def cheapest_row(curve: list[float], before: int, most: int) -> float:
     """Units of a row beyond `before`, on average over as many as make it cheapest, of `most` at most."""
-    found = math.inf
-    for count in range(1, most + 1):
-        each = (curve[before + count] - curve[before]) / count
-        if each < found:
-            found = each
-    return found
+    return min([(curve[before + count] - curve[before]) / count for count in range(1, most + 1)])
 
 
 def _class_of(context: int) -> int:

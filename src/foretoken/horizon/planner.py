@@ -25,7 +25,9 @@ from foretoken.horizon.fixed import MAX_HORIZON, likely
 from foretoken.horizon.habit import FIRST_REACH, Habit, Shown
 from foretoken.horizon.protocol import Paid
 from foretoken.horizon.rate import Rate
+from foretoken.horizon.switch import GUESSED, PLAIN, kind_of
 from foretoken.horizon.text import ASK_LEN, NO_LEN, REPEATS, least_chance, tells
+from foretoken.horizon.worth import limit_of
 from foretoken.ops import NO_STOP, Stop
 from foretoken.stats import TEXT_ITSELF
 
@@ -37,6 +39,7 @@ LAST_PATIENCE: Final = 64
 MOST_DEBT: Final = 0.5  # plain passes ahead of time, for looks in a new text and behind one that found something
 MOST_OVER: Final = 4.0  # times what a look usually takes, for one that took longer
 MOST_ASLEEP: Final = 64  # rounds, for costs move,
+SOUND: Final = 4  # rounds of sleep, of which one is looked at where looks have found nothing in text after text
 RATE_MOVED: Final = 0.1  # and so does the rate: by so many tokens a unit
 MOST_CREDIT: Final = 1000  # times what one round brings: drafts that cost even more are not looked at any more
 RATE_KEPT: Final = 5.0  # units; what those before a text count for at first
@@ -46,7 +49,6 @@ USELESS_TIMES: Final = 4  # that is charged for a look at a model that is hardly
 VAIN_LOOKS: Final = 8  # and one time more for so many in a row that found nothing in texts of this kind
 LATER: Final = 1.1  # times its time a row must be worth: what gets none is guessed again, and better, a round later
 NEXT_CHANCE: Final = 0.6  # of a draft token to be worth a row, where those before it are: others are guessed in vain
-GUESSED_WORTH: Final = 0.8  # of the worth of one draft token, for the next one where none was seen
 TEXT_OVER_MODEL: Final = 2  # times the tokens of a model that the text is asked for beside it
 PLAIN_ROUNDS: Final = 4  # before the first draft, where the cost of a plain pass is not known
 
@@ -102,12 +104,12 @@ class AutoHorizon:
         self._share = self._due = 0.0  # what a round adds to that, and how much there is when the next look comes
         self._is_parked = self._is_due = False
         self._asleep_from = self._asleep_to = 0  # tokens of the text; between them only what stands in it wakes it
+        self._every = 1  # one round in so many is looked at meanwhile
         self._wake = REPEATS  # what the text must tell to be one
-        self._plain_left = PLAIN_ROUNDS
-        self.stop = NO_STOP
+        self._plain_left, self.stop = PLAIN_ROUNDS, NO_STOP
         self._step = 0.0  # units of a draft token
-        self._has_text = before.has_text
-        self._text = before.text
+        self._before = PLAIN  # what kind of round the last one was
+        self._has_text, self._text = before.has_text, before.text
         self._text_len = 0  # tokens written when its balance was last looked at
         self._is_text = False  # the text itself made the last draft
         self._text_reach = 0  # draft tokens that it may guess beside a model, by what it has just got right
@@ -130,8 +132,7 @@ class AutoHorizon:
         """Take in the prompt for what its text says, so that no round waits for that."""
         if state.drafter is not None and not self._name:
             self._meet(state.drafter.name)
-        self._text_len = len(state.tokens)
-        self._num_read = len(state.tokens) - 1
+        self._text_len, self._num_read = len(state.tokens), len(state.tokens) - 1
         if self._has_text:
             tells(state, (0.0, NO_LEN))
 
@@ -154,8 +155,8 @@ class AutoHorizon:
         if rows + count > MAX_ROWS:  # further rows cost what the last one does
             last, slope = ahead[-1] if ahead else before, costs[MAX_ROWS] - costs[MAX_ROWS - 1]
             ahead += [last + slope * i for i in range(1, count - len(ahead) + 1)]
-        fair = max((self._is_text and self._text_rate.value) or self._rate.value, 1.0 / costs[1])
-        rate, most = LATER * fair, 0.0
+        plain, most = 1.0 / costs[1], 0.0
+        rate = LATER * max((self._is_text and self._text_rate.value) or self._rate.value, plain)
         survival, kept, best, chosen = 1.0, 0.0, 0.0, 0
         reach, least, worth = min(self._reach, self._high), self._min_chance, self._worth
         weighed, num_seen = 0 if self._is_text else min(self.own, self.model_limit), len(worth)  # by a model
@@ -169,7 +170,7 @@ class AutoHorizon:
                 best = net
                 if i < reach and survival >= least:
                     chosen = i + 1
-            gain = max(kept - fair * (cost - before) - most, 0.0)
+            gain = max(kept - plain * (cost - before) - most, 0.0)
             most += gain
             if i < weighed:
                 if i < num_seen:
@@ -177,14 +178,14 @@ class AutoHorizon:
                 else:
                     worth.append(gain)
         if weighed:
-            self._settle_depths(count, weighed, weight)
+            self._settle_depths(count, weighed, weight, costs)
         if chosen and rows == 1 and self._costs.is_new(chosen + 1):
             chosen = self._costs.instead(nets[: (chosen if least else reach) + 1], chosen, rate)
         low = min(self._low, likely(chances, least)) if self._low and least else self._low
         self.applied = chosen = min(max(chosen, low), self._high, count)
         return chosen
 
-    def _settle_depths(self, count: int, guessed: int, weight: float) -> None:
+    def _settle_depths(self, count: int, guessed: int, weight: float, costs: list[float]) -> None:
         """What depths are worth that a model guessed in vain, or not at all; `count` of its tokens were weighed."""
         worth = self._worth
         worth += [0.0] * (guessed - len(worth))
@@ -192,9 +193,10 @@ class AutoHorizon:
         for i in range(count, guessed):  # overruled by the text
             worth[i] -= weight * worth[i]
         if guessed < self.model_limit:  # the guess ended before: what was not guessed cost nothing either
-            price = self._rate.value * self._step
+            rate = self._rate.value
+            price, over = rate * self._step, rate - 1.0 / costs[1]
             for i in range(guessed, min(self.model_limit, num_seen)):
-                worth[i] += weight * (price - worth[i])
+                worth[i] += weight * (price + over * (costs[i + 2] - costs[i + 1]) - worth[i])
         for i in range(max(guessed, self.model_limit), num_seen):  # can hardly be worth more than what stands before it
             worth[i] = min(worth[i], worth[i - 1])
 
@@ -238,11 +240,13 @@ class AutoHorizon:
     def observe(self, state: Any, paid: Paid) -> None:
         """The pass is over: compare the draft with what the target wrote, and plan the next round."""
         length = len(state.tokens)
+        if self._asleep_to and length % self._every and paid.is_alone:
+            return
         turns = self._kind.turns(state.tokens, self._num_read)
         self._num_read = length
         if self._asleep_to and paid.is_alone and not turns:
             is_told = length > self._asleep_to or (self._has_text and tells(state, self._wake))
-            credit = self._habit.credit + self._share
+            credit = self._habit.credit + self._every * self._share
             if not is_told and (credit <= 0.0 or not self._is_called(state)):
                 self._habit.credit = credit
                 return  # the path of plain decoding, which must cost nothing
@@ -265,6 +269,7 @@ class AutoHorizon:
                 self._habit.count(paid.tokens, cost)
         if self._charged:
             self._settle_look(paid)
+        self._before = kind_of(paid)
         self._plain = costs[1]
         self._share = LOOK_SHARE * costs[1]
         credit, most = self._habit.credit + self._share, MOST_CREDIT * self._share
@@ -303,7 +308,8 @@ class AutoHorizon:
         self._charged = 0.0
         if self.guessed and paid.is_alone and level:
             costs = self._costs.curve(paid.context)
-            took = paid.draft_s / level + max(costs[min(paid.rows, MAX_ROWS)] - costs[1], 0.0)
+            took = paid.draft_s / level + self._costs.switches.of_plain(GUESSED)
+            took += max(costs[min(paid.rows, MAX_ROWS)] - costs[1], 0.0)
             self._habit.credit -= self._times * (min(took, MOST_OVER * charged) - charged)
 
     def _wakes(self, state: Any, paid: Paid, turns: bool) -> bool:
@@ -338,11 +344,11 @@ class AutoHorizon:
             rounds = min(rounds, RATE_MOVED * self._rate.time / max(self._rate.value * self._plain - 1.0, 1e-3))
         if rounds >= 1:
             self._asleep_from, self._asleep_to = length, length + int(rounds)
+            self._every = SOUND if self._times > 1 and not self._has_text else 1
 
     def _wake_up(self, length: int) -> None:
         """Make up for the rounds slept through, each of which wrote a token; the last one is not among them."""
-        rounds = length - 1 - self._asleep_from
-        self._asleep_to = 0
+        rounds, self._asleep_to = length - 1 - self._asleep_from, 0
         if self._is_text_asked and rounds:
             self._rate.count_plain(rounds, self._plain)
 
@@ -352,9 +358,8 @@ class AutoHorizon:
 
     def _is_called(self, state: Any) -> bool:
         """Whether the text may become easier for a model here."""
-        if self._name == TEXT_ITSELF:
-            return False
-        return self._events[state.tokens[-1]] > 0 or (not self._has_text and tells(state))
+        is_event = any(self._events[token] > 0 for token in state.tokens[-self._every :])
+        return self._name != TEXT_ITSELF and (is_event or (not self._has_text and tells(state)))
 
     def _settle_text(self, state: Any, paid: Paid) -> None:
         """What asking the text itself brought in this round, and what it took where no model was asked."""
@@ -425,7 +430,8 @@ class AutoHorizon:
             self._shown.num_vain = 0
             return self._probe(limit, PROBE_LEN * step)
         self._probed = self._num_right = 0
-        return self._look(state, start + LOOK_LEN * step)
+        switches = self._costs.switches
+        return self._look(state, start + LOOK_LEN * step + switches.of_guess(PLAIN) + switches.of_plain(GUESSED))
 
     def _next_stop(self, context: int, state: Any, texts: int) -> Stop:
         """Where a guess ends: a further token would hardly be worth its row and what guessing it costs."""
@@ -440,17 +446,11 @@ class AutoHorizon:
     def _worthwhile(self, worth: Sequence[float]) -> tuple[int, float, float]:
         """Draft tokens whose worth is more than guessing them costs, and that cost: of a draft, and of each token."""
         start, self._step = self._costs.draft(self._source)
-        rate, step = self._rate.value, self._step
-        net, best, limit, gain = -rate * start, 0.0, 0, 0.0
-        price, num_seen = rate * step, len(worth)
-        for i in range(min(self._reach, self._high)):
-            gain = worth[i] if i < num_seen else GUESSED_WORTH * gain
-            net += gain - price
-            if net > best:
-                best, limit = net, i + 1
-            elif i >= num_seen and gain < price:
-                break  # further guesses are lower still
-        return limit, start, step
+        switches, curve = self._costs.switches, self._costs.curve(self._text_len)
+        now = start + switches.of_guess(self._before) - switches.of_plain(self._before)
+        most = min(self._reach, self._high)
+        limit = limit_of(worth, self._rate.value, 1.0 / self._plain, curve, now, self._step, most)
+        return limit, start, self._step
 
     def _probe(self, limit: int, cost: float) -> int:
         """One draft token more behind drafts that were right throughout: where time is left for it, or now and then."""
