@@ -53,6 +53,20 @@ def test_an_event_makes_it_look_at_once():
     assert 501 in looks["at 500"] and 501 not in looks["none"]
 
 
+def test_an_event_wakes_a_model_known_as_useless_within_four_tokens():
+    """Of its sleep three rounds in four are not looked at; what came in them is not missed."""
+    for event in range(500, 504):
+        learned = Learned(event_of=lambda token, event=event: token == event)
+        for seed in range(12):
+            world = World(FLAT, 0.2, lambda position, depth: 0.0, lambda position, depth: 1.0, length=60, seed=seed)
+            world.text = [2000 + token for token in world.text]
+            world.auto(learned=learned)
+        world = World(FLAT, 0.2, lambda position, depth: 0.0, lambda position, depth: 1.0, length=520)
+        world.text, looks = list(range(600)), []
+        world.auto(lambda at, count, chances, right, looks=looks: looks.append(at) if chances else None, learned)
+        assert [at for at in looks if event < at <= event + 4], looks
+
+
 def test_a_text_knows_from_the_start_that_its_drafter_is_useless():
     """A look that others have paid for in vain is not the first thing that a text does."""
     learned, looks = Learned(), []

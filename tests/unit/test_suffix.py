@@ -196,6 +196,15 @@ def test_a_token_that_overrules_a_model_is_less_sure_than_one_that_nobody_disput
     assert against.confidence[1:].tolist() == alone.confidence[1:].tolist()
 
 
+def test_what_follows_such_a_token_ends_as_its_chance_says():
+    """A draft ends where its survival falls below 0.2, be it the text's own or what a model leaves of it."""
+    line = list(range(100, 130))
+    for head in ([], [5]):
+        found = draft([*line, 1, *line[:4]], 30, head=head, chance=0.55)
+        survival = np.cumprod(found.confidence)
+        assert len(found.tokens) < 26 and survival[-1] >= 0.2 > survival[-1] * found.confidence[-1], head
+
+
 @pytest.mark.parametrize("window", [8, 50])
 def test_memory_is_bounded(window):
     text = SuffixText(window)

@@ -60,6 +60,7 @@ class SuffixText(SuffixAutomaton):  # type: ignore[misc,valid-type]  # the nativ
                 if found[0] != token:
                     if text > MODEL_WEIGHT * model:
                         rival = text / (1.0 + text + MODEL_WEIGHT * model)
+                        survival *= rival / rates[found[1]]  # `follow` counts the text's own chance of it
                         break
                     text = 1.0 / text
                 odds = SECOND_OPINION * model * sqrt(text)
