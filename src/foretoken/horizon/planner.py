@@ -170,9 +170,9 @@ class AutoHorizon:
                 best = net
                 if i < reach and survival >= least:
                     chosen = i + 1
-            gain = max(kept - plain * (cost - before) - most, 0.0)
-            most += gain
             if i < weighed:
+                gain = max(kept - plain * (cost - before) - most, 0.0)
+                most += gain
                 if i < num_seen:
                     worth[i] += weight * (gain - worth[i])
                 else:
@@ -358,8 +358,10 @@ class AutoHorizon:
 
     def _is_called(self, state: Any) -> bool:
         """Whether the text may become easier for a model here."""
-        is_event = any(self._events[token] > 0 for token in state.tokens[-self._every :])
-        return self._name != TEXT_ITSELF and (is_event or (not self._has_text and tells(state)))
+        return self._name != TEXT_ITSELF and (
+            any(self._events[token] > 0 for token in state.tokens[-self._every :])
+            or (not self._has_text and tells(state))
+        )
 
     def _settle_text(self, state: Any, paid: Paid) -> None:
         """What asking the text itself brought in this round, and what it took where no model was asked."""
@@ -430,8 +432,7 @@ class AutoHorizon:
             self._shown.num_vain = 0
             return self._probe(limit, PROBE_LEN * step)
         self._probed = self._num_right = 0
-        switches = self._costs.switches
-        return self._look(state, start + LOOK_LEN * step + switches.of_guess(PLAIN) + switches.of_plain(GUESSED))
+        return self._look(state, start + LOOK_LEN * step + self._costs.switches.of_look)
 
     def _next_stop(self, context: int, state: Any, texts: int) -> Stop:
         """Where a guess ends: a further token would hardly be worth its row and what guessing it costs."""
@@ -448,9 +449,8 @@ class AutoHorizon:
         start, self._step = self._costs.draft(self._source)
         switches, curve = self._costs.switches, self._costs.curve(self._text_len)
         now = start + switches.of_guess(self._before) - switches.of_plain(self._before)
-        most = min(self._reach, self._high)
-        limit = limit_of(worth, self._rate.value, 1.0 / self._plain, curve, now, self._step, most)
-        return limit, start, self._step
+        rate, plain, most = self._rate.value, 1.0 / self._plain, min(self._reach, self._high)
+        return limit_of(worth, rate, plain, curve, now, self._step, most), start, self._step
 
     def _probe(self, limit: int, cost: float) -> int:
         """One draft token more behind drafts that were right throughout: where time is left for it, or now and then."""

@@ -39,6 +39,11 @@ class Switches:
         """What a model's draft takes more behind a round of that kind."""
         return self._guess if before != GUESSED and self._guess > 0.0 else 0.0
 
+    @property
+    def of_look(self) -> float:
+        """What a model's draft between plain rounds takes more, and the plain pass behind it."""
+        return self.of_guess(PLAIN) + self.of_plain(GUESSED)
+
     def add_plain(self, before: int, units: float) -> None:
         """A plain pass took so many units; behind a drafted round it is compared with the next one, behind itself."""
         if before != PLAIN:

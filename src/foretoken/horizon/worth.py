@@ -23,6 +23,7 @@ def limit_of(
     step   units of each token
     most   draft tokens
     """
+    limit = 0
     for value in (rate, 0.5 * (rate + plain), plain):
         net, best, limit, gain = -value * start, 0.0, 0, 0.0
         price, num_seen, over = value * step, len(worth), value - plain
@@ -34,6 +35,6 @@ def limit_of(
                 best, limit = net, i + 1
             elif i >= num_seen and gain < price:
                 break  # further guesses are lower still
-        if limit:
-            return limit
-    return 0
+        if limit or value == plain:
+            break
+    return limit
