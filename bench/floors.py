@@ -70,7 +70,7 @@ RUNS = {
                            "--horizon", "0,4,6,auto", "--repeats", "2")),
     "inflated-wrong": Run(bench("wrong_drafters.py", *PAIR, "--prompts", SMALL, "--limit", "2", "--max-tokens", "64",
                                 "--repeats", "2", "--json")),
-    "embedded": Run(decode("--prompts", SMALL, "--limit", "8", "--max-tokens", "100", "--horizon", "0,4,6,auto",
+    "embedded": Run(decode("--prompts", SMALL, "--limit", "12", "--max-tokens", "100", "--horizon", "0,4,6,auto",
                            "--repeats", "9")),
     "embedded-wrong": Run(bench("wrong_drafters.py", "--prompts", SMALL, "--limit", "8", "--max-tokens", "64",
                                 "--repeats", "80", "--json")),

@@ -11,8 +11,6 @@ import sys
 from time import perf_counter
 from types import SimpleNamespace
 
-import numpy as np
-
 from foretoken.bench import script
 from foretoken.cli import terminal
 from foretoken.drafters.protocol import NO_DRAFT, Draft
@@ -30,7 +28,7 @@ def batch(horizon, costs, limit):
         sampler=SimpleNamespace(sampling=SimpleNamespace(temperature=0.0)),
     )
     horizon.read(state)
-    confidence = np.full(limit, 0.9, np.float32)
+    confidence = [0.9] * limit
     asked = {"mtp": [limit]} if limit else {}
     started = perf_counter()
     for _ in range(ROUNDS):

@@ -45,7 +45,7 @@ class World:
             tokens.append(self.text[position] if is_right else -1 - depth)
             said.append(self.confidence(position, depth))
             survival = stop.survival(survival, depth, said[-1])
-        return Draft(tokens, np.array(said, dtype=np.float32))
+        return Draft(tokens, said)
 
     def repeats(self):
         return SuffixText()
@@ -143,7 +143,7 @@ class TextWorld(World):
         self.asks[source].append(at)
         if source == "mtp":
             limit = min(limit, horizon.model_limit)
-            wrong = Draft([-1] * limit, np.full(limit, 0.9, dtype=np.float32))
+            wrong = Draft([-1] * limit, [0.9] * limit)
             return wrong, source, self.model_s * limit
         return self.draft(at, limit) if self.has_guess(at) else NO_DRAFT, source, self.draft_s
 

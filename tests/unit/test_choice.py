@@ -11,7 +11,7 @@ def noted(tokens, asked, text):
     """Averages of one text and of all after a guess of sure tokens, and what the target wrote."""
     everyone = Averages()
     track = Track(everyone)
-    track.note(3, Draft(tokens, np.ones(len(tokens), np.float32)), asked)
+    track.note(3, Draft(tokens, [1.0] * len(tokens)), asked)
     track.observe([0, 0, 0, *text])
     return track, everyone
 

@@ -182,14 +182,14 @@ def test_a_chance_below_the_least_gets_no_row():
     world = World(FLAT, 0.01, lambda position, depth: 0.5, length=300)
     world.auto(lambda at, count, chances, right: seen.append(count), Learned(min_chance=0.999))
     assert max(seen) == 0
-    draft = Draft([1, 2, 3], np.array([0.9, 0.5, 0.9], dtype=np.float32))
+    draft = Draft([1, 2, 3], [0.9, 0.5, 0.9])
     assert FixedHorizon(3, min_chance=0.4).choose(draft, state(20), 1) == 3
     assert FixedHorizon(3, min_chance=0.42).choose(draft, state(20), 1) == 2  # 0.9 · 0.5 · 0.9 = 0.405
     assert FixedHorizon(3, min_chance=0.95).choose(draft, state(20), 1) == 0
 
 
 def test_a_least_chance_holds_for_short_and_long_as_well():
-    draft = Draft([1, 2, 3], np.array([0.9, 0.1, 0.9], dtype=np.float32))
+    draft = Draft([1, 2, 3], [0.9, 0.1, 0.9])
     for name in ("short", "long"):
         assert Learned().horizon(name).choose(draft, state(20), 1) >= 2
         assert Learned(min_chance=0.3).horizon(name).choose(draft, state(20), 1) == 1
@@ -222,7 +222,7 @@ def test_rows_of_other_texts_count():
     costs = Costs()
     for rows in 8 * list(range(1, 18)):
         costs.add(Paid(rows, 0, 1, 1, 20, 1.0 if rows <= 8 else 1.0 + 0.9 * (rows - 8), {}, 0.0))
-    draft = Draft([1, 2, 3, 4], np.full(4, 0.8, dtype=np.float32))
+    draft = Draft([1, 2, 3, 4], [0.8] * 4)
     habit = Habit()
     habit.reach["mtp"] = 16
     horizon = AutoHorizon(costs, lambda name: Chance(Weights(name)), habit=habit)
@@ -456,7 +456,7 @@ def test_numbers_of_numpy_are_taken(number):
     sampler = SimpleNamespace(sampling=Sampling(temperature=number(0.8)))
     state = SimpleNamespace(tokens=[5, 5], drafter=SimpleNamespace(name="mtp"), source="mtp", sampler=sampler)
     horizon.read(state)
-    horizon.choose(Draft([7, 7], np.full(2, 0.9, np.float32), own=np.int64(2)), state, 1)
+    horizon.choose(Draft([7, 7], [0.9] * 2, own=np.int64(2)), state, 1)
     state.tokens += [7, 7, 7]
     horizon.observe(state, Paid(3, 0, 1, 3, 5, 1.0, {"mtp": [2]}, 0.1))
     assert horizon.guessed == horizon.own == 2

@@ -53,7 +53,7 @@ def test_the_text_may_guess_far_while_it_is_right_though_a_model_is_worth_one_to
         guess = [first + i if i < right else 9 for i in range(horizon.limit)]
         chances = np.full(len(guess), 0.99) if is_led else np.array([0.5, *[0.05] * 15][: len(guess)])
         limits.append(len(guess))
-        count = horizon.choose(Draft(guess, chances.astype(np.float32)), text, 1)
+        count = horizon.choose(Draft(guess, chances.tolist()), text, 1)
         accepted = min(count, right)
         text.tokens += range(first, first + accepted + 1)
         paid = Paid(count + 1, 0, 1, accepted + 1, first, 1.0 + 0.03 * count, {text.source: [len(guess)]}, 0.01)
@@ -83,7 +83,7 @@ def copied(rounds=40):
 def guessed(horizon, text, count, chance, right):
     """A round with so many draft tokens, of which the first few are right; returns how many got a row."""
     at = len(text.tokens)
-    draft = Draft([at + i if i < right else 0 for i in range(count)], np.full(count, chance, np.float32))
+    draft = Draft([at + i if i < right else 0 for i in range(count)], [chance] * count)
     rows = horizon.choose(draft, text, 1)
     accepted = min(rows, right)
     text.tokens += range(at, at + accepted + 1)

@@ -47,7 +47,7 @@ def random_texts(count, most):
 def draft(tokens, limit, head=(), chance=0.5):
     text = SuffixText()
     text.observe(tokens)
-    return text.draft(limit, Draft(head, np.full(len(head), chance, dtype=np.float32), "mtp"))
+    return text.draft(limit, Draft(head, [chance] * len(head), "mtp"))
 
 
 def test_the_longest_match_after_every_token():
@@ -63,7 +63,7 @@ def test_a_text_neither_guesses_its_end_nor_goes_on_behind_it():
     free, text = SuffixText(), SuffixText(stop_ids={9, 8})
     assert free.observe(tokens) == text.observe(tokens) > 0.5
     assert (free.draft(4).tokens, text.draft(4).tokens) == ([4, 9, 5, 1], [4])
-    assert text.draft(4, Draft([4], np.ones(1, np.float32), "mtp")).tokens == [4]
+    assert text.draft(4, Draft([4], [1.0], "mtp")).tokens == [4]
     free, text = SuffixText(), SuffixText(stop_ids={9, 8})
     assert free.observe(ended) > 0.5 and text.observe(ended) == 0.0 and not text.draft(4).tokens
     assert free.tells(ended, 0.5, 1 << 30) and not text.tells(ended, 0.5, 1 << 30)
@@ -149,7 +149,7 @@ def test_nothing_is_guessed_from_nothing():
 def test_chances_grow_with_the_match_and_fall_where_guesses_fail():
     line = list(range(100, 130))
     chances = draft([*line, 1, *line[:20]], 4).confidence
-    assert chances.min() > 0.9 > draft([5, 6, 1, 5], 1).confidence[0] > 0
+    assert min(chances) > 0.9 > draft([5, 6, 1, 5], 1).confidence[0] > 0
     always_wrong = [token for i in range(40) for token in (5, 10 + i)]
     assert draft([*always_wrong, 90, 91, 5, 6, 90], 1).confidence[0] > 0.3
     assert min(new_automaton(always_wrong).rates) < min(new_automaton().rates)
@@ -175,11 +175,11 @@ def test_a_second_opinion_moves_the_odds_of_a_model():
     """Odds of 1 become 0.6 times the root of the text's where both agree, 0.6 over it where they do not."""
     line = list(range(100, 130))
     sure = [*line, 1, *line[:20]]
-    text = float(draft(sure, 1).confidence[0])
+    text = draft(sure, 1).confidence[0]
     odds = 0.6 * sqrt(text / (1 - text))
     assert draft(sure, 1, head=[120]).confidence[0] == pytest.approx(odds / (1 + odds), rel=1e-5)
     unsure = [5, 6, 1, 5, 7, 2, 5]  # two tokens followed: below one in two
-    text = float(draft(unsure, 1).confidence[0])
+    text = draft(unsure, 1).confidence[0]
     assert text < 0.5
     odds = 0.6 / sqrt(text / (1 - text))
     found = draft(unsure, 1, head=[9])
@@ -193,7 +193,7 @@ def test_a_token_that_overrules_a_model_is_less_sure_than_one_that_nobody_disput
     text = alone.confidence[0] / (1 - alone.confidence[0])
     model = 2.5 * 4  # its odds count 2.5 times
     assert against.confidence[0] == pytest.approx(text / (1 + text + model), rel=1e-4)
-    assert against.confidence[1:].tolist() == alone.confidence[1:].tolist()
+    assert against.confidence[1:] == alone.confidence[1:]
 
 
 def test_what_follows_such_a_token_ends_as_its_chance_says():

@@ -149,7 +149,7 @@ class _Forced:
         self._tokens = list(tokens)
 
     def propose(self, states: Sequence[Any], limits: Sequence[int]) -> list[Draft]:
-        return [Draft(self._tokens[:limit], np.ones(limit, dtype=np.float32)) for limit in limits]
+        return [Draft(self._tokens[:limit], [1.0] * limit) for limit in limits]
 
 
 def check_context(name: str, context_len: int, what: str, asked: int, beside: int) -> None:

@@ -15,8 +15,6 @@ from time import perf_counter
 from typing import Any, Final
 from weakref import WeakKeyDictionary
 
-import numpy as np
-
 from foretoken.drafters.line import Line, moved
 from foretoken.drafters.protocol import NO_DRAFT, Draft, Drafter, check
 from foretoken.drafters.suffix import SuffixDrafter, SuffixText
@@ -74,9 +72,9 @@ class Track:
             total += survival
         return total
 
-    def calibrated(self, draft: Draft) -> np.ndarray:
-        """How often tokens of such confidence were right, (n,) float32."""
-        return np.array([self._own.by_confidence[b] for b in _bins(draft)], dtype=np.float32)
+    def calibrated(self, draft: Draft) -> list[float]:
+        """How often tokens of such confidence were right."""
+        return [self._own.by_confidence[b] for b in _bins(draft)]
 
     def note(self, start: int, draft: Draft, asked: int) -> None:
         """Compare this guess, for which so many tokens were asked, with what is to stand at `start` and after.
@@ -203,7 +201,7 @@ class Choice:
     def _leader(self, now: _Round) -> str:
         """Whose draft brings most tokens for its time; "" where a model would add nothing to the text itself."""
         free, survival = 0.0, 1.0
-        for chance in now.own.confidence.tolist():
+        for chance in now.own.confidence:
             survival *= chance
             free += survival
         pass_s = self._pass_s
@@ -254,4 +252,4 @@ class Choice:
 
 def _bins(draft: Draft) -> list[int]:
     """The bin of each confidence, whatever number it is; NaN counts as 0, for it is larger than nothing."""
-    return [int(min(max(0.0, chance * BINS), BINS - 1)) for chance in draft.confidence.tolist()]
+    return [int(min(max(0.0, chance * BINS), BINS - 1)) for chance in draft.confidence]

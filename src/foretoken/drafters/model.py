@@ -55,7 +55,7 @@ class ModelDrafter:
             confidence.append(chance_of(token, logits))
             survival = stop.survival(survival, len(tokens), confidence[-1])
             tokens.append(token)
-        return Draft(tokens, np.array(confidence, dtype=np.float32))
+        return Draft(tokens, confidence)
 
 
 class _Reader:

@@ -46,7 +46,7 @@ class MtpDrafter:
             self._draw(plain, limit - done)
             self._extend([chain for chain in active if not chain.is_plain], limit - done)
             done = limit
-        return [Draft(chain.tokens, np.array(chain.confidence, dtype=np.float32)) for chain in chains]
+        return [Draft(chain.tokens, chain.confidence) for chain in chains]
 
     def _draw(self, chains: Sequence[_Chain], count: int) -> None:
         """`count` tokens more for each chain, all drawn natively."""

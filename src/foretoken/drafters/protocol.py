@@ -14,7 +14,7 @@ from foretoken.errors import DraftError, shown
 
 @dataclass(slots=True, eq=False)  # not to be changed; frozen ones take four times as long to make
 class Draft:
-    """A guess: tokens (n,) ints and, for each, the drafter's confidence in [0, 1] (n,) float32.
+    """A guess: n tokens and, for each, the drafter's confidence in [0, 1], as Python's own numbers.
 
     A confidence is the chance of its token if those before it are right. `source` is who guessed, for the figures,
     where the drafter has more than one source. `own` is how many tokens took time to guess, where that is not all of
@@ -22,19 +22,18 @@ class Draft:
     """
 
     tokens: Sequence[int]
-    confidence: np.ndarray
+    confidence: Sequence[float]
     source: str = ""
     own: int | None = None
 
 
-NO_DRAFT = Draft((), np.empty(0, dtype=np.float32))
+NO_DRAFT = Draft((), ())
 
 
 def check(draft: Draft, limit: int, vocab_len: int) -> None:
     """Raise DraftError for a draft that the pass could not take: others share it, and must not pay for that.
 
-    Tokens and confidences that are only kept otherwise, as NumPy's tokens or a list of confidences, are made what a
-    draft holds.
+    Tokens and confidences that are only kept otherwise, as NumPy's, are made what a draft holds.
     """
     if draft is NO_DRAFT:
         return
@@ -47,17 +46,22 @@ def check(draft: Draft, limit: int, vocab_len: int) -> None:
 
 
 def _make_plain(draft: Draft) -> None:
-    """Python's own numbers as tokens, one row of floats as confidences; raises DraftError for anything else."""
+    """Python's own numbers as tokens and confidences, as they mostly are; raises DraftError for anything else."""
     try:
         draft.tokens = [index(token) for token in draft.tokens]
-        confidence = np.asarray(draft.confidence)
+        if type(draft.confidence) is not list or not {float}.issuperset(map(type, draft.confidence)):
+            draft.confidence = _row_of_floats(np.asarray(draft.confidence))
     except (TypeError, ValueError) as error:
         raise DraftError(f"tokens or confidences are no numbers: {error}.") from error
-    if confidence.ndim != 1 or confidence.dtype.kind not in "fiu":
-        raise DraftError(f"confidences of shape {confidence.shape} and type {confidence.dtype}, expected (n,) float32.")
-    draft.confidence = confidence if confidence.dtype == np.float32 else confidence.astype(np.float32)
     if not isinstance(draft.source, str) or not isinstance(draft.own, (int, type(None))):
         raise DraftError(f"source {shown(draft.source)} and own {shown(draft.own)}, expected a name and a number.")
+
+
+def _row_of_floats(values: np.ndarray) -> list[float]:
+    if values.ndim != 1 or values.dtype.kind not in "fiu":
+        raise DraftError(f"confidences of shape {values.shape} and type {values.dtype}, expected one row of numbers.")
+    found: list[float] = values.astype(np.float64).tolist()
+    return found
 
 
 def until_stop(draft: Draft, stop_ids: Set[int]) -> Draft:

@@ -13,8 +13,6 @@ from collections.abc import Iterable, Sequence
 from math import sqrt
 from typing import Any
 
-import numpy as np
-
 from foretoken.drafters.protocol import NO_DRAFT, Draft
 from foretoken.ops.native import SuffixAutomaton
 
@@ -50,11 +48,11 @@ class SuffixText(SuffixAutomaton):  # type: ignore[misc,valid-type]  # the nativ
         """Up to `limit` tokens: those of `head` up to where the text is surer of another, then what the text says."""
         if not head.tokens:
             tokens, chances = self.follow(self.place, limit, 1.0, LEAST_CHANCE)
-            return Draft(tokens, np.array(chances, dtype=np.float32), "suffix") if tokens else NO_DRAFT
+            return Draft(tokens, chances, "suffix") if tokens else NO_DRAFT
         rates, guess = self.rates, self.guess
         tokens, chances, place, survival, rival = list[int](), list[float](), self.place, 1.0, 0.0
         source = head.source
-        for token, chance in zip(head.tokens, head.confidence.tolist(), strict=True):
+        for token, chance in zip(head.tokens, head.confidence, strict=True):
             if (found := guess(place)) is not None:
                 text, model = max(_odds(rates[found[1]]), LEAST_TEXT_ODDS), _odds(chance)
                 if found[0] != token:
@@ -75,7 +73,7 @@ class SuffixText(SuffixAutomaton):  # type: ignore[misc,valid-type]  # the nativ
             tokens += more
             chances += [rival, *their_chances[1:]] if rival else their_chances
         own = len(head.tokens)
-        return Draft(tokens, np.array(chances, dtype=np.float32), source, own) if tokens else NO_DRAFT
+        return Draft(tokens, chances, source, own) if tokens else NO_DRAFT
 
 
 def _odds(chance: float) -> float:

@@ -114,7 +114,7 @@ class Costs:
     def draft(self, name: str) -> tuple[float, float]:
         """Units of one guess: a part that is always paid, and a part per draft token."""
         line = self._drafts.get(name) or self._latest or self._drafts.get(ANYONE)
-        return line.fitted if line is not None and any(line.fitted) else (0.0, PRIOR_DRAFT)
+        return line.fitted if line is not None and line.fitted != (0.0, 0.0) else (0.0, PRIOR_DRAFT)
 
     def plain_s(self, paid: Paid) -> float | None:
         """Seconds that a plain pass would have taken instead of this one; None where either was not measured.

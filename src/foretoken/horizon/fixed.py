@@ -46,7 +46,7 @@ class FixedHorizon:
         """All that were asked for, up to the first unlikely one."""
         self.guessed = len(draft.tokens)
         self.own = self.guessed if draft.own is None else draft.own
-        self.confidence = draft.confidence.tolist()
+        self.confidence = draft.confidence
         return self.guessed if self._min_chance <= 0.0 else likely(self.confidence, self._min_chance)
 
     def observe(self, state: Any, paid: Paid) -> None:

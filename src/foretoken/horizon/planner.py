@@ -27,7 +27,7 @@ from foretoken.horizon.protocol import Paid
 from foretoken.horizon.rate import Rate
 from foretoken.horizon.switch import GUESSED, PLAIN, kind_of
 from foretoken.horizon.text import ASK_LEN, NO_LEN, REPEATS, least_chance, tells
-from foretoken.horizon.worth import limit_of
+from foretoken.horizon.worth import limit_of, settle_rest
 from foretoken.ops import NO_STOP, Stop
 from foretoken.stats import TEXT_ITSELF
 
@@ -178,27 +178,12 @@ class AutoHorizon:
                 else:
                     worth.append(gain)
         if weighed:
-            self._settle_depths(count, weighed, weight, costs)
+            settle_rest(worth, count, weighed, self.model_limit, weight, self._rate.value, costs, self._step)
         if chosen and rows == 1 and self._costs.is_new(chosen + 1):
             chosen = self._costs.instead(nets[: (chosen if least else reach) + 1], chosen, rate)
         low = min(self._low, likely(chances, least)) if self._low and least else self._low
         self.applied = chosen = min(max(chosen, low), self._high, count)
         return chosen
-
-    def _settle_depths(self, count: int, guessed: int, weight: float, costs: list[float]) -> None:
-        """What depths are worth that a model guessed in vain, or not at all; `count` of its tokens were weighed."""
-        worth = self._worth
-        worth += [0.0] * (guessed - len(worth))
-        num_seen = len(worth)
-        for i in range(count, guessed):  # overruled by the text
-            worth[i] -= weight * worth[i]
-        if guessed < self.model_limit:  # the guess ended before: what was not guessed cost nothing either
-            rate = self._rate.value
-            price, over = rate * self._step, rate - 1.0 / costs[1]
-            for i in range(guessed, min(self.model_limit, num_seen)):
-                worth[i] += weight * (price + over * (costs[i + 2] - costs[i + 1]) - worth[i])
-        for i in range(max(guessed, self.model_limit), num_seen):  # can hardly be worth more than what stands before it
-            worth[i] = min(worth[i], worth[i - 1])
 
     def _begin(self, draft: Draft, state: Any) -> None:
         """Take up a draft: its chances, and what to compare the target's tokens with."""
@@ -213,7 +198,7 @@ class AutoHorizon:
             self._source = self._habit.source = state.source
             self._habit.weights = self._chance.weights
         self._at, self._draft, self._known = len(state.tokens), draft.tokens, 0
-        self.confidence = draft.confidence.tolist()
+        self.confidence = draft.confidence
         self.chances = self._chance.of(self.confidence, state.sampler.sampling.temperature > 0.0)
 
     def _meet(self, name: str) -> None:
@@ -444,7 +429,7 @@ class AutoHorizon:
         least = min(self._rate.value * (row + self._step / NEXT_CHANCE), 1.0)  # the first token is always guessed
         return self._model.stop(least, state.sampler.sampling.temperature > 0.0)
 
-    def _worthwhile(self, worth: Sequence[float]) -> tuple[int, float, float]:
+    def _worthwhile(self, worth: list[float]) -> tuple[int, float, float]:
         """Draft tokens whose worth is more than guessing them costs, and that cost: of a draft, and of each token."""
         start, self._step = self._costs.draft(self._source)
         switches, curve = self._costs.switches, self._costs.curve(self._text_len)

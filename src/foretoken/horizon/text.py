@@ -9,7 +9,6 @@ and they are not asked for while that is used up, until some has come back or th
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Sequence
 from typing import Any, Final
 
 from foretoken.drafters.line import moved
@@ -81,12 +80,14 @@ class TextGuesses:
         self._balance = max(self._balance, TRY_BALANCE)
 
 
-def least_chance(prices: Sequence[float]) -> float:
+def least_chance(prices: list[float]) -> float:
     """How sure the text must be of its next token to be asked, were all its tokens alike; NEVER where nothing suffices.
 
     prices  tokens that a draft of one token, of two, … of ASK_LEN at most must bring
     """
-    at = min(bisect_right(kept, price) for kept, price in zip(KEPT, prices, strict=False))
+    at = CHANCES + 1
+    for i, price in enumerate(prices):
+        at = min(at, bisect_right(KEPT[i], price))
     return max(at / CHANCES, LEAST_CHANCE) if at <= CHANCES else NEVER
 
 

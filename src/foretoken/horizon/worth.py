@@ -1,22 +1,25 @@
-"""How many draft tokens are worth asking a model for, by what such tokens have brought lately."""
+"""How many draft tokens are worth asking a model for, by what such tokens have brought lately.
+
+What a draft token is worth is kept by depth: the tokens that it has brought, less what its row costs at the rate of
+plain decoding. At a higher rate the row costs so much more.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Final
 
 GUESSED_WORTH: Final = 0.8  # of the worth of one draft token, for the next one where none was seen
 
 
 def limit_of(
-    worth: Sequence[float], rate: float, plain: float, curve: Sequence[float], start: float, step: float, most: int
+    worth: list[float], rate: float, plain: float, curve: list[float], start: float, step: float, most: int
 ) -> int:
     """Draft tokens whose worth is more than guessing them costs; 0 where plain decoding is better.
 
     What beats plain decoding is asked for: at the rate of a lucky stretch it may seem too dear, but without it the rate
     would be that of plain decoding. How many tokens, the rate decides, or one between both at which some are worth it.
 
-    worth  by depth, tokens that a draft token has brought, less what its row costs at the rate of plain decoding
+    worth  by depth
     rate   tokens per unit; plain is that of plain decoding
     curve  units by rows of a pass
     start  units of a draft, whatever its length; below 0 where being without one costs more
@@ -38,3 +41,30 @@ def limit_of(
         if limit or value == plain:
             break
     return limit
+
+
+def settle_rest(
+    worth: list[float],
+    weighed: int,
+    guessed: int,
+    asked: int,
+    weight: float,
+    rate: float,
+    curve: list[float],
+    step: float,
+) -> None:
+    """What depths are worth, from now on, that a model guessed in vain, or did not come to.
+
+    weighed, guessed, asked  tokens of the draft that had a chance, that the model guessed, and that were asked for
+    weight                   of this draft
+    """
+    worth += [0.0] * (guessed - len(worth))
+    num_seen = len(worth)
+    for i in range(weighed, guessed):  # overruled by the text
+        worth[i] -= weight * worth[i]
+    if guessed < asked:  # the guess ended before: what was not guessed cost nothing either
+        price, over = rate * step, rate - 1.0 / curve[1]
+        for i in range(guessed, min(asked, num_seen)):
+            worth[i] += weight * (price + over * (curve[i + 2] - curve[i + 1]) - worth[i])
+    for i in range(max(guessed, asked), num_seen):  # can hardly be worth more than what stands before it
+        worth[i] = min(worth[i], worth[i - 1])

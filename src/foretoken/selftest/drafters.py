@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
-
 from foretoken.drafters.protocol import Draft
 
 
@@ -24,7 +22,7 @@ class WrongDrafter:
 
     def _guess(self, start: int, limit: int) -> Draft:
         tokens = [position * 2654435761 % self._vocab_len for position in range(start, start + limit)]
-        return Draft(tokens, np.zeros(limit, dtype=np.float32))
+        return Draft(tokens, [0.0] * limit)
 
 
 class ForcedDrafter:
@@ -58,7 +56,7 @@ class ForcedDrafter:
         tokens = self._text[start : start + limit]
         if index < limit:
             tokens[index] = (tokens[index] + 1) % self._vocab_len
-        return Draft(tokens, np.ones(limit, dtype=np.float32))
+        return Draft(tokens, [1.0] * limit)
 
     def _look_back(self, start: int) -> None:
         """Note the last round if it went as forced: so many draft tokens kept, and one of the target's own."""
