@@ -15,6 +15,12 @@ STEEP = [0.0, *(1.0 + 0.45 * (rows - 1) for rows in range(1, 18))]
 STEPS = [0.0, 1.0, 1.02, 1.04, 1.06, 1.5, 1.52, 1.54, 1.56, *(2.2 + 0.1 * i for i in range(9))]  # tiles of four rows
 
 
+def paid(rows, seconds, texts=1, context=100, **changes):
+    """A pass of the target that nobody drafted for, unless `changes` say so."""
+    return Paid(**{"rows": rows, "prompt_rows": 0, "texts": texts, "tokens": 1, "context": context,
+                   "verify_s": seconds, "drafters": {}, "draft_s": 0.0, **changes})  # fmt: skip
+
+
 class World:
     """One text on one machine.
 

@@ -3,11 +3,12 @@
 import numpy as np
 import pytest
 from pair import CODE, QUESTION, embedded
+from simulated import paid
 from toy import OracleDrafter, ToyTarget
 
 from foretoken import engine
 from foretoken.cache import Cache
-from foretoken.horizon import AutoHorizon, Learned, Paid
+from foretoken.horizon import AutoHorizon, Learned
 from foretoken.horizon.chance import Chance, Weights
 from foretoken.horizon.cost import Costs
 from foretoken.ops import native
@@ -21,7 +22,7 @@ def costs_of(row):
     """A table by which a row more costs `row`."""
     costs = Costs()
     for rows in 4 * list(range(1, 18)):
-        costs.add(Paid(rows, 0, 1, 1, 100, 1e3 * (1.0 + row * (rows - 1)), {}, 0.0))
+        costs.add(paid(rows, 1e3 * (1.0 + row * (rows - 1))))
     return costs
 
 

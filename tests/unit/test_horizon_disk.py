@@ -3,23 +3,17 @@
 import json
 
 import pytest
-from simulated import FLAT, World
+from simulated import FLAT, World, paid
 
 from foretoken.errors import InputError
 from foretoken.horizon import FixedHorizon, Learned, Shelf, parse_min_chance
 from foretoken.horizon.cost import Costs, cheapest_row
-from foretoken.horizon.protocol import Paid
 
 
 def trained(folder, key="k"):
     learned = Learned(folder, key)
     World(FLAT, 0.05, lambda position, depth: 0.9, length=600).auto(learned=learned)
     return learned
-
-
-def paid(rows, seconds, texts=1, context=100, **changes):
-    return Paid(**{"rows": rows, "prompt_rows": 0, "texts": texts, "tokens": 1, "context": context,
-                   "verify_s": seconds, "drafters": {}, "draft_s": 0.0, **changes})  # fmt: skip
 
 
 def test_costs_are_those_of_the_machine():

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from simulated import FLAT, STEEP, STEPS, World
+from simulated import FLAT, STEEP, STEPS, World, paid
 
 from foretoken.bench.calibration import calibration_error
 from foretoken.drafters.protocol import Draft
@@ -126,20 +126,20 @@ def test_nearly_free_rows_do_not_keep_a_hopeless_drafter_going():
 
 def test_the_rate_of_several_texts_together_is_not_that_of_the_next_one():
     costs, habit = Costs(), Habit()
-    paid = Paid(24, 0, 8, 20, 20, 2.8, {}, 0.0)
+    shared = paid(24, 2.8, texts=8, context=20, tokens=20)
     for _ in range(8):
-        costs.add(paid)
+        costs.add(shared)
     horizon = AutoHorizon(costs, lambda name: Chance(Weights(name)), habit=habit)
-    horizon.observe(state(20), paid)
+    horizon.observe(state(20), shared)
     assert (habit.tokens, habit.time) == (0.0, 0.0)
-    horizon.observe(state(20), replace(paid, rows=3, texts=1, tokens=2))
+    horizon.observe(state(20), replace(shared, rows=3, texts=1, tokens=2))
     assert habit.tokens > 0
 
 
 def test_far_between_measured_row_counts_costs_are_a_slope():
     costs = Costs()
     for rows in 17 * [1, 17]:  # filled anew after 32 that count
-        costs.add(Paid(rows, 0, 1, 1, 20, {1: 1.0, 17: 3.4}[rows], {}, 0.0))
+        costs.add(paid(rows, {1: 1.0, 17: 3.4}[rows], context=20))
     assert costs.curve(20)[9] == pytest.approx((costs.curve(20)[1] + costs.curve(20)[17]) / 2)
 
 
@@ -147,7 +147,7 @@ def test_steps_of_costs_are_found():
     """Of 3 and 5 rows the costs are known: 4 are taken for little more than 3, not for the mean, or nobody tried."""
     costs = Costs()
     for rows in 6 * [1, 3, 5]:
-        costs.add(Paid(rows, 0, 1, 1, 20, {1: 1.0, 3: 1.04, 5: 1.5}[rows], {}, 0.0))
+        costs.add(paid(rows, {1: 1.0, 3: 1.04, 5: 1.5}[rows], context=20))
     curve = costs.curve(20)
     assert curve[3] < curve[4] < 1.1 and curve[5] > 1.4
 
@@ -221,7 +221,7 @@ def test_rows_of_other_texts_count():
     """Eight texts share a pass that is past the cheap rows: there a likely token is not worth a row any more."""
     costs = Costs()
     for rows in 8 * list(range(1, 18)):
-        costs.add(Paid(rows, 0, 1, 1, 20, 1.0 if rows <= 8 else 1.0 + 0.9 * (rows - 8), {}, 0.0))
+        costs.add(paid(rows, 1.0 if rows <= 8 else 1.0 + 0.9 * (rows - 8), context=20))
     draft = Draft([1, 2, 3, 4], [0.8] * 4)
     habit = Habit()
     habit.reach["mtp"] = 16

@@ -1,19 +1,18 @@
 """What a round takes more behind one of another kind, and what planners make of it."""
 
 import pytest
-from simulated import STEEP, World
+from simulated import STEEP, World, paid
 
 from foretoken.errors import InputError
 from foretoken.horizon import Learned
 from foretoken.horizon.cost import Costs
-from foretoken.horizon.protocol import Paid
 from foretoken.horizon.switch import DRAFTED, GUESSED, PLAIN, Switches
 from foretoken.horizon.worth import limit_of
 
 
 def told(costs, rows, seconds, length=0, draft_s=0.0, name="mtp"):
     asked = {name: [length]} if length else {}
-    costs.add(Paid(rows, 0, 1, 1, 100, seconds, asked, draft_s))
+    costs.add(paid(rows, seconds, drafters=asked, draft_s=draft_s))
 
 
 def test_what_a_switch_takes_is_told_apart_from_what_passes_and_drafts_take():

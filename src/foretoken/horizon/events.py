@@ -47,23 +47,28 @@ class Kind:
     That is the token behind a fence, with which its language begins, or where an answer starts with an object, a list
     or a tag, the token that opens it: any number that is the same for the same token. A fence ends a block; in prose a
     bracket begins none. A prompt that ends within a fence is not seen: then blocks and prose change their places.
+
+    has_event  an event is among the tokens that were taken in last
     """
 
     def __init__(self, events: Events) -> None:
         self.value = PROSE
+        self.has_event = False
         self._events = events
         self._is_first = True
         self._is_fenced = self._is_begun = False  # within a fence; right behind one
 
     def turns(self, tokens: Sequence[int], first: int) -> bool:
         """Take in the answer's tokens from one on: whether the kind is another now."""
-        before = self.value
+        before, self.has_event = self.value, False
         for at in range(first, len(tokens)):
             token = tokens[at]
+            event = self._events[token]
+            if event:
+                self.has_event = True
             if self._is_begun:
                 self.value, self._is_begun = token + 1, False
                 continue
-            event = self._events[token]
             if event == FENCES:
                 self.value = PROSE
                 self._is_fenced = self._is_begun = not self._is_fenced

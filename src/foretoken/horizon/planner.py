@@ -80,7 +80,6 @@ class AutoHorizon:
         self.reason = "horizon-0"
         self._costs, self._chance_for = costs, chance_for
         self._low, self._high, self._min_chance = low, high, min_chance
-        self._events = events
         self._kind, self._num_read = Kind(events), 0  # tokens that it has taken in
         self._habit = before = habit or Habit()
         self._shown: Shown = before  # of it, what belongs to texts of this kind
@@ -229,17 +228,19 @@ class AutoHorizon:
             return
         turns = self._kind.turns(state.tokens, self._num_read)
         self._num_read = length
+        is_told = False
         if self._asleep_to and paid.is_alone and not turns:
-            is_told = length > self._asleep_to or (self._has_text and tells(state, self._wake))
+            is_told = self._has_text and tells(state, self._wake)
             credit = self._habit.credit + self._every * self._share
-            if not is_told and (credit <= 0.0 or not self._is_called(state)):
+            sleeps_on = not is_told and length <= self._asleep_to
+            if sleeps_on and (credit <= 0.0 or not self._is_called(state)):
                 self._habit.credit = credit
                 return  # the path of plain decoding, which must cost nothing
         # The text itself has a say where it was asked, and where it led although only a model was.
         has_told = self.limit > self.model_limit or (self._is_text and self.applied > 0)
         if has_told and state.drafter is not None and not paid.prompt_rows:
             self._settle_text(state, paid)
-        if self._is_parked and not self._draft and not self._wakes(state, paid, turns):
+        if self._is_parked and not self._draft and not self._wakes(state, paid, turns, is_told):
             return
         costs = self._costs.curve(paid.context)
         level = self._costs.level
@@ -297,10 +298,11 @@ class AutoHorizon:
             took += max(costs[min(paid.rows, MAX_ROWS)] - costs[1], 0.0)
             self._habit.credit -= self._times * (min(took, MOST_OVER * charged) - charged)
 
-    def _wakes(self, state: Any, paid: Paid, turns: bool) -> bool:
+    def _wakes(self, state: Any, paid: Paid, turns: bool, is_told: bool) -> bool:
         """Whether more is to be thought of than the text itself: its kind turns, a look is due, or a model was asked.
 
-        If not, the round is counted here, and the text is asked next where it has something to say.
+        If not, the round is counted here, and the text is asked next where it has something to say, as `is_told` may
+        know already.
         """
         if self._asleep_to:
             self._wake_up(len(state.tokens))
@@ -308,14 +310,17 @@ class AutoHorizon:
         self._share = LOOK_SHARE * self._plain
         credit = self._habit.credit + self._share
         self._is_due = self._is_time(state, credit)
-        is_told = self._has_text and tells(state, self._wake)
+        is_told = is_told or (self._has_text and tells(state, self._wake))
         if turns or self._is_due or self.limit or (is_told and not paid.is_alone):
             return True
         self._habit.credit = credit
         if not paid.is_alone:
             return False
         self._rate.count_plain(1, self._plain)
-        if is_told and not self._is_text_asked:
+        if is_told and self._is_text_asked:
+            self.limit = min(self._reach, self._high)
+            return False
+        if is_told:
             self._text.try_again()
         self.limit = self._with_text(0, state, 1)
         if not self.limit:
@@ -343,10 +348,7 @@ class AutoHorizon:
 
     def _is_called(self, state: Any) -> bool:
         """Whether the text may become easier for a model here."""
-        return self._name != TEXT_ITSELF and (
-            any(self._events[token] > 0 for token in state.tokens[-self._every :])
-            or (not self._has_text and tells(state))
-        )
+        return self._name != TEXT_ITSELF and (self._kind.has_event or (not self._has_text and tells(state)))
 
     def _settle_text(self, state: Any, paid: Paid) -> None:
         """What asking the text itself brought in this round, and what it took where no model was asked."""

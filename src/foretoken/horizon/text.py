@@ -8,7 +8,6 @@ and they are not asked for while that is used up, until some has come back or th
 
 from __future__ import annotations
 
-from bisect import bisect_right
 from typing import Any, Final
 
 from foretoken.drafters.line import moved
@@ -28,11 +27,6 @@ COST_WEIGHT: Final = 0.25
 MOST_KEPT: Final = 1e4  # of tokens or units, in a file
 ASK_LEN: Final = 4  # draft tokens, at most, by which it is decided whether the text is asked
 CHANCES: Final = 64  # that are told apart there
-# By draft tokens: how many of them are kept on average, where each has the chance i / CHANCES to be, given the others.
-KEPT = [
-    [sum((i / CHANCES) ** depth for depth in range(1, count + 1)) for i in range(CHANCES + 1)]
-    for count in range(1, ASK_LEN + 1)
-]
 
 
 class TextGuesses:
@@ -83,12 +77,27 @@ class TextGuesses:
 def least_chance(prices: list[float]) -> float:
     """How sure the text must be of its next token to be asked, were all its tokens alike; NEVER where nothing suffices.
 
-    prices  tokens that a draft of one token, of two, … of ASK_LEN at most must bring
+    prices  tokens that a draft of one token, of two, … must bring
     """
-    at = CHANCES + 1
-    for i, price in enumerate(prices):
-        at = min(at, bisect_right(KEPT[i], price))
-    return max(at / CHANCES, LEAST_CHANCE) if at <= CHANCES else NEVER
+    low, high = 0, CHANCES + 1
+    while low < high:
+        middle = (low + high) // 2
+        if _suffices(middle / CHANCES, prices):
+            high = middle
+        else:
+            low = middle + 1
+    return max(low / CHANCES, LEAST_CHANCE) if low <= CHANCES else NEVER
+
+
+def _suffices(chance: float, prices: list[float]) -> bool:
+    """Whether a draft of some length is worth it, each of whose tokens is kept with that chance, given the others."""
+    survival, kept = 1.0, 0.0
+    for price in prices:
+        survival *= chance
+        kept += survival
+        if kept > price:
+            return True
+    return False
 
 
 def tells(state: Any, asked: tuple[float, int] = REPEATS) -> bool:
