@@ -53,6 +53,16 @@ def test_the_kind_of_a_text_token_by_token(tokens, kinds):
     assert at_once.turns(tokens, 0) == (kinds[-1] != PROSE) and at_once.value == kinds[-1]
 
 
+def test_an_event_is_one_among_the_tokens_taken_in_last():
+    """Also where it begins or names a block, and not a round later."""
+    kind = Kind(Events(lambda token: event_of(PIECES[token])))
+    text, found = [16, 10, 14, 16, 10, 16, 14, 16, 16], []
+    for first, end in ((0, 1), (1, 2), (2, 3), (3, 4), (4, 6), (6, 8), (8, 9)):
+        kind.turns(text[:end], first)
+        found.append(kind.has_event)
+    assert found == [False, True, True, False, True, True, False]
+
+
 def test_what_stood_before_counts_for_nothing():
     kind = Kind(Events(lambda token: event_of(PIECES[token])))
     assert not kind.turns([10, 11, 16], 2) and kind.value == PROSE
