@@ -92,13 +92,13 @@ class World:
                 right += 1
             tokens.extend(self.text[at : at + right + 1])
             asked = {source: [len(draft.tokens)]} if limit else {}
-            paid = Paid(count + 1, 0, 1, right + 1, at, self.costs_at(at)[count + 1], asked, draft_s)
-            total += paid.verify_s + paid.draft_s
+            now = Paid(count + 1, 0, 1, right + 1, at, self.costs_at(at)[count + 1], asked, draft_s)
+            total += now.verify_s + now.draft_s
             if costs is not None:
-                costs.add(paid)
+                costs.add(now)
             if told is not None:
                 told(at, count, list(horizon.chances) if limit else [], right)
-            horizon.observe(state, paid)
+            horizon.observe(state, now)
         return total
 
     def auto(self, told=None, learned=None, name="auto"):

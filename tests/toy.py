@@ -83,7 +83,7 @@ class OracleDrafter:
         for position in range(start, start + limit):
             right = self.answer[position] if position < len(self.answer) else 0
             tokens.append(right if self.pattern(position) else (right + 1) % VOCAB)
-        return Draft(tokens, np.ones(limit, dtype=np.float32))
+        return Draft(tokens, [1.0] * limit)
 
 
 def sequence(runner, pool, prompt=PROMPT, horizon=0, drafter=None, end=LENGTH, temperature=0.0, seed=3, **penalties):

@@ -5,7 +5,7 @@ import pytest
 from pair import CODE, embedded
 
 from foretoken.drafters.choice import Choice
-from foretoken.drafters.protocol import Draft
+from foretoken.drafters.protocol import Draft, check
 from foretoken.drafters.suffix import SuffixDrafter
 from foretoken.errors import ShapeError
 from foretoken.sampling import Sampler
@@ -133,6 +133,24 @@ def test_numbers_of_other_kinds_are_taken_as_tokens_and_confidences(kind, horizo
     assert stream.result.tokens == model.generate(CODE, horizon=0, **OPTIONS).tokens
     assert stream.result.stats.drafter_error is None
     assert stream.result.stats.drafted > 0 or horizon == "auto"
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        list,
+        tuple,
+        lambda chances: np.array(chances, np.float32),
+        lambda chances: [np.float32(chance) for chance in chances],
+        lambda chances: [np.float64(chance) for chance in chances],
+        lambda chances: [np.float16(chances[0]), *chances[1:]],
+    ],
+)
+def test_confidences_become_a_list_of_floats(kind):
+    draft = Draft([3, 4, 5], kind([0.5, 0.25, 1.0]))
+    check(draft, 3, 100)
+    assert draft.confidence == [0.5, 0.25, 1.0]
+    assert type(draft.confidence) is list and {type(chance) for chance in draft.confidence} == {float}
 
 
 @pytest.mark.parametrize("confidence", [float("nan"), float("inf"), -5.0])

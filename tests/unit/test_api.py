@@ -63,7 +63,7 @@ def test_no_draft_goes_beyond_the_end_of_an_answer():
         def propose(self, states, limits):
             written = [len(s.tokens) - s.prompt_len for s in states]
             right = [(plain.tokens + [7] * 20)[n : n + limit] for n, limit in zip(written, limits, strict=True)]
-            return [Draft(tokens, np.ones(len(tokens), np.float32)) for tokens in right]
+            return [Draft(tokens, [1.0] * len(tokens)) for tokens in right]
 
     for horizon in range(1, 8):
         request = model._request(messages=QUESTION, temperature=0.0, max_tokens=300, horizon=horizon)

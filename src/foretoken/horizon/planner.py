@@ -26,7 +26,7 @@ from foretoken.horizon.habit import FIRST_REACH, Habit, Shown
 from foretoken.horizon.protocol import Paid
 from foretoken.horizon.rate import Rate
 from foretoken.horizon.switch import GUESSED, PLAIN, kind_of
-from foretoken.horizon.text import ASK_LEN, NO_LEN, REPEATS, least_chance, tells
+from foretoken.horizon.text import NO_LEN, REPEATS, least_chance, tells
 from foretoken.horizon.worth import limit_of, settle_rest
 from foretoken.ops import NO_STOP, Stop
 from foretoken.stats import TEXT_ITSELF
@@ -48,6 +48,7 @@ LOOK_WEIGHT: Final = 0.4  # looks and probes are few, so each says more
 USELESS_TIMES: Final = 4  # that is charged for a look at a model that is hardly ever right,
 VAIN_LOOKS: Final = 8  # and one time more for so many in a row that found nothing in texts of this kind
 LATER: Final = 1.1  # times its time a row must be worth: what gets none is guessed again, and better, a round later
+ASK_LEN: Final = 4  # draft tokens, at most, by which it is decided whether the text is asked
 NEXT_CHANCE: Final = 0.6  # of a draft token to be worth a row, where those before it are: others are guessed in vain
 TEXT_OVER_MODEL: Final = 2  # times the tokens of a model that the text is asked for beside it
 PLAIN_ROUNDS: Final = 4  # before the first draft, where the cost of a plain pass is not known
@@ -158,7 +159,7 @@ class AutoHorizon:
         rate = LATER * max((self._is_text and self._text_rate.value) or self._rate.value, plain)
         survival, kept, best, chosen = 1.0, 0.0, 0.0, 0
         reach, least, worth = min(self._reach, self._high), self._min_chance, self._worth
-        weighed, num_seen = 0 if self._is_text else min(self.own, self.model_limit), len(worth)  # by a model
+        by_model, num_seen = 0 if self._is_text else min(self.own, self.model_limit), len(worth)
         weight, nets = LOOK_WEIGHT if self._is_rare else WORTH_WEIGHT, [0.0]
         for i, cost in enumerate(ahead):
             survival *= chances[i]
@@ -169,15 +170,15 @@ class AutoHorizon:
                 best = net
                 if i < reach and survival >= least:
                     chosen = i + 1
-            if i < weighed:
+            if i < by_model:
                 gain = max(kept - plain * (cost - before) - most, 0.0)
                 most += gain
                 if i < num_seen:
                     worth[i] += weight * (gain - worth[i])
                 else:
                     worth.append(gain)
-        if weighed:
-            settle_rest(worth, count, weighed, self.model_limit, weight, self._rate.value, costs, self._step)
+        if by_model:
+            settle_rest(worth, count, by_model, self.model_limit, weight, self._rate.value, costs, self._step)
         if chosen and rows == 1 and self._costs.is_new(chosen + 1):
             chosen = self._costs.instead(nets[: (chosen if least else reach) + 1], chosen, rate)
         low = min(self._low, likely(chances, least)) if self._low and least else self._low
@@ -317,10 +318,10 @@ class AutoHorizon:
         if not paid.is_alone:
             return False
         self._rate.count_plain(1, self._plain)
-        if is_told and self._is_text_asked:
+        if is_told and self._is_text_asked and self._text.are_affordable:  # others may have used that up
             self.limit = min(self._reach, self._high)
             return False
-        if is_told:
+        if is_told and not self._is_text_asked:
             self._text.try_again()
         self.limit = self._with_text(0, state, 1)
         if not self.limit:

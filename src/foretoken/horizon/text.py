@@ -25,7 +25,6 @@ TRY_BALANCE: Final = 0.05  # enough for one guess
 BALANCE_SHARE: Final = 0.003  # of every token, for guesses that bring less than they take
 COST_WEIGHT: Final = 0.25
 MOST_KEPT: Final = 1e4  # of tokens or units, in a file
-ASK_LEN: Final = 4  # draft tokens, at most, by which it is decided whether the text is asked
 CHANCES: Final = 64  # that are told apart there
 
 

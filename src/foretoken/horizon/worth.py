@@ -45,8 +45,8 @@ def limit_of(
 
 def settle_rest(
     worth: list[float],
-    weighed: int,
-    guessed: int,
+    num_weighed: int,
+    by_model: int,
     asked: int,
     weight: float,
     rate: float,
@@ -55,16 +55,16 @@ def settle_rest(
 ) -> None:
     """What depths are worth, from now on, that a model guessed in vain, or did not come to.
 
-    weighed, guessed, asked  tokens of the draft that had a chance, that the model guessed, and that were asked for
-    weight                   of this draft
+    num_weighed, by_model, asked  draft tokens that had a chance, that the model guessed, and that were asked for
+    weight                        of this draft
     """
-    worth += [0.0] * (guessed - len(worth))
+    worth += [0.0] * (by_model - len(worth))
     num_seen = len(worth)
-    for i in range(weighed, guessed):  # overruled by the text
+    for i in range(num_weighed, by_model):  # overruled by the text
         worth[i] -= weight * worth[i]
-    if guessed < asked:  # the guess ended before: what was not guessed cost nothing either
+    if by_model < asked:  # the guess ended before: what was not guessed cost nothing either
         price, over = rate * step, rate - 1.0 / curve[1]
-        for i in range(guessed, min(asked, num_seen)):
+        for i in range(by_model, min(asked, num_seen)):
             worth[i] += weight * (price + over * (curve[i + 2] - curve[i + 1]) - worth[i])
-    for i in range(max(guessed, asked), num_seen):  # can hardly be worth more than what stands before it
+    for i in range(max(by_model, asked), num_seen):  # can hardly be worth more than what stands before it
         worth[i] = min(worth[i], worth[i - 1])
